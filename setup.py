@@ -1,0 +1,99 @@
+"""Build the CPU extensions: one per stage, and the tile kernels once per SIMD level."""
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool")
+TILE_LEVELS = {
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"],
+    "avx2": ["-mavx2", "-mfma"],
+    "baseline": [],
+}
+if platform.machine().lower() not in {"x86_64", "amd64"}:
+    TILE_LEVELS = {"baseline": []}
+OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+OPENMP = ["-fopenmp"]
+OPENMP_PROBE = """
+#include <omp.h>
+int main() { return omp_get_max_threads() < 1; }
+"""
+DEBUG = os.environ.get("SPCY_DEBUG_CYTHON") == "1"
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "initializedcheck": DEBUG,
+    "wraparound": False,
+    "cdivision": True,
+}
+
+
+class BuildExt(build_ext):
+    """Choose flags once the real compiler is known."""
+
+    def build_extensions(self):
+        """Compile the tile kernels first: the convolution links them."""
+        openmp = self.openmp_flags()
+        macros = [(f"SPCY_HAVE_{level.upper()}", "1") for level in TILE_LEVELS]
+        for extension in self.extensions:
+            extension.extra_compile_args = OPTIMIZE + openmp
+            extension.extra_link_args = openmp
+            extension.define_macros += macros
+            if extension.name == "spcy._cpu.conv":
+                extension.extra_objects = self.tile_objects()
+        super().build_extensions()
+
+    def openmp_flags(self):
+        """Return the OpenMP flags, or none after one warning if a probe fails."""
+        if os.environ.get("SPCY_NO_OPENMP") == "1":
+            print("warning: SPCY_NO_OPENMP=1: spcy is built single-threaded", file=sys.stderr)
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text(OPENMP_PROBE)
+            program = Path(folder, "probe")
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=OPENMP)
+                self.compiler.link_executable(objects, str(program), extra_postargs=OPENMP)
+                subprocess.run([program], check=True)
+            except Exception as error:  # every compiler says it in its own way
+                print(f"warning: no OpenMP ({error}): spcy is built single-threaded", file=sys.stderr)
+                return []
+        return OPENMP
+
+    def tile_objects(self):
+        """Compile src/cpu/tile.cpp once per SIMD level."""
+        objects = []
+        for level, flags in TILE_LEVELS.items():
+            objects += self.compiler.compile(
+                ["src/cpu/tile.cpp"],
+                output_dir=str(Path(self.build_temp, level)),
+                macros=[("SPCY_LEVEL", level)],
+                include_dirs=["src"],
+                extra_postargs=OPTIMIZE + flags,
+            )
+        return objects
+
+
+headers = sorted(str(header) for header in Path("src").glob("*/*.h"))
+extensions = [
+    Extension(
+        f"spcy._cpu.{stage}",
+        [f"src/cpu/{stage}.pyx"],
+        include_dirs=["src"],
+        depends=[*headers, "src/cpu/tile.cpp"],
+        language="c++",
+    )
+    for stage in STAGES
+]
+setup(
+    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
+    cmdclass={"build_ext": BuildExt},
+)

@@ -1,0 +1,66 @@
+"""Sparse convolution for NumPy: computes only where data is."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from ._backend import get_backend, set_backend, use_backend
+from ._threads import get_num_threads, set_num_threads
+from .conv import conv, conv_transpose, inverse_conv, subm_conv
+from .coords import Coords, union
+from .hashmap import HashMap
+from .pool import (
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    global_sum_pool,
+    max_pool,
+    sum_pool,
+    unpool,
+)
+from .rulebook import (
+    Rulebook,
+    conv_rulebook,
+    kernel_offsets,
+    submanifold_rulebook,
+    transposed_rulebook,
+)
+from .tensor import SparseTensor, add, concat, prune
+from .voxel import Voxels, devoxelize, voxelize
+
+try:
+    __version__ = version("spcy")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Coords",
+    "HashMap",
+    "Rulebook",
+    "SparseTensor",
+    "Voxels",
+    "add",
+    "avg_pool",
+    "concat",
+    "conv",
+    "conv_rulebook",
+    "conv_transpose",
+    "devoxelize",
+    "get_backend",
+    "get_num_threads",
+    "global_avg_pool",
+    "global_max_pool",
+    "global_sum_pool",
+    "inverse_conv",
+    "kernel_offsets",
+    "max_pool",
+    "prune",
+    "set_backend",
+    "set_num_threads",
+    "subm_conv",
+    "submanifold_rulebook",
+    "sum_pool",
+    "transposed_rulebook",
+    "union",
+    "unpool",
+    "use_backend",
+    "voxelize",
+]

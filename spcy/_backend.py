@@ -1,0 +1,112 @@
+"""The backend flag, and which kernels run on an array: the only file that knows both devices."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import _cpu
+
+BACKENDS = ("cpu", "cuda", "auto")
+
+_default = "cpu"
+_override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend on which arrays enter spcy from now on.
+
+    The flag is read where data enters (`SparseTensor`, `voxelize`); every later step runs where its
+    arrays are. The environment variable ``SPCY_BACKEND`` sets it at import.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda", "auto"}
+        "auto" takes a CUDA GPU where there is one that spcy can use, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If `name` is none of the three.
+    RuntimeError
+        If `name` is "cuda" and that backend cannot run here; the flag stays as it was.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> spcy.set_backend("cpu")
+    >>> spcy.get_backend()
+    'cpu'
+    """
+    global _default
+    _default = _resolve(name)
+
+
+def get_backend() -> str:
+    """Return the backend in force, "cpu" or "cuda"."""
+    return _override.get() or _default
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Use a backend inside a ``with`` block, in this thread or task only.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda", "auto"}
+        As for `set_backend`.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> with spcy.use_backend("cpu"):
+    ...     spcy.get_backend()
+    'cpu'
+    """
+    token = _override.set(_resolve(name))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def backend_of(array: Any) -> str:
+    """Return the backend that an array lives on."""
+    return "cuda" if hasattr(array, "__cuda_array_interface__") else "cpu"
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Return an argument as an array on the backend in force, never moving it between devices."""
+    if backend_of(value) == "cuda":
+        _resolve("cuda")
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # ragged nested lists
+        raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
+
+
+def kernels_for(backend: str) -> ModuleType:
+    """Return the namespace of compiled stages of a backend."""
+    _resolve(backend)
+    return _cpu
+
+
+def _resolve(name: str) -> str:
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise ValueError(f"backend must be one of 'cpu', 'cuda' and 'auto', got {name!r}")
+    if name == "cuda":
+        raise RuntimeError(
+            "backend 'cuda' is not available: this version of spcy has only its CPU kernels. "
+            "Use spcy.set_backend('cpu'), or move arrays to NumPy first (cupy.asnumpy)."
+        )
+    return "cpu"
+
+
+if "SPCY_BACKEND" in os.environ:
+    set_backend(os.environ["SPCY_BACKEND"])

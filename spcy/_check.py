@@ -1,0 +1,181 @@
+"""Checks of arguments: every message that a user can get for a bad one."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._backend import as_array
+
+FEATURE_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+INT32 = np.iinfo(np.int32)
+MAX_ROWS = INT32.max
+MAX_NDIM = 4
+
+
+def indices(value: ArrayLike, name: str = "indices") -> np.ndarray:
+    """Return coordinates as a new, C-contiguous int32 array of shape (N, 1 + D)."""
+    array = as_array(value, name)
+    if array.size == 0 and array.ndim == 2 and not isinstance(value, np.ndarray):
+        array = array.astype(np.int32)  # np.asarray([[], ..]) is float64
+    if array.ndim != 2 or not 2 <= array.shape[1] <= 1 + MAX_NDIM:
+        raise ValueError(
+            f"{name} must have shape (N, 1 + D) with D = 1, 2, 3 or 4 (column 0 is the batch), "
+            f"got shape {array.shape}"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must have an integer dtype, got {array.dtype}")
+    if array.shape[0] > MAX_ROWS:
+        raise ValueError(f"{name} must have at most {MAX_ROWS} rows, got {array.shape[0]}")
+    if not np.can_cast(array.dtype, np.int32):
+        bad = first_row(((array < INT32.min) | (array > INT32.max)).any(axis=1))
+        if bad is not None:
+            raise ValueError(f"{name} must fit in int32, got {array[bad].tolist()} in row {bad}")
+    return np.array(array, dtype=np.int32, order="C")
+
+
+def first_row(bad: np.ndarray) -> int | None:
+    """Return the first True row of a mask, or None."""
+    row = int(bad.argmax()) if bad.size else 0
+    return row if bad.size and bad[row] else None
+
+
+def features(value: ArrayLike, num_rows: int | None, name: str = "features") -> np.ndarray:
+    """Return a (num_rows, C) array of a feature dtype, native and C-contiguous."""
+    array = as_array(value, name)
+    if array.ndim != 2 or array.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (N, C) with C >= 1, got shape {array.shape}")
+    if num_rows is not None and array.shape[0] != num_rows:
+        raise ValueError(f"{name} must have {num_rows} rows, one per site, got {array.shape[0]}")
+    return floats(array, name)
+
+
+def floats(array: np.ndarray, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return a float32 or float64 array (or of the given dtype), native and C-contiguous."""
+    native = array.dtype.newbyteorder("=")
+    if dtype is not None and native != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}, as the features have, got {array.dtype}")
+    if native not in FEATURE_DTYPES:
+        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype=native)
+
+
+def integer(value: Any, name: str) -> int:
+    """Return an int argument."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
+
+
+def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tuple[int, ...]:
+    """Return an int, or one int per axis, as a tuple of `ndim` ints."""
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+        values = tuple(integer(v, name) for v in value)
+        if len(values) != ndim:
+            raise ValueError(f"{name} must be an int or {ndim} ints, one per axis, got {value!r}")
+    else:
+        values = (integer(value, name),) * ndim
+    if any(v < least or v > INT32.max for v in values):
+        raise ValueError(f"{name} must be at least {least} (and fit in int32), got {value!r}")
+    return values
+
+
+def shape(value: Sequence[int], ndim: int) -> tuple[int, ...]:
+    """Return a grid shape of `ndim` axes."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+        raise TypeError(f"shape must be {ndim} ints or None, got {value!r}")
+    return per_axis(value, ndim, "shape", 1)
+
+
+def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
+    """Return kernel offsets as an int64 array of shape (K, D)."""
+    array = as_array(value, "offsets")
+    if array.ndim != 2 or array.shape[1] != ndim or array.shape[0] < 1:
+        raise ValueError(f"offsets must have shape (K, {ndim}) with K >= 1, got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"offsets must have an integer dtype, got {array.dtype}")
+    array = np.array(array, dtype=np.int64, order="C")
+    if np.abs(array).max() > INT32.max:
+        raise ValueError(f"offsets must fit in int32, got {np.abs(array).max()}")
+    _, first, counts = np.unique(array, axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        twin = array[first[counts > 1][0]]
+        rows = np.flatnonzero((array == twin).all(axis=1))
+        raise ValueError(f"offsets must differ, got {twin.tolist()} in rows {rows[0]} and {rows[1]}")
+    return array
+
+
+def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype) -> np.ndarray:
+    """Return a (*kernel_size, C_in, C_out) weight of the features' dtype."""
+    array = as_array(value, "weight")
+    if array.ndim != ndim + 2:
+        raise ValueError(
+            f"weight must have {ndim + 2} axes, (*kernel_size, C_in, C_out) for {ndim} spatial axes, "
+            f"got shape {array.shape}"
+        )
+    if min(array.shape) < 1:
+        raise ValueError(f"weight must have no axis of length 0, got shape {array.shape}")
+    if array.shape[-2] != channels:
+        raise ValueError(
+            f"weight must have C_in = {channels}, the channels of x, on its axis {ndim}, "
+            f"got shape {array.shape}"
+        )
+    return floats(array, "weight", dtype)
+
+
+def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray | None:
+    """Return a (C_out,) bias of the features' dtype, or None."""
+    if value is None:
+        return None
+    array = as_array(value, "bias")
+    if array.shape != (channels,):
+        raise ValueError(f"bias must have shape ({channels},), one per output channel, got {array.shape}")
+    return floats(array, "bias", dtype)
+
+
+def points(value: ArrayLike) -> np.ndarray:
+    """Return an (M, D) array of points, native and C-contiguous."""
+    array = as_array(value, "points")
+    if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_NDIM:
+        raise ValueError(f"points must have shape (M, D) with D = 1, 2, 3 or 4, got shape {array.shape}")
+    if array.shape[0] > MAX_ROWS:
+        raise ValueError(f"points must have at most {MAX_ROWS} rows, got {array.shape[0]}")
+    return floats(array, "points")
+
+
+def point_batch(value: ArrayLike | None, num_points: int) -> np.ndarray | None:
+    """Return the (M,) int32 batch index of each point, or None."""
+    if value is None:
+        return None
+    array = as_array(value, "batch")
+    if array.shape != (num_points,):
+        raise ValueError(f"batch must have shape ({num_points},), one per point, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"batch must have an integer dtype, got {array.dtype}")
+    bad = first_row((array < 0) | (array >= INT32.max))
+    if bad is not None:
+        raise ValueError(f"batch must be at least 0 and fit in int32, got {array[bad]} in row {bad}")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def lengths(value: ArrayLike, ndim: int, name: str) -> np.ndarray:
+    """Return one finite float per axis."""
+    array = np.asarray(as_array(value, name))
+    if array.dtype.kind not in "iuf" or array.ndim > 1 or (array.ndim == 1 and array.shape != (ndim,)):
+        raise ValueError(f"{name} must be a number or {ndim} numbers, one per axis, got {value!r}")
+    out = np.broadcast_to(array.astype(np.float64), (ndim,)).copy()
+    if not np.isfinite(out).all():
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return out
+
+
+def choice(value: str, choices: Sequence[str], name: str) -> str:
+    """Return one of a few names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,307 @@
+"""Convolutions: execute a rulebook with a weight."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _check
+from ._backend import kernels_for
+from ._threads import threads_for
+from .coords import Coords, same_sites
+from .rulebook import (
+    Rulebook,
+    conv_rulebook,
+    kernel_offsets,
+    kernel_size_of,
+    submanifold_rulebook,
+    transposed_rulebook,
+)
+from .tensor import SparseTensor
+
+
+def subm_conv(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    dilation: int | Sequence[int] = 1,
+) -> SparseTensor:
+    r"""Submanifold convolution: the output sites are the input sites.
+
+    ``y[u] = bias + sum_k x[u + (k - kernel_size // 2) * dilation] @ weight[k]`` over the occupied sites:
+    a dense cross-correlation with zero padding, computed and kept only where x has sites. See Graham,
+    Engelcke & van der Maaten, "3D semantic segmentation with submanifold sparse convolutional
+    networks", CVPR 2018.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        With C_in channels.
+    weight : array_like of shape (\*kernel_size, C_in, C_out)
+        Of x's dtype; kernel sizes must be odd.
+    bias : array_like of shape (C_out,), optional
+        Of x's dtype.
+    dilation : int or sequence of D ints
+
+    Returns
+    -------
+    SparseTensor
+        With C_out channels, on x's own coords.
+
+    Raises
+    ------
+    ValueError
+        If a kernel size is even, or weight or bias do not fit x.
+    TypeError
+        If their dtype is not x's.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.ones((3, 1)))
+    >>> spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0]
+    array([2., 2., 1.])
+    """
+    weight, bias = _weight_and_bias(x, weight, bias)
+    kernel_size = weight.shape[:-2]
+    if any(k % 2 == 0 for k in kernel_size):
+        raise ValueError(f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}")
+    offsets = kernel_offsets(kernel_size, dilation)
+    rulebook = submanifold_rulebook(x.coords, offsets - offsets[len(offsets) // 2])
+    return _execute(x, weight, bias, rulebook, x.coords)
+
+
+def conv(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> SparseTensor:
+    r"""Regular sparse convolution: the output sites are all that an input site reaches.
+
+    ``y[u] = bias + sum_k x[u * stride - padding + k * dilation] @ weight[k]``: a dense
+    cross-correlation, kept where its window holds at least one site.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        With C_in channels.
+    weight : array_like of shape (\*kernel_size, C_in, C_out)
+        Of x's dtype; any kernel size.
+    bias : array_like of shape (C_out,), optional
+        Added on the output sites.
+    stride, padding, dilation : int or sequence of D ints
+
+    Returns
+    -------
+    SparseTensor
+        With C_out channels, on a child level of x's coords, in ascending key order; its shape is that
+        of a dense convolution's output. The same geometry gives the same coords. With a 1 x .. x 1
+        kernel, stride 1 and no padding they are x's own.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is larger than the padded shape, or weight or bias do not fit x.
+    TypeError
+        If their dtype is not x's.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.ones((3, 1)), shape=(10,))
+    >>> y = spcy.conv(x, np.ones((2, 1, 1)), stride=2)
+    >>> y.indices[:, 1], y.features[:, 0], y.shape
+    (array([2, 4], dtype=int32), array([2., 1.]), (5,))
+    """
+    weight, bias = _weight_and_bias(x, weight, bias)
+    stride = _check.per_axis(stride, x.ndim, "stride", 1)
+    padding = _check.per_axis(padding, x.ndim, "padding", 0)
+    offsets = kernel_offsets(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
+    if len(offsets) == 1 and set(stride) == {1} and set(padding) == {0}:
+        return _execute(x, weight, bias, submanifold_rulebook(x.coords, offsets), x.coords)
+    rulebook, coords = conv_rulebook(x.coords, offsets, stride=stride, padding=padding)
+    return _execute(x, weight, bias, rulebook, coords)
+
+
+def inverse_conv(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    to: SparseTensor | Coords | None = None,
+) -> SparseTensor:
+    r"""Inverse convolution: restores exactly the sites that x's level was made from.
+
+    Runs the rulebook between x's level and its parent backwards: for every pair (i, j) of kernel
+    offset k, ``y[i] += x[j] @ weight[k]``. Parent sites that no pair holds get the bias alone.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        On coords made by `conv`, `conv_transpose` or a pool.
+    weight : array_like of shape (\*kernel_size, C_in, C_out)
+        Of x's dtype, with the kernel size of the step that made x's level.
+    bias : array_like of shape (C_out,), optional
+    to : SparseTensor or Coords, optional
+        The level to restore, checked to be the parent of x's.
+
+    Returns
+    -------
+    SparseTensor
+        On the parent's coords: the same sites in the same rows.
+
+    Raises
+    ------
+    ValueError
+        If x's coords have no parent, `to` is not it, or the kernel size is another.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 9], [0, 4], [0, 5]], np.ones((3, 1)))
+    >>> y = spcy.conv(x, np.ones((2, 1, 1)), stride=2)
+    >>> spcy.inverse_conv(y, np.ones((2, 1, 1))).coords is x.coords
+    True
+    """
+    parent, rulebook, kernel_size = parent_level(x, to)
+    weight, bias = _weight_and_bias(x, weight, bias)
+    if weight.shape[:-2] != kernel_size:
+        raise ValueError(
+            f"weight must have the kernel size that made the level of x, {kernel_size}, "
+            f"got {weight.shape[:-2]}"
+        )
+    return _execute(x, weight, bias, rulebook.transposed(), parent)
+
+
+def conv_transpose(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> SparseTensor:
+    r"""Transposed convolution: generates sites.
+
+    ``y[c * stride - padding + k * dilation] += x[c] @ weight[k]``: the dense transposed convolution's
+    output on the sites that an input site reaches.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        With C_in channels.
+    weight : array_like of shape (\*kernel_size, C_in, C_out)
+        Of x's dtype.
+    bias : array_like of shape (C_out,), optional
+    stride, padding, output_padding, dilation : int or sequence of D ints
+
+    Returns
+    -------
+    SparseTensor
+        On a child level of x's coords, with the shape of the dense transposed convolution,
+        ``(n - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + output_padding + 1``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `conv`.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 3]], np.ones((1, 1)), shape=(4,))
+    >>> y = spcy.conv_transpose(x, np.array([5.0, 7.0]).reshape(2, 1, 1), stride=2)
+    >>> y.indices[:, 1], y.features[:, 0], y.shape
+    (array([6, 7], dtype=int32), array([5., 7.]), (8,))
+    """
+    weight, bias = _weight_and_bias(x, weight, bias)
+    rulebook, coords = transposed_rulebook(
+        x.coords,
+        kernel_offsets(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1)),
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+    )
+    return _execute(x, weight, bias, rulebook, coords)
+
+
+def parent_level(
+    x: SparseTensor, to: SparseTensor | Coords | None
+) -> tuple[Coords, Rulebook, tuple[int, ...]]:
+    """Return the level that x's was made from, the rulebook between them and its kernel size."""
+    child = x.coords._child
+    if child is None:
+        raise ValueError(
+            "x must be on a level that conv, conv_transpose or a pool made; its coords have no parent"
+        )
+    parent = x.coords.parent
+    if to is not None:
+        target = to.coords if isinstance(to, SparseTensor) else to
+        if not isinstance(target, Coords):
+            raise TypeError(f"to must be a SparseTensor or Coords, got {type(to).__name__}")
+        if not same_sites(target, parent):
+            raise ValueError(f"to must be the level that x was made from, {parent!r}, got {target!r}")
+        parent = target
+    return parent, child.rulebook, kernel_size_of(child.offsets)
+
+
+def tile_size_for(channels: int, num_out: int, threads: int) -> int:
+    """Return the output rows of a tile: its accumulators fit the cache, and every thread has tiles."""
+    size = 512
+    while size > 64 and num_out < 4 * size * threads:
+        size //= 2
+    return size
+
+
+def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
+    if not isinstance(x, SparseTensor):
+        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    weight = _check.weight(weight, x.ndim, x.num_channels, x.dtype)
+    return weight, _check.bias(bias, weight.shape[-1], x.dtype)
+
+
+def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) -> SparseTensor:
+    """Run a rulebook: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
+    c_in, c_out = weight.shape[-2:]
+    out = np.empty((rulebook.num_out, c_out), x.dtype)
+    if len(out):
+        threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
+        tile_size = tile_size_for(c_out, len(out), threads)
+        kernels = kernels_for(x.backend).conv
+        lanes = kernels.lanes(x.dtype.itemsize)
+        width = -(-c_out // lanes) * lanes
+        padded_bias = np.zeros(width, x.dtype)
+        if bias is not None:
+            padded_bias[:c_out] = bias
+        weight = weight.reshape(-1, c_in, c_out)
+        kernels.conv(
+            x.features,
+            weight,
+            padded_bias,
+            rulebook.in_rows,
+            rulebook.out_rows,
+            rulebook._tiles(tile_size),
+            rulebook._out.order,
+            rulebook._out.rank,
+            tile_size,
+            _aligned((len(weight) * c_in * width,), x.dtype),
+            _aligned((threads, tile_size * width), x.dtype),
+            out,
+            threads,
+        )
+    return SparseTensor(coords, out)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialised array that begins on a cache line."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)

@@ -1,0 +1,524 @@
+"""Sites of a grid: their keys and order, and what is derived from them."""
+
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _check
+from ._backend import get_backend, kernels_for
+from ._threads import threads_for
+from .hashmap import HashMap
+
+if TYPE_CHECKING:
+    from .rulebook import Rulebook
+
+_KEY_BITS = 63  # one bit is kept free, so that sentinels lie above every key
+_MARGIN = 4  # cells of room around the sites, where it costs no bits: most queries then fit as they are
+_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class Layout:
+    """Where each column of the coordinates has its bit field in a key, and the values that fit.
+
+    `low` and `high` bound, by column, what the fields hold.
+    """
+
+    __slots__ = ("bits", "high", "low", "shift")
+
+    def __init__(self, low: np.ndarray, high: np.ndarray):
+        margin = np.full(len(low), _MARGIN)
+        margin[0] = 0  # no offset changes the batch
+        fields = _field_bits(low - margin, high + margin)
+        if sum(fields) <= _KEY_BITS:
+            low = low - margin
+        else:
+            fields = _field_bits(low, high)
+        self.bits = sum(fields)
+        if self.bits > _KEY_BITS:
+            spans = " x ".join(str(int(h) - int(lo) + 1) for lo, h in zip(low, high, strict=True))
+            raise ValueError(
+                f"indices span {spans} cells (batch, then axes), a key space of {self.bits} bits; "
+                f"64-bit keys hold at most {_KEY_BITS}"
+            )
+        self.low = np.array(low, np.int64)
+        self.shift = np.array([sum(fields[c + 1 :]) for c in range(len(fields))], np.int64)
+        self.high = self.low + np.array([(1 << b) - 1 for b in fields], np.int64)
+
+    def holds(self, low: np.ndarray, high: np.ndarray) -> bool:
+        """Return whether all coordinates between `low` and `high` have keys."""
+        return bool((self.low <= low).all() and (high <= self.high).all())
+
+
+def _field_bits(low: np.ndarray, high: np.ndarray) -> list[int]:
+    return [(int(h) - int(lo)).bit_length() for lo, h in zip(low, high, strict=True)]
+
+
+@dataclass(eq=False)
+class RowOrder:
+    """How the rows of a level lie in key order: `order[rank]` is a row, None where row = rank."""
+
+    num_rows: int
+    order: np.ndarray | None = None
+
+    @cached_property
+    def rank(self) -> np.ndarray | None:
+        """The inverse of `order`."""
+        if self.order is None:
+            return None
+        rank = np.empty_like(self.order)
+        rank[self.order] = np.arange(self.num_rows, dtype=np.int32)
+        return rank
+
+
+@dataclass(eq=False)
+class Sites:
+    """What a level consists of. `Coords` are handles on it, so that levels can link without cycles."""
+
+    indices: np.ndarray  # (N, 1 + D) int32, in row order
+    shape: tuple[int, ...] | None
+    batch_size: int
+    low: np.ndarray  # (1 + D,) least coordinates
+    high: np.ndarray
+    layout: Layout
+    keys: np.ndarray  # (N + 1,) uint64, ascending, and a sentinel
+    rows: RowOrder
+    origin: np.ndarray  # (D,) float64
+    voxel_size: np.ndarray
+    derived: dict[Hashable, Any] = field(default_factory=dict)
+    children: dict[Hashable, "Child"] = field(default_factory=dict)
+
+    @cached_property
+    def hashmap(self) -> HashMap:
+        """The coordinate hash, from key to rank."""
+        return HashMap(self.keys[:-1])
+
+
+@dataclass(eq=False)
+class Child:
+    """A level made from another: its sites, the rulebook between, and the handle that is alive."""
+
+    sites: Sites
+    rulebook: "Rulebook"
+    offsets: np.ndarray
+    handle: weakref.ref["Coords"] | None = None
+
+
+class Coords:
+    """The sites of a sparse tensor: which cells of a grid are occupied.
+
+    Immutable. Coords own what is derived from them (sorted order, coordinate hash, rulebooks, the
+    levels that strided layers make); each is computed once, on demand, and freed with them.
+
+    Parameters
+    ----------
+    indices : array_like of shape (N, 1 + D), any integer dtype
+        Column 0 is the batch, the others the D = 1 .. 4 spatial axes. Rows keep their order and must
+        differ. They are copied.
+    shape : sequence of D ints, optional
+        Extent of the grid. Indices must lie in ``[0, shape)``, and convolutions clip there as dense
+        ones do. None is an unbounded grid: any int32 index, negative ones too, and no clipping.
+    batch_size : int, optional
+        Number of batches, default the greatest batch index + 1 (1 if there are no sites).
+
+    Attributes
+    ----------
+    indices : ndarray of shape (N, 1 + D), int32
+        Read-only.
+    origin, voxel_size : ndarray of shape (D,), float64
+        The metric grid: cell i spans ``origin + voxel_size * [i, i + 1)``. 0 and 1 unless
+        `voxelize` made the coords; the levels below derive theirs.
+
+    Raises
+    ------
+    TypeError
+        If `indices` are no integers.
+    ValueError
+        If an index is negative or beyond `shape` or `batch_size`, or two rows are the same site (the
+        message names the rows), or the sites span a key space of more than 63 bits.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> coords = spcy.Coords([[0, 2, 1], [0, 0, 3]], shape=(4, 4))
+    >>> coords
+    Coords(2 sites, shape (4, 4), batch_size 1, density 12.5%)
+    >>> coords.rows_of([[0, 0, 3], [0, 1, 1]])
+    array([ 1, -1], dtype=int32)
+    """
+
+    __slots__ = ("__weakref__", "_child", "_parent", "_sites")
+
+    _sites: Sites
+    _parent: "Coords | None"
+    _child: Child | None
+
+    def __init__(self, indices: ArrayLike, shape: Sequence[int] | None = None, batch_size: int | None = None):
+        array = _check.indices(indices)
+        ndim = array.shape[1] - 1
+        if shape is not None:
+            shape = _check.shape(shape, ndim)
+        if batch_size is not None:
+            batch_size = _check.per_axis(batch_size, 1, "batch_size", 1)[0]
+        self._sites = _sites_of(array, shape, batch_size, np.zeros(ndim), np.ones(ndim))
+        self._parent = None
+        self._child = None
+
+    @classmethod
+    def _of(cls, sites: Sites, parent: "Coords | None" = None, child: Child | None = None) -> "Coords":
+        """Return a handle on sites that spcy made."""
+        coords = cls.__new__(cls)
+        coords._sites = sites
+        coords._parent = parent
+        coords._child = child
+        return coords
+
+    def _select(self, mask: np.ndarray) -> "Coords":
+        """Return coords of the rows where a mask is True."""
+        sites = self._sites
+        args = sites.shape, sites.batch_size, sites.origin, sites.voxel_size
+        return Coords._of(_sites_of(sites.indices[mask], *args))
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The sites, in row order."""
+        return self._sites.indices
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Extent of the grid, None if unbounded."""
+        return self._sites.shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batches."""
+        return self._sites.batch_size
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites, N."""
+        return self._sites.rows.num_rows
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes, D."""
+        return self._sites.indices.shape[1] - 1
+
+    @property
+    def backend(self) -> str:
+        """Where the coords live."""
+        return "cpu"
+
+    @property
+    def parent(self) -> "Coords | None":
+        """The level that this one was made from by a strided, transposed or pooling step, or None."""
+        return self._parent
+
+    @property
+    def origin(self) -> np.ndarray:
+        """Low corner of cell 0."""
+        return self._sites.origin
+
+    @property
+    def voxel_size(self) -> np.ndarray:
+        """Edges of a cell."""
+        return self._sites.voxel_size
+
+    def __len__(self) -> int:
+        return self.num_sites
+
+    def __repr__(self) -> str:
+        return f"Coords({describe(self)})"
+
+    def __reduce__(self):
+        # Derived plans are computed again on demand; links to other levels do not survive a pickle.
+        sites = self._sites
+        state = (sites.indices, sites.shape, sites.batch_size, sites.origin, sites.voxel_size)
+        return _unpickle, state
+
+    def rows_of(self, indices: ArrayLike) -> np.ndarray:
+        """Return the row of each site.
+
+        Parameters
+        ----------
+        indices : array_like of shape (M, 1 + D), any integer dtype
+            Any coordinates, inside the grid or not.
+
+        Returns
+        -------
+        ndarray of shape (M,), int32
+            -1 where there is no site.
+        """
+        array = _check.indices(indices)
+        if array.shape[1] != 1 + self.ndim:
+            raise ValueError(f"indices must have {1 + self.ndim} columns, got {array.shape[1]}")
+        return rows_of(self._sites, array)
+
+
+def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
+    """Return the row of each (M, 1 + D) int32 index, -1 where there is no site."""
+    layout, num = sites.layout, len(indices)
+    if not num:
+        return np.empty(0, np.int32)
+    keys = np.empty(num, np.uint64)
+    kernels_for(get_backend()).coords.pack_inside(
+        indices, layout.low, layout.high, layout.shift, keys, threads_for(5 * num)
+    )
+    ranks = sites.hashmap.find(keys)
+    order = sites.rows.order
+    return ranks if order is None else np.where(ranks < 0, ranks, order[ranks])
+
+
+def same_sites(a: Coords, b: Coords) -> bool:
+    """Return whether two coords have the same sites in the same rows."""
+    return a is b or (
+        a.shape == b.shape and a.batch_size == b.batch_size and np.array_equal(a.indices, b.indices)
+    )
+
+
+def describe(coords: Coords) -> str:
+    """Return the words that a repr has for coords."""
+    words = f"{coords.num_sites} sites, shape {coords.shape}, batch_size {coords.batch_size}"
+    if coords.shape is None:
+        return words
+    cells = float(coords.batch_size) * float(np.prod(np.array(coords.shape, float)))
+    return f"{words}, density {100 * coords.num_sites / cells:.3g}%"
+
+
+def _unpickle(indices, shape, batch_size, origin, voxel_size):
+    return Coords._of(_sites_of(np.array(indices), shape, batch_size, origin, voxel_size))
+
+
+def _sites_of(
+    indices: np.ndarray,
+    shape: tuple[int, ...] | None,
+    batch_size: int | None,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+) -> Sites:
+    """Check indices (a fresh array) against the grid, order them and find duplicates."""
+    low, high = _bounds(indices)
+    if batch_size is None:
+        batch_size = int(high[0]) + 1 if len(indices) else 1
+    _check_range(indices, low, high, shape, batch_size)
+    layout = Layout(low, high)
+    keys, order = _sorted_keys(indices, layout)
+    indices.flags.writeable = False
+    rows = RowOrder(len(indices), order)
+    return Sites(indices, shape, batch_size, low, high, layout, keys, rows, origin, voxel_size)
+
+
+def _bounds(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    kernels = kernels_for(get_backend()).coords
+    columns = indices.shape[1]
+    chunks = -(-len(indices) // kernels.CHUNK)
+    if not chunks:
+        return np.zeros(columns, np.int64), np.zeros(columns, np.int64)
+    low, high = np.empty((2, chunks, columns), np.int32)
+    kernels.bounds(indices, low, high, threads_for(2 * len(indices)))
+    return low.min(axis=0).astype(np.int64), high.max(axis=0).astype(np.int64)
+
+
+def _check_range(indices, low, high, shape, batch_size) -> None:
+    """Raise for the first row outside the grid; `low` and `high` tell whether there is one."""
+    if low[0] < 0 or high[0] >= batch_size:
+        batch = indices[:, 0]
+        row = _check.first_row((batch < 0) | (batch >= batch_size))
+        raise ValueError(
+            f"indices must have a batch index in [0, {batch_size}) (batch_size {batch_size}), "
+            f"got {batch[row]} in row {row}"
+        )
+    if shape is not None and len(indices) and ((low[1:] < 0).any() or (high[1:] >= shape).any()):
+        spatial = indices[:, 1:]
+        row = _check.first_row(((spatial < 0) | (spatial >= np.array(shape))).any(axis=1))
+        raise ValueError(
+            f"indices must lie in [0, shape) for shape {shape}, got {spatial[row].tolist()} in row {row}"
+        )
+
+
+def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the ascending keys with a sentinel, and the order of rows if they were not ascending."""
+    kernels = kernels_for(get_backend()).coords
+    num = len(indices)
+    keys = np.empty(num + 1, np.uint64)
+    keys[num] = _NO_KEY
+    if not num:
+        return keys, None
+    kernels.pack(indices, layout.low, layout.shift, keys[:num], threads_for(3 * num))
+    if kernels.count_descents(keys[:num], threads_for(num)) == 0:
+        return keys, None
+    keys[:num], order = sort_keys(keys[:num], layout.bits)
+    if kernels.count_descents(keys[:num], threads_for(num)):
+        twin = int((keys[1:num] == keys[: num - 1]).argmax())
+        first, second = sorted((int(order[twin]), int(order[twin + 1])))
+        raise ValueError(
+            f"indices must be unique, got the same site {indices[first].tolist()} "
+            f"in rows {first} and {second}"
+        )
+    return keys, order
+
+
+def sort_keys(keys: np.ndarray, bits: int, rows: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return keys in ascending order and, stably, the row that each came from. `keys` is overwritten."""
+    num = len(keys)
+    if not num:
+        return keys, np.empty(0, np.int32) if rows else None
+    passes = max(1, -(-bits // 11))
+    digit_bits = max(1, -(-bits // passes))
+    threads = threads_for(5 * passes * num)
+    spare = np.empty_like(keys)
+    order, spare_order = np.empty((2, num), np.int32) if rows else (None, None)
+    counts = np.empty((threads, 1 << digit_bits), np.int64)
+    in_spare = kernels_for(get_backend()).coords.sort(
+        keys, order, spare, spare_order, counts, max(1, bits), digit_bits, threads
+    )
+    return (spare, spare_order) if in_spare else (keys, order)
+
+
+def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct keys of a sorted array with a sentinel behind them, and where each begins.
+
+    The second array has the length of `keys` as its last element.
+    """
+    kernels = kernels_for(get_backend()).coords
+    num = len(keys)
+    counts = np.empty(-(-num // kernels.CHUNK), np.int64)
+    if num:
+        kernels.count_runs(keys, counts, threads_for(num))
+    total = int(counts.sum())
+    starts = np.empty(total + 1, np.int64)
+    unique = np.empty(total + 1, np.uint64)
+    starts[total], unique[total] = num, _NO_KEY
+    if num:
+        kernels.fill_runs(keys, np.cumsum(counts) - counts, starts[:total], unique[:total], threads_for(num))
+    return unique, starts
+
+
+def sites_from_keys(
+    keys: np.ndarray,
+    layout: Layout,
+    shape: tuple[int, ...] | None,
+    batch_size: int,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+) -> Sites:
+    """Return sites, in key order, from ascending keys with a sentinel."""
+    num = len(keys) - 1
+    indices = np.empty((num, len(layout.low)), np.int32)
+    if num:
+        kernels = kernels_for(get_backend()).coords
+        kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
+    low, high = _bounds(indices)
+    indices.flags.writeable = False
+    return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
+
+
+def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
+    """Return the sites' ascending keys, with the sentinel, in another layout."""
+    if layout is sites.layout:
+        return sites.keys
+    columns = len(layout.low)
+    return projected_keys(sites, layout, np.ones(columns, np.int64), np.zeros(columns, np.int64))
+
+
+def projected_keys(sites: Sites, layout: Layout, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Return the keys of ``coords * scale + offset`` for the sites in key order, and a sentinel."""
+    num = sites.rows.num_rows
+    out = np.empty(num + 1, np.uint64)
+    out[num] = _NO_KEY
+    if num:
+        kernels_for(get_backend()).coords.project(
+            sites.keys[:num],
+            sites.layout.low,
+            sites.layout.shift,
+            scale,
+            offset,
+            layout.low,
+            layout.shift,
+            out[:num],
+            threads_for(5 * num),
+        )
+    return out
+
+
+def layout_for(sites: Sites, low: np.ndarray, high: np.ndarray) -> Layout:
+    """Return a layout that holds the sites and all coordinates in [low, high]: theirs, if it does."""
+    if sites.layout.holds(low, high):
+        return sites.layout
+    return Layout(np.minimum(low, sites.low), np.maximum(high, sites.high))
+
+
+def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
+    """Return what `build` makes from the coords, made once for each key."""
+    derived = coords._sites.derived
+    if key not in derived:
+        derived[key] = build()
+    return derived[key]
+
+
+def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple["Rulebook", Coords]:
+    """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
+    children = coords._sites.children
+    if key not in children:
+        children[key] = build()
+    child = children[key]
+    handle = child.handle() if child.handle is not None else None
+    if handle is None:
+        handle = Coords._of(child.sites, parent=coords, child=child)
+        child.handle = weakref.ref(handle)
+    return child.rulebook, handle
+
+
+def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
+    """Return the sites that are in `a` or in `b`.
+
+    Parameters
+    ----------
+    a, b : Coords
+        Of the same grid shape.
+
+    Returns
+    -------
+    coords : Coords
+        In ascending key order; the batch size is the greater of the two.
+    rows_a, rows_b : ndarray of shape (len(a),) and (len(b),), int32
+        The row in `coords` of each row of `a` and `b`.
+
+    Raises
+    ------
+    ValueError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> both, rows_a, rows_b = spcy.union(spcy.Coords([[0, 5], [0, 1]]), spcy.Coords([[0, 3], [0, 5]]))
+    >>> both.indices[:, 1], rows_a, rows_b
+    (array([1, 3, 5], dtype=int32), array([2, 0], dtype=int32), array([1, 2], dtype=int32))
+    """
+    if a.ndim != b.ndim or a.shape != b.shape:
+        raise ValueError(
+            f"b must have the grid of a, {a.ndim} axes and shape {a.shape}, got {b.ndim} and {b.shape}"
+        )
+    sa, sb = a._sites, b._sites
+    if not (np.array_equal(sa.origin, sb.origin) and np.array_equal(sa.voxel_size, sb.voxel_size)):
+        raise ValueError("b must have the metric grid of a: their origin or voxel_size differ")
+    batch_size = max(a.batch_size, b.batch_size)
+    layout = layout_for(sa, sb.low, sb.high) if len(b) else sa.layout
+    keys = np.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
+    keys, order = sort_keys(keys, layout.bits)
+    unique, starts = unique_keys(keys)
+    ranks = np.empty(len(keys), np.int32)
+    if len(keys):
+        kernels_for(get_backend()).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
+    sites = sites_from_keys(unique, layout, a.shape, batch_size, sa.origin, sa.voxel_size)
+    return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)
+
+
+def _by_row(values: np.ndarray, rows: RowOrder) -> np.ndarray:
+    """Return values given by rank in row order."""
+    return values.copy() if rows.rank is None else values[rows.rank]

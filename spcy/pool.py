@@ -1,0 +1,255 @@
+"""Pools: reduce the occupied sites of each window, or of each batch."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from . import _check
+from ._backend import kernels_for
+from ._threads import threads_for
+from .conv import parent_level, tile_size_for
+from .coords import Coords
+from .rulebook import Rulebook, conv_rulebook, kernel_offsets
+from .tensor import SparseTensor
+
+SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them
+_BLOCK = 2048  # rows that a global pool reduces at a time; fixed, so that threads change no bit
+
+
+def max_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> SparseTensor:
+    """Return the greatest feature of each window's occupied sites.
+
+    Empty cells do not count, also where all features are negative. NaN propagates.
+
+    Parameters
+    ----------
+    x : SparseTensor
+    kernel_size : int or sequence of D ints
+    stride : int or sequence of D ints, optional
+        Default `kernel_size`.
+    padding, dilation : int or sequence of D ints
+
+    Returns
+    -------
+    SparseTensor
+        On the sites, the level and the shape that `conv` with the same geometry gives.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.array([[-1.0], [-2.0], [-3.0]]))
+    >>> spcy.max_pool(x, 2).features[:, 0]
+    array([-1., -3.])
+    """
+    return _pool(x, kernel_size, stride, padding, dilation, MAX)[0]
+
+
+def sum_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> SparseTensor:
+    """Return the sum of the features of each window's occupied sites.
+
+    Parameters and result are those of `max_pool`.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.ones((3, 1)))
+    >>> spcy.sum_pool(x, 2).features[:, 0]
+    array([2., 1.])
+    """
+    return _pool(x, kernel_size, stride, padding, dilation, SUM)[0]
+
+
+def avg_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    count: str = "sites",
+) -> SparseTensor:
+    """Return the mean of the features of each window.
+
+    Parameters
+    ----------
+    x, kernel_size, stride, padding, dilation
+        As for `max_pool`.
+    count : {"sites", "window"}
+        What the sum is divided by: the occupied sites of the window, or all its cells (the dense
+        average, in which empty cells count as 0).
+
+    Returns
+    -------
+    SparseTensor
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.ones((3, 1)))
+    >>> spcy.avg_pool(x, 2).features[:, 0], spcy.avg_pool(x, 2, count="window").features[:, 0]
+    (array([1., 1.]), array([1. , 0.5]))
+    """
+    _check.choice(count, ("sites", "window"), "count")
+    y, rulebook = _pool(x, kernel_size, stride, padding, dilation, SUM)
+    if count == "window":
+        return y.map(lambda f: f / f.dtype.type(rulebook.num_offsets))
+    return y.map(lambda f: f / _pairs_per_row(rulebook)[:, None].astype(f.dtype))
+
+
+def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> SparseTensor:
+    """Return features at the level that x's was made from.
+
+    Each parent site gets the mean of the sites whose window holds it: a copy where windows do not
+    overlap, and 0 where none holds it.
+
+    Parameters
+    ----------
+    x : SparseTensor
+        On coords made by a pool, `conv` or `conv_transpose`.
+    to : SparseTensor or Coords, optional
+        The level to restore, checked to be the parent of x's.
+
+    Returns
+    -------
+    SparseTensor
+        On the parent's coords.
+
+    Raises
+    ------
+    ValueError
+        If x's coords have no parent, or `to` is not it.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.array([[1.0], [2.0], [3.0]]))
+    >>> spcy.unpool(spcy.max_pool(x, 2)).features[:, 0]
+    array([2., 2., 3.])
+    """
+    if not isinstance(x, SparseTensor):
+        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    parent, rulebook, _ = parent_level(x, to)
+    rulebook = rulebook.transposed()
+    counts = np.maximum(_pairs_per_row(rulebook), 1)
+    return SparseTensor(parent, _reduce(x, rulebook, SUM) / counts[:, None].astype(x.dtype))
+
+
+def global_max_pool(x: SparseTensor) -> np.ndarray:
+    """Return the greatest feature of each batch, by channel.
+
+    Returns
+    -------
+    ndarray of shape (batch_size, C)
+        ``-inf`` for a batch without sites.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.global_max_pool(spcy.SparseTensor([[0, 4], [0, 5]], np.array([[1.0], [2.0]])))
+    array([[2.]])
+    """
+    return _global_pool(x, MAX)
+
+
+def global_sum_pool(x: SparseTensor) -> np.ndarray:
+    """Return the sum of the features of each batch, by channel.
+
+    Returns
+    -------
+    ndarray of shape (batch_size, C)
+        Summed in double precision; 0 for a batch without sites.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.global_sum_pool(spcy.SparseTensor([[0, 4], [0, 5]], np.array([[1.0], [2.0]])))
+    array([[3.]])
+    """
+    return _global_pool(x, SUM)
+
+
+def global_avg_pool(x: SparseTensor) -> np.ndarray:
+    """Return the mean of the features of each batch's sites, by channel.
+
+    Returns
+    -------
+    ndarray of shape (batch_size, C)
+        0 for a batch without sites.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.global_avg_pool(spcy.SparseTensor([[0, 4], [0, 5]], np.array([[1.0], [2.0]])))
+    array([[1.5]])
+    """
+    sites = np.bincount(x.indices[:, 0], minlength=x.batch_size)
+    return _global_pool(x, SUM) / np.maximum(sites, 1)[:, None].astype(x.dtype)
+
+
+def segment_reduce(
+    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int
+) -> np.ndarray:
+    """Return the reduction of ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s."""
+    out = np.empty((len(segment_ptr) - 1, features.shape[1]), features.dtype)
+    if len(out):
+        kernels_for("cpu").pool.segment_reduce(
+            features, order, segment_ptr, operation, out, threads_for(features.size + out.size)
+        )
+    return out
+
+
+def _pool(x, kernel_size, stride, padding, dilation, operation) -> tuple[SparseTensor, Rulebook]:
+    if not isinstance(x, SparseTensor):
+        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
+    offsets = kernel_offsets(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
+    stride = kernel_size if stride is None else stride
+    rulebook, coords = conv_rulebook(x.coords, offsets, stride=stride, padding=padding)
+    return SparseTensor(coords, _reduce(x, rulebook, operation)), rulebook
+
+
+def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int) -> np.ndarray:
+    out = np.empty((rulebook.num_out, x.num_channels), x.dtype)
+    if len(out):
+        threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
+        tile_size = tile_size_for(x.num_channels, len(out), threads)
+        tile_ptr = rulebook._tiles(tile_size)
+        rows = rulebook.in_rows, rulebook.out_rows, tile_ptr, rulebook._out.order
+        kernels_for(x.backend).pool.pool(x.features, *rows, tile_size, operation, out, threads)
+    return out
+
+
+def _pairs_per_row(rulebook: Rulebook) -> np.ndarray:
+    """Return how many pairs each output row has."""
+    counts = np.zeros(rulebook.num_out, np.int32)
+    if len(counts):
+        threads = threads_for(rulebook.num_pairs)
+        tile_ptr = rulebook._tiles(tile_size_for(1, len(counts), threads))
+        kernels_for("cpu").pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
+    return counts
+
+
+def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
+    """Reduce each batch: its rows in key order by blocks, then the blocks."""
+    order = x.coords._sites.rows.order
+    sites = np.bincount(x.indices[:, 0], minlength=x.batch_size)
+    batch_ptr = np.concatenate([[0], np.cumsum(sites)])
+    starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
+    block_ptr = np.concatenate([*starts, [x.num_sites]]).astype(np.int64)
+    blocks = segment_reduce(x.features, order, block_ptr, operation)
+    blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
+    return segment_reduce(blocks, None, blocks_of_batch, operation)

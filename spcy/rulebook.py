@@ -1,0 +1,505 @@
+"""Rulebooks: which input row meets which output row under each kernel offset."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _check
+from ._backend import get_backend, kernels_for
+from ._threads import threads_for
+from .coords import (
+    Child,
+    Coords,
+    Layout,
+    RowOrder,
+    Sites,
+    derive,
+    derive_child,
+    keys_in,
+    layout_for,
+    projected_keys,
+    sites_from_keys,
+    sort_keys,
+    unique_keys,
+)
+
+_UNBOUNDED = 1 << 40  # beyond every int32 coordinate, and far from overflow
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Rulebook:
+    """For each kernel offset, its pairs of rows: the plan that convolutions and pools execute.
+
+    Made by `submanifold_rulebook`, `conv_rulebook` and `transposed_rulebook`. Immutable. Pairs are
+    ordered by (kernel offset, key of the output site). Under one offset the keys of the inputs
+    ascend together with those of the outputs, and no row occurs twice on either side.
+
+    Attributes
+    ----------
+    in_rows, out_rows : ndarray of shape (P,), int32
+        The pairs. Read-only.
+    offset_ptr : ndarray of shape (K + 1,), int64
+        Those of offset k are ``[offset_ptr[k] : offset_ptr[k + 1]]``.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> coords = spcy.Coords([[0, 4], [0, 5], [0, 9]])
+    >>> rulebook = spcy.submanifold_rulebook(coords, [[-1], [0], [1]])
+    >>> rulebook
+    Rulebook(3 sites -> 3 sites, 3 offsets, 5 pairs)
+    """
+
+    in_rows: np.ndarray
+    out_rows: np.ndarray
+    offset_ptr: np.ndarray
+    _in: RowOrder
+    _out: RowOrder
+    _cache: dict = field(default_factory=dict)
+
+    @property
+    def num_offsets(self) -> int:
+        """Number of kernel offsets, K."""
+        return len(self.offset_ptr) - 1
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs, P."""
+        return len(self.in_rows)
+
+    @property
+    def num_in(self) -> int:
+        """Number of input rows."""
+        return self._in.num_rows
+
+    @property
+    def num_out(self) -> int:
+        """Number of output rows."""
+        return self._out.num_rows
+
+    def __repr__(self) -> str:
+        return (
+            f"Rulebook({self.num_in} sites -> {self.num_out} sites, {self.num_offsets} offsets, "
+            f"{self.num_pairs} pairs)"
+        )
+
+    def pairs(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the input rows and the output rows of kernel offset `k`.
+
+        Parameters
+        ----------
+        k : int
+            In ``[0, num_offsets)``.
+
+        Returns
+        -------
+        in_rows, out_rows : ndarray of shape (P_k,), int32
+        """
+        k = _check.integer(k, "k")
+        if not 0 <= k < self.num_offsets:
+            raise ValueError(f"k must be in [0, {self.num_offsets}), got {k}")
+        part = slice(self.offset_ptr[k], self.offset_ptr[k + 1])
+        return self.in_rows[part], self.out_rows[part]
+
+    def transposed(self) -> "Rulebook":
+        """Return the rulebook that runs backwards: the same pairs, their roles swapped."""
+        if "transposed" not in self._cache:
+            self._cache["transposed"] = Rulebook(
+                self.out_rows, self.in_rows, self.offset_ptr, self._out, self._in
+            )
+        return self._cache["transposed"]
+
+    def _tiles(self, tile_size: int) -> np.ndarray:
+        """Return (K, tiles + 1) cut points: where the pairs of each tile of output ranks begin."""
+        if tile_size not in self._cache:
+            tiles = -(-self.num_out // tile_size)
+            tile_ptr = np.empty((self.num_offsets, tiles + 1), np.int64)
+            kernels_for(get_backend()).rulebook.cut_tiles(
+                self.out_rows,
+                self.offset_ptr,
+                self._out.rank,
+                tile_size,
+                tile_ptr,
+                threads_for(30 * tile_ptr.size),
+            )
+            self._cache[tile_size] = tile_ptr
+        return self._cache[tile_size]
+
+
+def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1) -> np.ndarray:
+    """Return the offsets of a box kernel.
+
+    Parameters
+    ----------
+    kernel_size : sequence of D ints
+        Cells of the window along each axis.
+    dilation : int or sequence of D ints
+        Distance between them.
+
+    Returns
+    -------
+    ndarray of shape (K, D), int32
+        In C order of the kernel's axes, the first one 0. Subtract the middle one for the centred box
+        that `submanifold_rulebook` usually wants.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> spcy.kernel_offsets((2, 2)).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    kernel_size = _check.per_axis(tuple(kernel_size), len(kernel_size), "kernel_size", 1)
+    dilation = _check.per_axis(dilation, len(kernel_size), "dilation", 1)
+    if math.prod(kernel_size) > _check.MAX_ROWS:
+        raise ValueError(f"kernel_size must have at most {_check.MAX_ROWS} cells, got {kernel_size}")
+    grid = np.indices(kernel_size, np.int32).reshape(len(kernel_size), -1).T
+    return np.ascontiguousarray(grid * np.array(dilation, np.int32))
+
+
+def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
+    """Return the rulebook of a submanifold convolution: its output sites are its input sites.
+
+    Input row i and output row j are a pair of offset k if ``site(i) == site(j) + offsets[k]``.
+
+    Parameters
+    ----------
+    coords : Coords
+    offsets : array_like of shape (K, D), any integer dtype
+        Any stencil; no two may be equal. A symmetric one (``offsets[k] == -offsets[K - 1 - k]``, as
+        centred boxes are) costs half as much.
+
+    Returns
+    -------
+    Rulebook
+        Cached on the coords: the same offsets give the same object.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> coords = spcy.Coords([[0, 4], [0, 5], [0, 9]])
+    >>> spcy.submanifold_rulebook(coords, [[-1], [0], [1]]).pairs(2)
+    (array([1], dtype=int32), array([0], dtype=int32))
+    """
+    offsets = _check.offsets(offsets, coords.ndim)
+
+    def build() -> Rulebook:
+        sites = coords._sites
+        columns = _with_batch(offsets, 0)
+        layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
+        keys = keys_in(sites, layout)
+        num_walked = len(columns)
+        if np.array_equal(columns, -columns[::-1]):
+            num_walked = num_walked // 2 + 1
+        out_rows, in_rows, offset_ptr = _meet(
+            keys[:-1], keys, columns, layout, sites.rows, sites.rows, num_walked
+        )
+        return Rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
+
+    return derive(coords, ("submanifold", offsets.tobytes()), build)
+
+
+def conv_rulebook(
+    coords: Coords,
+    offsets: ArrayLike,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+) -> tuple[Rulebook, Coords]:
+    """Return the rulebook of a regular sparse convolution, and its output sites.
+
+    Input site c and output site u are a pair of offset k if ``c == u * stride - padding + offsets[k]``.
+    Output sites are all that an input site reaches so; on a grid with a shape n they lie in
+    ``[0, (n + 2 * padding - max(offsets) - 1) // stride + 1)``, as those of a dense convolution do.
+
+    Parameters
+    ----------
+    coords : Coords
+    offsets : array_like of shape (K, D), any integer dtype
+        For a box, `kernel_offsets`.
+    stride, padding : int or sequence of D ints
+
+    Returns
+    -------
+    rulebook : Rulebook
+    out_coords : Coords
+        In ascending key order, a child level of `coords`. Both are cached on the coords: the same
+        geometry gives the same objects.
+
+    Raises
+    ------
+    ValueError
+        If the kernel is larger than the padded shape.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> coords = spcy.Coords([[0, 4], [0, 5], [0, 9]])
+    >>> rulebook, out_coords = spcy.conv_rulebook(coords, [[0], [1]], stride=2)
+    >>> out_coords.indices[:, 1], rulebook.pairs(1)
+    (array([2, 4], dtype=int32), (array([1, 2], dtype=int32), array([0, 1], dtype=int32)))
+    """
+    offsets = _check.offsets(offsets, coords.ndim)
+    stride = _check.per_axis(stride, coords.ndim, "stride", 1)
+    padding = _check.per_axis(padding, coords.ndim, "padding", 0)
+    shape = None
+    if coords.shape is not None:
+        shape = tuple(
+            (n + 2 * p - int(o) - 1) // s + 1
+            for n, p, s, o in zip(coords.shape, padding, stride, offsets.max(axis=0), strict=True)
+        )
+        if min(shape) < 1:
+            raise ValueError(
+                f"weight must have a kernel no larger than the padded shape, got a window of "
+                f"{(offsets.max(axis=0) + 1).tolist()} cells for shape {coords.shape} and padding {padding}"
+            )
+
+    def build() -> Child:
+        return _strided_child(coords._sites, offsets, stride, padding, shape)
+
+    return derive_child(coords, ("conv", offsets.tobytes(), stride, padding), build)
+
+
+def transposed_rulebook(
+    coords: Coords,
+    offsets: ArrayLike,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+) -> tuple[Rulebook, Coords]:
+    """Return the rulebook of a transposed convolution, which generates sites, and those sites.
+
+    Input site c and output site u are a pair of offset k if ``u == c * stride - padding + offsets[k]``.
+    On a grid with a shape n, outputs lie in
+    ``[0, (n - 1) * stride - 2 * padding + max(offsets) + output_padding + 1)``.
+
+    Parameters
+    ----------
+    coords : Coords
+    offsets : array_like of shape (K, D), any integer dtype
+    stride, padding, output_padding : int or sequence of D ints
+        Output padding makes the grid larger at its high end; it must be less than the stride (or than
+        the window). On an unbounded grid it has no effect.
+
+    Returns
+    -------
+    rulebook : Rulebook
+    out_coords : Coords
+        In ascending key order, a child level of `coords`. Both are cached on the coords.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> rulebook, out_coords = spcy.transposed_rulebook(spcy.Coords([[0, 3]]), [[0], [1]], stride=2)
+    >>> out_coords.indices[:, 1]
+    array([6, 7], dtype=int32)
+    """
+    offsets = _check.offsets(offsets, coords.ndim)
+    stride = _check.per_axis(stride, coords.ndim, "stride", 1)
+    padding = _check.per_axis(padding, coords.ndim, "padding", 0)
+    output_padding = _check.per_axis(output_padding, coords.ndim, "output_padding", 0)
+    window = offsets.max(axis=0) - offsets.min(axis=0) + 1
+    if any(o >= max(s, int(w)) for o, s, w in zip(output_padding, stride, window, strict=True)):
+        raise ValueError(
+            f"output_padding must be less than the stride or the window, got {output_padding} for stride "
+            f"{stride} and a window of {window.tolist()} cells"
+        )
+    shape = None
+    if coords.shape is not None:
+        shape = tuple(
+            (n - 1) * s - 2 * p + int(o) + extra + 1
+            for n, s, p, o, extra in zip(
+                coords.shape, stride, padding, offsets.max(axis=0), output_padding, strict=True
+            )
+        )
+        if min(shape) < 1:
+            raise ValueError(
+                f"padding must leave a cell of the output, got {padding}, for an output shape {shape}"
+            )
+
+    def build() -> Child:
+        return _transposed_child(coords._sites, offsets, stride, padding, shape)
+
+    return derive_child(coords, ("transposed", offsets.tobytes(), stride, padding, output_padding), build)
+
+
+def kernel_size_of(offsets: np.ndarray) -> tuple[int, ...]:
+    """Return how many different values the offsets have along each axis: a box's kernel size."""
+    return tuple(len(np.unique(column)) for column in offsets.T)
+
+
+def _strided_child(sites: Sites, offsets, stride, padding, shape) -> Child:
+    columns, steps = _with_batch(offsets, 0), np.array((1, *stride), np.int64)
+    pad = np.array((0, *padding), np.int64)
+    # u = (c + padding - offset) / stride
+    low = -((columns.max(axis=0) - sites.low - pad) // steps)
+    high = (sites.high + pad - columns.min(axis=0)) // steps
+    remainders = np.mod(columns, steps)
+    reached = _reached_keys(sites, steps, pad, shape, low, high, remainders, (remainders - columns) // steps)
+    centre = (offsets.max(axis=0) + offsets.min(axis=0)) / 2
+    shift = 0.5 - np.array(padding) + centre - np.array(stride) / 2
+    origin = sites.origin + sites.voxel_size * shift
+    out = sites_from_keys(*reached, shape, sites.batch_size, origin, sites.voxel_size * np.array(stride))
+    out_rows, in_rows, offset_ptr = _meet_strided(out, sites, columns, steps, pad)
+    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), offsets)
+
+
+def _transposed_child(sites: Sites, offsets, stride, padding, shape) -> Child:
+    columns, steps = _with_batch(offsets, 0), np.array((1, *stride), np.int64)
+    pad = np.array((0, *padding), np.int64)
+    low = sites.low * steps - pad + columns.min(axis=0)
+    high = sites.high * steps - pad + columns.max(axis=0)
+    reached = _reached_keys(sites, steps, pad, shape, low, high, None, columns)
+    centre = (offsets.max(axis=0) + offsets.min(axis=0)) / 2
+    voxel_size = sites.voxel_size / np.array(stride)
+    origin = sites.origin - voxel_size * (0.5 - np.array(padding) + centre - np.array(stride) / 2)
+    out = sites_from_keys(*reached, shape, sites.batch_size, origin, voxel_size)
+    in_rows, out_rows, offset_ptr = _meet_strided(sites, out, columns, steps, pad)
+    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), offsets)
+
+
+def _with_batch(values: np.ndarray, batch: int) -> np.ndarray:
+    """Return (K, 1 + D) int64 from (K, D), with a batch column of one value."""
+    return np.insert(values.astype(np.int64), 0, batch, axis=1)
+
+
+def _reached_keys(sites, stride, padding, shape, low, high, remainders, steps) -> tuple[np.ndarray, Layout]:
+    """Return the keys of the output sites that the sites reach, and their layout.
+
+    `low` and `high` bound the outputs; `steps` lead from a quotient to an output (see reach.h), and
+    `remainders` of a regular convolution say which steps a site takes (None: all).
+    """
+    columns = len(stride)
+    out_low, out_high = np.full(columns, -_UNBOUNDED), np.full(columns, _UNBOUNDED)
+    if shape is not None:
+        out_low[1:], out_high[1:] = 0, np.array(shape, np.int64) - 1
+        low, high = np.maximum(low, out_low), np.minimum(high, out_high)
+    if sites.rows.num_rows == 0 or (low > high).any():
+        low = high = np.zeros(columns, np.int64)
+    if low.min() < _check.INT32.min or high.max() > _check.INT32.max:
+        raise ValueError(
+            f"indices of the output must fit in int32, got up to {low[1:].tolist()} .. {high[1:].tolist()}"
+        )
+    layout = Layout(low, high)
+    num = sites.rows.num_rows
+    kernels = kernels_for(get_backend()).coords
+    chunk_ptr = np.zeros(-(-num // kernels.CHUNK), np.int64)
+    candidates = np.empty(0, np.uint64)
+    if num:
+        residue_ptr, residues, class_ptr, steps = _classes(remainders, steps)
+        limits = np.stack([stride, padding, steps.min(axis=0), steps.max(axis=0), out_low, out_high])
+        layouts = np.stack([sites.layout.low, sites.layout.shift, layout.low, layout.shift])
+        plan = (
+            remainders is not None,
+            layouts,
+            limits,
+            residue_ptr,
+            residues,
+            class_ptr,
+            steps,
+            sites.keys[:num],
+        )
+        threads = threads_for(10 * num * len(steps))
+        kernels.reach(*plan, chunk_ptr, None, threads)
+        total = int(chunk_ptr.sum())
+        np.cumsum(chunk_ptr[:-1], out=chunk_ptr[1:])
+        chunk_ptr[0] = 0
+        candidates = np.empty(total, np.uint64)
+        if total:
+            kernels.reach(*plan, chunk_ptr, candidates, threads)
+    keys, _ = unique_keys(sort_keys(candidates, layout.bits, rows=False)[0])
+    if len(keys) - 1 > _check.MAX_ROWS:
+        raise ValueError(f"indices must reach at most {_check.MAX_ROWS} output sites, got {len(keys) - 1}")
+    return keys, layout
+
+
+def _classes(remainders, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the offsets' remainders by column, and the steps sorted by class (see reach.h)."""
+    columns = steps.shape[1]
+    if remainders is None:
+        remainders = np.zeros_like(steps)
+    values = [np.unique(remainders[:, c]) for c in range(columns)]
+    residue_ptr = np.cumsum([0] + [len(v) for v in values]).astype(np.int64)
+    group = np.zeros(len(steps), np.int64)
+    for c in range(columns):
+        group = group * len(values[c]) + np.searchsorted(values[c], remainders[:, c])
+    num_classes = math.prod(len(v) for v in values)
+    class_ptr = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=num_classes))]).astype(np.int64)
+    return (
+        residue_ptr,
+        np.concatenate(values),
+        class_ptr,
+        np.ascontiguousarray(steps[np.argsort(group, kind="stable")]),
+    )
+
+
+def _meet_strided(coarse: Sites, fine: Sites, columns, stride, padding) -> tuple[np.ndarray, ...]:
+    """Return the pairs of ``fine == coarse * stride - padding + offset``, as `_meet` does."""
+    low = coarse.low * stride - padding + columns.min(axis=0)
+    high = coarse.high * stride - padding + columns.max(axis=0)
+    layout = layout_for(fine, low, high)
+    base = projected_keys(coarse, layout, stride, -padding)
+    return _meet(base[:-1], keys_in(fine, layout), columns, layout, coarse.rows, fine.rows, len(columns))
+
+
+def _meet(
+    base: np.ndarray,
+    keys: np.ndarray,
+    columns: np.ndarray,
+    layout: Layout,
+    base_rows: RowOrder,
+    keys_rows: RowOrder,
+    num_walked: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return base rows, keys rows and offset_ptr of the pairs with ``keys[i] == base[j] + offset``.
+
+    Only the first `num_walked` offsets are searched for; the rest mirror them.
+    """
+    num_offsets, num = len(columns), len(base)
+    kernels = kernels_for(get_backend()).rulebook
+    line_first, line_ptr = _lines(columns[:num_walked], layout)
+    chunks = -(-num // kernels.CHUNK)
+    counts = np.zeros((chunks, num_walked), np.int64)
+    work = 8 * num * len(line_first)
+    if num:
+        kernels.count_pairs(base, keys, line_first, line_ptr, counts, threads_for(work))
+    sizes = counts.sum(axis=0)
+    sizes = np.concatenate([sizes, sizes[: num_offsets - num_walked][::-1]])
+    offset_ptr = np.zeros(num_offsets + 1, np.int64)
+    np.cumsum(sizes, out=offset_ptr[1:])
+    base_out, keys_out = np.empty((2, offset_ptr[-1]), np.int32)
+    if offset_ptr[-1]:
+        places = np.cumsum(counts, axis=0) - counts + offset_ptr[:num_walked]
+        threads = threads_for(work)
+        widest = int(np.diff(line_ptr).max())
+        kernels.fill_pairs(
+            base,
+            keys,
+            line_first,
+            line_ptr,
+            places,
+            base_rows.order,
+            keys_rows.order,
+            base_out,
+            keys_out,
+            np.empty((threads, 2, widest * (kernels.CHUNK + 1)), np.int32),
+            np.empty((threads, widest), np.int64),
+            threads,
+        )
+        if num_walked < num_offsets:
+            kernels.mirror_pairs(offset_ptr, base_out, keys_out, threads_for(len(base_out)))
+    for array in (base_out, keys_out, offset_ptr):
+        array.flags.writeable = False
+    return base_out, keys_out, offset_ptr
+
+
+def _lines(columns: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Group offsets that follow each other along the last axis: key step to each line, and line_ptr."""
+    step = np.zeros(columns.shape[1], np.int64)
+    step[-1] = 1
+    breaks = 1 + np.flatnonzero((np.diff(columns, axis=0) != step).any(axis=1))
+    line_ptr = np.concatenate([[0], breaks, [len(columns)]]).astype(np.int64)
+    return (columns[line_ptr[:-1]] * (1 << layout.shift)).sum(axis=1), line_ptr

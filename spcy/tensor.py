@@ -1,0 +1,327 @@
+"""Sparse tensors: coordinates and features."""
+
+from collections.abc import Callable, Sequence
+from typing import Union
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _check
+from ._backend import as_array, kernels_for
+from .coords import Coords, describe, same_sites, union
+
+Scalar = float | int | np.floating | np.integer
+
+
+class SparseTensor:
+    """Features on the occupied sites of a grid.
+
+    Parameters
+    ----------
+    coords : Coords or array_like of shape (N, 1 + D), integer
+        The sites; an array becomes `Coords`.
+    features : array_like of shape (N, C), float32 or float64
+        Row i belongs to row i of the coords. Kept as it is if it is C-contiguous and in native byte
+        order, else copied.
+    shape, batch_size
+        As for `Coords`, when `coords` is an array.
+
+    Attributes
+    ----------
+    coords : Coords
+    features : ndarray of shape (N, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If coords or features are not as above.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 2, 1], [0, 0, 3]], np.ones((2, 8), np.float32), shape=(4, 4))
+    >>> x
+    SparseTensor(2 sites, shape (4, 4), batch_size 1, density 12.5%, 8 channels, float32, cpu)
+    >>> x.to_dense().shape
+    (1, 4, 4, 8)
+    """
+
+    __slots__ = ("_coords", "_features")
+
+    def __init__(
+        self,
+        coords: Coords | ArrayLike,
+        features: ArrayLike,
+        *,
+        shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ):
+        if not isinstance(coords, Coords):
+            coords = Coords(coords, shape, batch_size)
+        elif shape is not None and tuple(shape) != coords.shape:
+            raise ValueError(f"shape must be that of coords, {coords.shape}, or left out, got {shape}")
+        elif batch_size is not None and batch_size != coords.batch_size:
+            raise ValueError(
+                f"batch_size must be that of coords, {coords.batch_size}, or left out, got {batch_size}"
+            )
+        self._coords = coords
+        self._features = _check.features(features, coords.num_sites)
+
+    @classmethod
+    def from_dense(cls, array: ArrayLike, channels_first: bool = False) -> "SparseTensor":
+        r"""Return the sites of a dense array where any channel is not zero.
+
+        Parameters
+        ----------
+        array : array_like of shape (B, \*shape, C), or (B, C, \*shape) with `channels_first`
+        channels_first : bool
+
+        Examples
+        --------
+        >>> import numpy as np, spcy
+        >>> spcy.SparseTensor.from_dense(np.eye(3, dtype=np.float32).reshape(1, 3, 3, 1)).num_sites
+        3
+        """
+        array = as_array(array, "array")
+        if not 3 <= array.ndim <= _check.MAX_NDIM + 2:
+            raise ValueError(
+                f"array must have shape (B, *shape, C) with 1 .. 4 spatial axes, got {array.shape}"
+            )
+        if channels_first:
+            array = np.moveaxis(array, 1, -1)
+        if min(array.shape) < 1:
+            raise ValueError(f"array must have no axis of length 0, got shape {array.shape}")
+        occupied = np.nonzero((array != 0).any(axis=-1))
+        features = _check.floats(array[occupied], "array")
+        coords = Coords(np.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
+        return cls(coords, features)
+
+    @property
+    def coords(self) -> Coords:
+        """The sites."""
+        return self._coords
+
+    @property
+    def features(self) -> np.ndarray:
+        """The features, a row for each site."""
+        return self._features
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The sites, (N, 1 + D) int32."""
+        return self._coords.indices
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Extent of the grid, None if unbounded."""
+        return self._coords.shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batches."""
+        return self._coords.batch_size
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites, N."""
+        return self._coords.num_sites
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels, C."""
+        return self._features.shape[1]
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes, D."""
+        return self._coords.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the features."""
+        return self._features.dtype
+
+    @property
+    def backend(self) -> str:
+        """Where the tensor lives."""
+        return self._coords.backend
+
+    def __repr__(self) -> str:
+        words = f"{self.num_channels} channels, {self.dtype}, {self.backend}"
+        return f"SparseTensor({describe(self._coords)}, {words})"
+
+    def replace(self, features: ArrayLike) -> "SparseTensor":
+        """Return a tensor with the same coords and other features, (N, any number of channels)."""
+        return SparseTensor(self._coords, features)
+
+    def map(self, func: Callable[[np.ndarray], np.ndarray]) -> "SparseTensor":
+        """Return a tensor with ``func(features)``, which must keep the rows.
+
+        Examples
+        --------
+        >>> import numpy as np, spcy
+        >>> x = spcy.SparseTensor([[0, 3]], np.array([[-1.0, 2.0]]))
+        >>> x.map(lambda f: np.maximum(f, 0)).features
+        array([[0., 2.]])
+        """
+        return self.replace(func(self._features))
+
+    def to_dense(self, channels_first: bool = False) -> np.ndarray:
+        r"""Return the dense array, zero where there is no site.
+
+        Parameters
+        ----------
+        channels_first : bool
+
+        Returns
+        -------
+        ndarray of shape (B, \*shape, C), or (B, C, \*shape) with `channels_first`
+
+        Raises
+        ------
+        ValueError
+            If the grid is unbounded.
+        """
+        if self.shape is None:
+            raise ValueError(
+                "shape must be given for a dense array, and this tensor's grid is unbounded (None)"
+            )
+        dense = np.zeros((self.batch_size, *self.shape, self.num_channels), self.dtype)
+        dense[tuple(self.indices.T)] = self._features
+        return np.ascontiguousarray(np.moveaxis(dense, -1, 1)) if channels_first else dense
+
+    def to(self, backend: str) -> "SparseTensor":
+        """Return the tensor on another backend, itself if it is there already.
+
+        Parameters
+        ----------
+        backend : {"cpu", "cuda"}
+        """
+        _check.choice(backend, ("cpu", "cuda"), "backend")
+        kernels_for(backend)
+        return self
+
+    def rows_of(self, indices: ArrayLike) -> np.ndarray:
+        """Return the row of each (M, 1 + D) index, -1 where there is no site. See `Coords.rows_of`."""
+        return self._coords.rows_of(indices)
+
+    def __add__(self, other: Union["SparseTensor", Scalar]) -> "SparseTensor":
+        return self._combine(other, np.add, "+")
+
+    def __mul__(self, other: Union["SparseTensor", Scalar]) -> "SparseTensor":
+        return self._combine(other, np.multiply, "*")
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def _combine(self, other, operation, symbol) -> "SparseTensor":
+        if isinstance(other, SparseTensor):
+            _require_same(self, other, f"operand of {symbol}")
+            return self.replace(operation(self._features, other._features))
+        if isinstance(other, Scalar) and not isinstance(other, bool):
+            return self.replace(operation(self._features, self.dtype.type(other)))
+        return NotImplemented
+
+
+def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
+    """Return the sum of two tensors over the union of their sites.
+
+    Parameters
+    ----------
+    x, y : SparseTensor
+        Of the same grid, channels and dtype. Where they have the same coords, ``x + y`` does the same.
+
+    Returns
+    -------
+    SparseTensor
+        On x's coords if y has the same, else on new ones in ascending key order.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 1], [0, 2]], np.ones((2, 1)))
+    >>> y = spcy.SparseTensor([[0, 2], [0, 7]], np.ones((2, 1)))
+    >>> spcy.add(x, y).features[:, 0]
+    array([1., 2., 1.])
+    """
+    _require_like(x, y)
+    if same_sites(x.coords, y.coords):
+        return x.replace(x.features + y.features)
+    coords, rows_x, rows_y = union(x.coords, y.coords)
+    features = np.zeros((len(coords), x.num_channels), x.dtype)
+    features[rows_x] = x.features
+    features[rows_y] += y.features
+    return SparseTensor(coords, features)
+
+
+def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
+    """Return tensors with the same coords joined along their channels.
+
+    Parameters
+    ----------
+    tensors : sequence of SparseTensor
+        At least one; of the same coords and dtype.
+
+    Returns
+    -------
+    SparseTensor
+        On the coords of the first.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 1], [0, 2]], np.ones((2, 3)))
+    >>> spcy.concat([x, x * 2]).num_channels
+    6
+    """
+    tensors = list(tensors)
+    if not tensors or not all(isinstance(t, SparseTensor) for t in tensors):
+        raise TypeError("tensors must be a sequence of at least one SparseTensor")
+    for place, other in enumerate(tensors[1:], 1):
+        _require_same(tensors[0], other, f"tensors[{place}]", channels=False)
+    return tensors[0].replace(np.concatenate([t.features for t in tensors], axis=1))
+
+
+def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
+    """Return the tensor with only the sites where a mask is True.
+
+    Parameters
+    ----------
+    x : SparseTensor
+    mask : array_like of shape (N,), bool
+
+    Returns
+    -------
+    SparseTensor
+        On new coords, rows in their old order.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 1], [0, 2]], np.array([[0.5], [2.0]]))
+    >>> spcy.prune(x, x.features[:, 0] > 1).indices
+    array([[0, 2]], dtype=int32)
+    """
+    mask = as_array(mask, "mask")
+    if mask.dtype != np.bool_:
+        raise TypeError(f"mask must have dtype bool, got {mask.dtype}")
+    if mask.shape != (x.num_sites,):
+        raise ValueError(f"mask must have shape ({x.num_sites},), one per site, got {mask.shape}")
+    coords = x.coords._select(mask)
+    return SparseTensor(coords, x.features[mask])
+
+
+def _require_same(x: SparseTensor, y: SparseTensor, name: str, channels: bool = True) -> None:
+    if not same_sites(x.coords, y.coords):
+        raise ValueError(
+            f"{name} must have the same coords, got {describe(x.coords)} and {describe(y.coords)} with other "
+            f"rows or grids; spcy.add(x, y) sums over the union of sites"
+        )
+    _require_like(x, y, name, channels)
+
+
+def _require_like(x: SparseTensor, y: SparseTensor, name: str = "y", channels: bool = True) -> None:
+    if x.dtype != y.dtype:
+        raise TypeError(f"{name} must have dtype {x.dtype}, got {y.dtype}")
+    if channels and x.num_channels != y.num_channels:
+        raise ValueError(f"{name} must have {x.num_channels} channels, got {y.num_channels}")

@@ -1,0 +1,257 @@
+"""Between points and sites."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _check
+from ._backend import get_backend, kernels_for
+from ._threads import threads_for
+from .coords import Coords, Layout, _bounds, rows_of, sites_from_keys, sort_keys, unique_keys
+from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
+from .tensor import SparseTensor
+
+_REDUCTIONS = {"mean": MEAN, "sum": SUM, "max": MAX, "first": FIRST}
+
+
+class Voxels(NamedTuple):
+    """What `voxelize` returns.
+
+    Attributes
+    ----------
+    tensor : SparseTensor
+        A site for each cell that holds a point, in ascending key order.
+    rows : ndarray of shape (M,), int32
+        The row of each point's site, -1 for points outside the bounds.
+    counts : ndarray of shape (N,), int32
+        How many points each site's features were reduced from.
+    """
+
+    tensor: SparseTensor
+    rows: np.ndarray
+    counts: np.ndarray
+
+
+def voxelize(
+    points: ArrayLike,
+    voxel_size: ArrayLike,
+    *,
+    features: ArrayLike | None = None,
+    batch: ArrayLike | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    reduce: str = "mean",
+    max_points: int | None = None,
+) -> Voxels:
+    """Return the sites that points occupy, with the points' features reduced.
+
+    A point p lies in cell ``floor((p - origin) / voxel_size)``, computed in double precision. Axes are
+    in the order of the points' columns.
+
+    Parameters
+    ----------
+    points : array_like of shape (M, D), float32 or float64
+        Finite.
+    voxel_size : float or sequence of D floats
+        Edge of a cell, in the points' unit.
+    features : array_like of shape (M, C), float32 or float64, optional
+        Default the points themselves.
+    batch : array_like of shape (M,), integer, optional
+        Default 0 for all.
+    bounds : (low, high), each a float or D floats, optional
+        The grid's origin is `low` and its shape ``round((high - low) / voxel_size)``; points outside
+        are left out, their row is -1. None is an unbounded grid with origin 0.
+    reduce : {"mean", "sum", "max", "first"}
+        How the features of a site's points become one. Sums are in double precision, in the order of
+        the points.
+    max_points : int, optional
+        Reduce only the first `max_points` points of a site.
+
+    Returns
+    -------
+    Voxels
+        A named tuple ``(tensor, rows, counts)``.
+
+    Raises
+    ------
+    ValueError
+        If a point is not finite (the message names the row), or arguments do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> points = np.array([[0.1, 0.1], [0.3, 0.2], [2.2, 0.9]])
+    >>> tensor, rows, counts = spcy.voxelize(points, 0.5)
+    >>> tensor.indices, rows, counts
+    (array([[0, 0, 0],
+           [0, 4, 1]], dtype=int32), array([0, 0, 1], dtype=int32), array([2, 1], dtype=int32))
+    """
+    points = _check.points(points)
+    num, ndim = points.shape
+    features = points if features is None else _check.features(features, num)
+    batch = _check.point_batch(batch, num)
+    operation = _REDUCTIONS[_check.choice(reduce, tuple(_REDUCTIONS), "reduce")]
+    if max_points is not None:
+        max_points = _check.per_axis(max_points, 1, "max_points", 1)[0]
+    voxel_size = _voxel_size(voxel_size, ndim)
+    origin, shape = np.zeros(ndim), None
+    if bounds is not None:
+        origin, shape = _grid(bounds, voxel_size)
+
+    indices, inside = _cells(points, batch, origin, voxel_size, shape)
+    if shape is None and not inside.all():
+        row = _check.first_row(~inside)
+        raise ValueError(
+            f"points must lie in int32 cells of voxel_size {voxel_size.tolist()}, "
+            f"got {points[row].tolist()} in row {row}"
+        )
+    kept = None if inside.all() else np.flatnonzero(inside).astype(np.int32)
+    if kept is not None:
+        indices = indices[kept]
+    batch_size = 1 if batch is None or not num else int(batch.max()) + 1
+
+    kernels = kernels_for(get_backend()).coords
+    layout = Layout(*_bounds(indices))
+    keys = np.empty(len(indices), np.uint64)
+    if len(indices):
+        kernels.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
+    keys, order = sort_keys(keys, layout.bits)
+    unique, starts = unique_keys(keys)
+    rows = np.empty(len(keys), np.int32)
+    if len(keys):
+        kernels.spread_runs(starts, order, rows, threads_for(2 * len(keys)))
+    if kept is not None:
+        order = kept[order]
+        rows_kept, rows = rows, np.full(num, -1, np.int32)
+        rows[kept] = rows_kept
+
+    counts = np.diff(starts)
+    if max_points is not None:
+        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
+        order = order[place < max_points]
+        counts = np.minimum(counts, max_points)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+    reduced = segment_reduce(features, order, starts, operation)
+    coords = Coords._of(sites_from_keys(unique, layout, shape, batch_size, origin, voxel_size))
+    return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
+
+
+def devoxelize(
+    x: SparseTensor, points: ArrayLike, mode: str = "nearest", *, batch: ArrayLike | None = None
+) -> np.ndarray:
+    """Return the features of a tensor, at any level, at points.
+
+    The level's `origin` and `voxel_size` say where its cells lie. Those of a child level follow from
+    its parent's: its cells are `stride` times as large, each centred on the middle of its window.
+
+    Parameters
+    ----------
+    x : SparseTensor
+    points : array_like of shape (M, D), float32 or float64
+        In the unit of `voxelize` (cells, if the coords did not come from there). Finite.
+    mode : {"nearest", "linear"}
+        "nearest" takes the cell that holds the point. "linear" interpolates between the centres of the
+        2**D nearest cells; the weights of those that are occupied are scaled to sum to 1, so that a
+        constant stays one.
+    batch : array_like of shape (M,), integer, optional
+        May be left out if x has one batch.
+
+    Returns
+    -------
+    ndarray of shape (M, C), of x's dtype
+        0 where no cell is occupied.
+
+    Raises
+    ------
+    ValueError
+        If a point is not finite (the message names the row), or arguments do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> points = np.array([[0.1, 0.1], [0.3, 0.2], [2.2, 0.9]])
+    >>> tensor, _, _ = spcy.voxelize(points, 0.5, features=np.array([[1.0], [2.0], [5.0]]))
+    >>> spcy.devoxelize(tensor, points)[:, 0]
+    array([1.5, 1.5, 5. ])
+    """
+    if not isinstance(x, SparseTensor):
+        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    points = _check.points(points)
+    if points.shape[1] != x.ndim:
+        raise ValueError(f"points must have {x.ndim} columns, one per axis of x, got {points.shape[1]}")
+    _check.choice(mode, ("nearest", "linear"), "mode")
+    batch = _check.point_batch(batch, len(points))
+    if batch is None and x.batch_size > 1:
+        raise ValueError(f"batch must be given for a tensor of batch_size {x.batch_size}")
+    origin, voxel_size = x.coords.origin, x.coords.voxel_size
+    if mode == "nearest":
+        cells, inside = _cells(points, batch, origin, voxel_size, None)
+        rows = np.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
+        weights = np.ones_like(rows, dtype=x.dtype)
+    else:
+        rows, weights = _corners(x, points, batch, origin, voxel_size)
+    out = np.empty((len(points), x.num_channels), x.dtype)
+    if len(out) and x.num_sites:
+        threads = threads_for(rows.size * (x.num_channels + 7) / 8)
+        kernels_for(x.backend).pool.interpolate(x.features, rows, weights, out, threads)
+    else:
+        out[:] = 0
+    return out
+
+
+def _corners(x, points, batch, origin, voxel_size) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each point, the rows of the 2**D cells around it and their linear weights."""
+    base, inside = _cells(points, batch, origin + voxel_size / 2, voxel_size, None)
+    fraction = (points - origin) / voxel_size - 0.5 - base[:, 1:]
+    corners = np.indices((2,) * x.ndim).reshape(x.ndim, -1).T
+    rows = np.empty((len(points), len(corners)), np.int32)
+    weights = np.empty(rows.shape, x.dtype)
+    last = np.iinfo(np.int32).max
+    for j, corner in enumerate(corners):
+        cells = base.copy()
+        cells[:, 1:] += corner.astype(np.int32)
+        there = inside & (base[:, 1:] < last).all(axis=1)
+        rows[:, j] = np.where(there, rows_of(x.coords._sites, cells), -1)
+        weights[:, j] = np.where(corner, fraction, 1 - fraction).prod(axis=1)
+    return rows, weights
+
+
+def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (M, 1 + D) cell of each point, and whether it lies in the grid (int32, without one)."""
+    num, ndim = points.shape
+    low, high = np.full(ndim, float(_check.INT32.min)), np.full(ndim, float(_check.INT32.max))
+    if shape is not None:
+        low, high = np.zeros(ndim), np.array(shape, np.float64) - 1
+    indices, state = np.empty((num, 1 + ndim), np.int32), np.empty(num, np.uint8)
+    if num:
+        kernels_for(get_backend()).coords.quantize(
+            points, batch, origin, voxel_size, low, high, indices, state, threads_for(10 * num)
+        )
+    bad = _check.first_row(state == 2)
+    if bad is not None:
+        raise ValueError(f"points must be finite, got {points[bad].tolist()} in row {bad}")
+    return indices, state == 0
+
+
+def _voxel_size(value: ArrayLike, ndim: int) -> np.ndarray:
+    voxel_size = _check.lengths(value, ndim, "voxel_size")
+    if (voxel_size <= 0).any():
+        raise ValueError(f"voxel_size must be positive, got {value!r}")
+    return voxel_size
+
+
+def _grid(bounds, voxel_size: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the origin and the shape of the grid inside bounds."""
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds must be a pair (low, high), got {bounds!r}") from None
+    low = _check.lengths(low, len(voxel_size), "bounds[0]")
+    high = _check.lengths(high, len(voxel_size), "bounds[1]")
+    cells = np.round((high - low) / voxel_size)
+    if (cells < 1).any() or (cells > _check.INT32.max).any():
+        raise ValueError(
+            f"bounds must hold 1 .. {_check.INT32.max} cells along each axis, got {cells.tolist()} for "
+            f"low {low.tolist()}, high {high.tolist()} and voxel_size {voxel_size.tolist()}"
+        )
+    return low, tuple(int(n) for n in cells)

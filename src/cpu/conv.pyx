@@ -1,0 +1,71 @@
+"""Run a rulebook with a weight, in tiles of output rows."""
+
+from cython cimport floating
+from cython.parallel import prange, threadid
+from libc.stdint cimport int32_t, int64_t
+
+from spcy._cpu.simd cimport level
+
+cdef extern from "cpu/tile.h" nogil:
+    ctypedef struct spcy_conv_plan:
+        const void* features
+        const void* weight
+        const void* bias
+        const int32_t* in_rows
+        const int32_t* out_rows
+        const int64_t* tile_ptr
+        const int32_t* order
+        const int32_t* rank
+        void* out
+        int64_t n_offsets
+        int64_t n_tiles
+        int64_t n_out
+        int64_t tile_size
+        int64_t c_in
+        int64_t c_out
+        int64_t width
+    ctypedef struct spcy_tile_kernels:
+        int64_t lanes
+        void (*pack)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
+        void (*conv)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
+    const spcy_tile_kernels* spcy_tile_kernels_of(int level, bint is_double) noexcept
+
+
+def lanes(int itemsize):
+    """Return how many numbers of `itemsize` bytes a vector of the level in use holds."""
+    return spcy_tile_kernels_of(level(), itemsize == 8).lanes
+
+
+def conv(
+    const floating[:, ::1] features,  # IN, (n_in, C_in)
+    const floating[:, :, ::1] weight,  # IN, (K, C_in, C_out)
+    const floating[::1] bias,  # IN, (width,), C_out padded with zeros to a multiple of lanes
+    const int32_t[::1] in_rows,  # IN, (pairs,)
+    const int32_t[::1] out_rows,  # IN, (pairs,)
+    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
+    const int32_t[::1] order,  # IN or None, row of each output rank
+    const int32_t[::1] rank,  # IN or None, rank of each output row
+    int64_t tile_size,
+    floating[::1] packed,  # scratch, 64-byte aligned, K * C_in * width
+    floating[:, ::1] scratch,  # scratch, 64-byte aligned, (n_threads, tile_size * width)
+    floating[:, ::1] out,  # OUT, (n_out, C_out)
+    int n_threads,
+):
+    """Write ``out[o] = bias + sum over pairs (i, o) of features[i] @ weight[k]``."""
+    cdef const spcy_tile_kernels* kernels = spcy_tile_kernels_of(level(), floating is double)
+    cdef spcy_conv_plan plan
+    cdef Py_ssize_t tile, k
+    plan.n_offsets, plan.c_in, plan.c_out = weight.shape[0], weight.shape[1], weight.shape[2]
+    plan.n_tiles, plan.n_out, plan.tile_size = tile_ptr.shape[1] - 1, out.shape[0], tile_size
+    plan.width = bias.shape[0]
+    plan.tile_ptr = &tile_ptr[0, 0]
+    plan.weight, plan.bias, plan.out = &packed[0], &bias[0], &out[0, 0]
+    plan.features = plan.in_rows = plan.out_rows = plan.order = plan.rank = NULL
+    if in_rows.shape[0]:
+        plan.features, plan.in_rows, plan.out_rows = &features[0, 0], &in_rows[0], &out_rows[0]
+    if order is not None:
+        plan.order, plan.rank = &order[0], &rank[0]
+    for k in prange(weight.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        kernels.pack(&weight[k, 0, 0], k, &plan, &packed[0])
+    for tile in prange(plan.n_tiles, nogil=True, schedule="dynamic", num_threads=n_threads):
+        kernels.conv(&plan, tile, &scratch[threadid(), 0])

@@ -1,0 +1,46 @@
+// Insertion into the coordinate hash by many threads at once.
+#ifndef SPCY_CPU_HASHMAP_H
+#define SPCY_CPU_HASHMAP_H
+
+#include <atomic>
+
+#include "common/hash.h"
+
+#if defined(__GNUC__)
+#define SPCY_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define SPCY_PREFETCH(address) ((void)0)
+#endif
+
+static_assert(sizeof(std::atomic<uint64_t>) == sizeof(uint64_t), "slots are updated in place");
+
+// Claim a slot for the key, then keep the least row: the answers do not depend on who came first.
+static inline void spcy_insert(uint64_t* slots, int bits, uint64_t key, uint64_t row) {
+    auto* words = reinterpret_cast<std::atomic<uint64_t>*>(slots);
+    const uint64_t mask = (1ull << bits) - 1;
+    uint64_t slot = spcy_slot(key, bits);
+    for (;; slot = (slot + 1) & mask) {
+        uint64_t seen = words[2 * slot].load(std::memory_order_relaxed);
+        if (seen == SPCY_NO_KEY &&
+            words[2 * slot].compare_exchange_strong(seen, key, std::memory_order_relaxed))
+            break;
+        if (seen == key) break;
+    }
+    uint64_t least = words[2 * slot + 1].load(std::memory_order_relaxed);
+    while (row < least &&
+           !words[2 * slot + 1].compare_exchange_weak(least, row, std::memory_order_relaxed)) {
+    }
+}
+
+// Look up a few keys together, so that their cache misses overlap.
+static inline void spcy_find_batch(const uint64_t* slots, int bits, const uint64_t* keys, int count,
+                                   int32_t* rows) {
+    uint64_t start[32];
+    for (int i = 0; i < count; ++i) {
+        start[i] = spcy_slot(keys[i], bits);
+        SPCY_PREFETCH(slots + 2 * start[i]);
+    }
+    for (int i = 0; i < count; ++i) rows[i] = spcy_find(slots, bits, keys[i], start[i]);
+}
+
+#endif

@@ -1,0 +1,11 @@
+// The tile kernels of one SIMD level. setup.py compiles this file once per level, with SPCY_LEVEL its
+// name; all but the table has internal linkage, so that levels cannot be mixed up by the linker.
+#include "cpu/conv_tile.h"
+
+#define SPCY_JOIN(a, b) a##b
+#define SPCY_TABLE(level) SPCY_JOIN(spcy_tile_kernels_, level)
+
+extern "C" const spcy_tile_kernels SPCY_TABLE(SPCY_LEVEL)[2] = {
+    {Vector<float>::lanes, pack_weight<float>, conv_tile<float>},
+    {Vector<double>::lanes, pack_weight<double>, conv_tile<double>},
+};
