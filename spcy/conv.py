@@ -9,14 +9,7 @@ from . import _check
 from ._backend import kernels_for
 from ._threads import threads_for
 from .coords import Coords, same_sites
-from .rulebook import (
-    Rulebook,
-    conv_rulebook,
-    kernel_offsets,
-    kernel_size_of,
-    submanifold_rulebook,
-    transposed_rulebook,
-)
+from .rulebook import Rulebook, box_stencil, generative, strided, submanifold
 from .tensor import SparseTensor
 
 
@@ -67,8 +60,8 @@ def subm_conv(
     kernel_size = weight.shape[:-2]
     if any(k % 2 == 0 for k in kernel_size):
         raise ValueError(f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}")
-    offsets = kernel_offsets(kernel_size, dilation)
-    rulebook = submanifold_rulebook(x.coords, offsets - offsets[len(offsets) // 2])
+    dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
+    rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
     return _execute(x, weight, bias, rulebook, x.coords)
 
 
@@ -121,10 +114,10 @@ def conv(
     weight, bias = _weight_and_bias(x, weight, bias)
     stride = _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    offsets = kernel_offsets(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
-    if len(offsets) == 1 and set(stride) == {1} and set(padding) == {0}:
-        return _execute(x, weight, bias, submanifold_rulebook(x.coords, offsets), x.coords)
-    rulebook, coords = conv_rulebook(x.coords, offsets, stride=stride, padding=padding)
+    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
+    if len(stencil.offsets) == 1 and set(stride) == {1} and set(padding) == {0}:
+        return _execute(x, weight, bias, submanifold(x.coords, stencil), x.coords)
+    rulebook, coords = strided(x.coords, stencil, stride, padding)
     return _execute(x, weight, bias, rulebook, coords)
 
 
@@ -222,13 +215,11 @@ def conv_transpose(
     (array([6, 7], dtype=int32), array([5., 7.]), (8,))
     """
     weight, bias = _weight_and_bias(x, weight, bias)
-    rulebook, coords = transposed_rulebook(
-        x.coords,
-        kernel_offsets(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1)),
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-    )
+    stride = _check.per_axis(stride, x.ndim, "stride", 1)
+    padding = _check.per_axis(padding, x.ndim, "padding", 0)
+    output_padding = _check.per_axis(output_padding, x.ndim, "output_padding", 0)
+    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
+    rulebook, coords = generative(x.coords, stencil, stride, padding, output_padding)
     return _execute(x, weight, bias, rulebook, coords)
 
 
@@ -249,7 +240,7 @@ def parent_level(
         if not same_sites(target, parent):
             raise ValueError(f"to must be the level that x was made from, {parent!r}, got {target!r}")
         parent = target
-    return parent, child.rulebook, kernel_size_of(child.offsets)
+    return parent, child.rulebook, child.kernel_size
 
 
 def tile_size_for(channels: int, num_out: int, threads: int) -> int:

@@ -104,7 +104,7 @@ class Child:
 
     sites: Sites
     rulebook: "Rulebook"
-    offsets: np.ndarray
+    kernel_size: tuple[int, ...]
     handle: weakref.ref["Coords"] | None = None
 
 

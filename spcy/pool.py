@@ -11,7 +11,7 @@ from ._backend import kernels_for
 from ._threads import threads_for
 from .conv import parent_level, tile_size_for
 from .coords import Coords
-from .rulebook import Rulebook, conv_rulebook, kernel_offsets
+from .rulebook import Rulebook, box_stencil, strided
 from .tensor import SparseTensor
 
 SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them
@@ -216,9 +216,10 @@ def _pool(x, kernel_size, stride, padding, dilation, operation) -> tuple[SparseT
     if not isinstance(x, SparseTensor):
         raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
-    offsets = kernel_offsets(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
-    stride = kernel_size if stride is None else stride
-    rulebook, coords = conv_rulebook(x.coords, offsets, stride=stride, padding=padding)
+    stencil = box_stencil(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
+    stride = kernel_size if stride is None else _check.per_axis(stride, x.ndim, "stride", 1)
+    padding = _check.per_axis(padding, x.ndim, "padding", 0)
+    rulebook, coords = strided(x.coords, stencil, stride, padding)
     return SparseTensor(coords, _reduce(x, rulebook, operation)), rulebook
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +26,8 @@ from .coords import (
     sort_keys,
     unique_keys,
 )
+
+Ints = tuple[int, ...]
 
 _UNBOUNDED = 1 << 40  # beyond every int32 coordinate, and far from overflow
 
@@ -129,6 +132,26 @@ class Rulebook:
         return self._cache[tile_size]
 
 
+class Stencil:
+    """A kernel's checked offsets, with what is asked of them again and again."""
+
+    __slots__ = ("high", "kernel_size", "key", "low", "offsets")
+
+    def __init__(self, offsets: np.ndarray):
+        self.offsets = offsets
+        self.key = offsets.tobytes()
+        self.low, self.high = offsets.min(axis=0), offsets.max(axis=0)
+        # How many values there are along each axis: for a box, what its user calls kernel_size.
+        self.kernel_size = tuple(len(np.unique(column)) for column in offsets.T)
+
+
+@lru_cache(maxsize=256)
+def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred: bool = False) -> Stencil:
+    """Return the stencil of a box, from checked arguments."""
+    offsets = kernel_offsets(kernel_size, dilation).astype(np.int64)
+    return Stencil(offsets - offsets[len(offsets) // 2] if centred else offsets)
+
+
 def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1) -> np.ndarray:
     """Return the offsets of a box kernel.
 
@@ -183,11 +206,15 @@ def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
     >>> spcy.submanifold_rulebook(coords, [[-1], [0], [1]]).pairs(2)
     (array([1], dtype=int32), array([0], dtype=int32))
     """
-    offsets = _check.offsets(offsets, coords.ndim)
+    return submanifold(coords, Stencil(_check.offsets(offsets, coords.ndim)))
+
+
+def submanifold(coords: Coords, stencil: Stencil) -> Rulebook:
+    """Return what `submanifold_rulebook` does, for checked arguments."""
 
     def build() -> Rulebook:
         sites = coords._sites
-        columns = _with_batch(offsets, 0)
+        columns = _with_batch(stencil.offsets)
         layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
         keys = keys_in(sites, layout)
         num_walked = len(columns)
@@ -198,7 +225,7 @@ def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
         )
         return Rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
 
-    return derive(coords, ("submanifold", offsets.tobytes()), build)
+    return derive(coords, ("submanifold", stencil.key), build)
 
 
 def conv_rulebook(
@@ -241,25 +268,30 @@ def conv_rulebook(
     >>> out_coords.indices[:, 1], rulebook.pairs(1)
     (array([2, 4], dtype=int32), (array([1, 2], dtype=int32), array([0, 1], dtype=int32)))
     """
-    offsets = _check.offsets(offsets, coords.ndim)
+    stencil = Stencil(_check.offsets(offsets, coords.ndim))
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
-    shape = None
-    if coords.shape is not None:
-        shape = tuple(
-            (n + 2 * p - int(o) - 1) // s + 1
-            for n, p, s, o in zip(coords.shape, padding, stride, offsets.max(axis=0), strict=True)
-        )
-        if min(shape) < 1:
-            raise ValueError(
-                f"weight must have a kernel no larger than the padded shape, got a window of "
-                f"{(offsets.max(axis=0) + 1).tolist()} cells for shape {coords.shape} and padding {padding}"
-            )
+    return strided(coords, stencil, stride, padding)
+
+
+def strided(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tuple[Rulebook, Coords]:
+    """Return what `conv_rulebook` does, for checked arguments."""
 
     def build() -> Child:
-        return _strided_child(coords._sites, offsets, stride, padding, shape)
+        shape = None
+        if coords.shape is not None:
+            shape = tuple(
+                (n + 2 * p - int(o) - 1) // s + 1
+                for n, p, s, o in zip(coords.shape, padding, stride, stencil.high, strict=True)
+            )
+            if min(shape) < 1:
+                raise ValueError(
+                    f"kernel_size must be no larger than the padded shape, got a window of "
+                    f"{(stencil.high + 1).tolist()} cells for shape {coords.shape} and padding {padding}"
+                )
+        return _strided_child(coords._sites, stencil, stride, padding, shape)
 
-    return derive_child(coords, ("conv", offsets.tobytes(), stride, padding), build)
+    return derive_child(coords, ("conv", stencil.key, stride, padding), build)
 
 
 def transposed_rulebook(
@@ -297,73 +329,78 @@ def transposed_rulebook(
     >>> out_coords.indices[:, 1]
     array([6, 7], dtype=int32)
     """
-    offsets = _check.offsets(offsets, coords.ndim)
+    stencil = Stencil(_check.offsets(offsets, coords.ndim))
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
     output_padding = _check.per_axis(output_padding, coords.ndim, "output_padding", 0)
-    window = offsets.max(axis=0) - offsets.min(axis=0) + 1
+    return generative(coords, stencil, stride, padding, output_padding)
+
+
+def generative(
+    coords: Coords, stencil: Stencil, stride: Ints, padding: Ints, output_padding: Ints
+) -> tuple[Rulebook, Coords]:
+    """Return what `transposed_rulebook` does, for checked arguments."""
+    window = stencil.high - stencil.low + 1
     if any(o >= max(s, int(w)) for o, s, w in zip(output_padding, stride, window, strict=True)):
         raise ValueError(
             f"output_padding must be less than the stride or the window, got {output_padding} for stride "
             f"{stride} and a window of {window.tolist()} cells"
         )
-    shape = None
-    if coords.shape is not None:
+
+    def build() -> Child:
+        if coords.shape is None:
+            return _transposed_child(coords._sites, stencil, stride, padding, None)
         shape = tuple(
             (n - 1) * s - 2 * p + int(o) + extra + 1
             for n, s, p, o, extra in zip(
-                coords.shape, stride, padding, offsets.max(axis=0), output_padding, strict=True
+                coords.shape, stride, padding, stencil.high, output_padding, strict=True
             )
         )
         if min(shape) < 1:
             raise ValueError(
                 f"padding must leave a cell of the output, got {padding}, for an output shape {shape}"
             )
+        return _transposed_child(coords._sites, stencil, stride, padding, shape)
 
-    def build() -> Child:
-        return _transposed_child(coords._sites, offsets, stride, padding, shape)
-
-    return derive_child(coords, ("transposed", offsets.tobytes(), stride, padding, output_padding), build)
+    return derive_child(coords, ("transposed", stencil.key, stride, padding, output_padding), build)
 
 
-def kernel_size_of(offsets: np.ndarray) -> tuple[int, ...]:
-    """Return how many different values the offsets have along each axis: a box's kernel size."""
-    return tuple(len(np.unique(column)) for column in offsets.T)
-
-
-def _strided_child(sites: Sites, offsets, stride, padding, shape) -> Child:
-    columns, steps = _with_batch(offsets, 0), np.array((1, *stride), np.int64)
+def _strided_child(sites: Sites, stencil: Stencil, stride, padding, shape) -> Child:
+    columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
     pad = np.array((0, *padding), np.int64)
     # u = (c + padding - offset) / stride
     low = -((columns.max(axis=0) - sites.low - pad) // steps)
     high = (sites.high + pad - columns.min(axis=0)) // steps
     remainders = np.mod(columns, steps)
     reached = _reached_keys(sites, steps, pad, shape, low, high, remainders, (remainders - columns) // steps)
-    centre = (offsets.max(axis=0) + offsets.min(axis=0)) / 2
-    shift = 0.5 - np.array(padding) + centre - np.array(stride) / 2
-    origin = sites.origin + sites.voxel_size * shift
+    origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
     out = sites_from_keys(*reached, shape, sites.batch_size, origin, sites.voxel_size * np.array(stride))
     out_rows, in_rows, offset_ptr = _meet_strided(out, sites, columns, steps, pad)
-    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), offsets)
+    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), stencil.kernel_size)
 
 
-def _transposed_child(sites: Sites, offsets, stride, padding, shape) -> Child:
-    columns, steps = _with_batch(offsets, 0), np.array((1, *stride), np.int64)
+def _transposed_child(sites: Sites, stencil: Stencil, stride, padding, shape) -> Child:
+    columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
     pad = np.array((0, *padding), np.int64)
     low = sites.low * steps - pad + columns.min(axis=0)
     high = sites.high * steps - pad + columns.max(axis=0)
     reached = _reached_keys(sites, steps, pad, shape, low, high, None, columns)
-    centre = (offsets.max(axis=0) + offsets.min(axis=0)) / 2
     voxel_size = sites.voxel_size / np.array(stride)
-    origin = sites.origin - voxel_size * (0.5 - np.array(padding) + centre - np.array(stride) / 2)
+    origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
     out = sites_from_keys(*reached, shape, sites.batch_size, origin, voxel_size)
     in_rows, out_rows, offset_ptr = _meet_strided(sites, out, columns, steps, pad)
-    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), offsets)
+    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), stencil.kernel_size)
 
 
-def _with_batch(values: np.ndarray, batch: int) -> np.ndarray:
-    """Return (K, 1 + D) int64 from (K, D), with a batch column of one value."""
-    return np.insert(values.astype(np.int64), 0, batch, axis=1)
+def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
+    """Return where coarse cell 0 begins, in fine cells: it is centred on the middle of its window."""
+    middle = (stencil.low + stencil.high) / 2 - np.array(padding) + 0.5
+    return middle - np.array(stride) / 2
+
+
+def _with_batch(offsets: np.ndarray) -> np.ndarray:
+    """Return (K, 1 + D) offsets: none changes the batch."""
+    return np.insert(offsets, 0, 0, axis=1)
 
 
 def _reached_keys(sites, stride, padding, shape, low, high, remainders, steps) -> tuple[np.ndarray, Layout]:
