@@ -97,6 +97,12 @@ class Sites:
         """The coordinate hash, from key to rank."""
         return HashMap(self.keys[:-1])
 
+    def rows_of_keys(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key of the layout, -1 where there is no site."""
+        ranks = self.hashmap.find(keys)
+        order = self.rows.order
+        return ranks if order is None or not len(order) else np.where(ranks < 0, ranks, order[ranks])
+
 
 @dataclass(eq=False)
 class Child:
@@ -268,9 +274,7 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
     kernels_for(get_backend()).coords.pack_inside(
         indices, layout.low, layout.high, layout.shift, keys, threads_for(5 * num)
     )
-    ranks = sites.hashmap.find(keys)
-    order = sites.rows.order
-    return ranks if order is None else np.where(ranks < 0, ranks, order[ranks])
+    return sites.rows_of_keys(keys)
 
 
 def same_sites(a: Coords, b: Coords) -> bool:
@@ -301,7 +305,7 @@ def _sites_of(
     voxel_size: np.ndarray,
 ) -> Sites:
     """Check indices (a fresh array) against the grid, order them and find duplicates."""
-    low, high = _bounds(indices)
+    low, high = bounds_of(indices)
     if batch_size is None:
         batch_size = int(high[0]) + 1 if len(indices) else 1
     _check_range(indices, low, high, shape, batch_size)
@@ -312,7 +316,8 @@ def _sites_of(
     return Sites(indices, shape, batch_size, low, high, layout, keys, rows, origin, voxel_size)
 
 
-def _bounds(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the greatest value of each column (0 if there are no rows)."""
     kernels = kernels_for(get_backend()).coords
     columns = indices.shape[1]
     chunks = -(-len(indices) // kernels.CHUNK)
@@ -412,7 +417,7 @@ def sites_from_keys(
     if num:
         kernels = kernels_for(get_backend()).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
-    low, high = _bounds(indices)
+    low, high = bounds_of(indices)
     indices.flags.writeable = False
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 

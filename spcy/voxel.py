@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from . import _check
 from ._backend import get_backend, kernels_for
 from ._threads import threads_for
-from .coords import Coords, Layout, _bounds, rows_of, sites_from_keys, sort_keys, unique_keys
+from .coords import Coords, Layout, Sites, bounds_of, rows_of, sites_from_keys, sort_keys, unique_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
 from .tensor import SparseTensor
 
@@ -111,7 +111,7 @@ def voxelize(
     batch_size = 1 if batch is None or not num else int(batch.max()) + 1
 
     kernels = kernels_for(get_backend()).coords
-    layout = Layout(*_bounds(indices))
+    layout = Layout(*bounds_of(indices))
     keys = np.empty(len(indices), np.uint64)
     if len(indices):
         kernels.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
@@ -183,13 +183,12 @@ def devoxelize(
     batch = _check.point_batch(batch, len(points))
     if batch is None and x.batch_size > 1:
         raise ValueError(f"batch must be given for a tensor of batch_size {x.batch_size}")
-    origin, voxel_size = x.coords.origin, x.coords.voxel_size
     if mode == "nearest":
-        cells, inside = _cells(points, batch, origin, voxel_size, None)
+        cells, inside = _cells(points, batch, x.coords.origin, x.coords.voxel_size, None)
         rows = np.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
-        weights = np.ones_like(rows, dtype=x.dtype)
+        weights = np.ones_like(rows, dtype=np.float64)
     else:
-        rows, weights = _corners(x, points, batch, origin, voxel_size)
+        rows, weights = _corners(x.coords._sites, points, batch)
     out = np.empty((len(points), x.num_channels), x.dtype)
     if len(out) and x.num_sites:
         threads = threads_for(rows.size * (x.num_channels + 7) / 8)
@@ -199,21 +198,28 @@ def devoxelize(
     return out
 
 
-def _corners(x, points, batch, origin, voxel_size) -> tuple[np.ndarray, np.ndarray]:
+def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each point, the rows of the 2**D cells around it and their linear weights."""
-    base, inside = _cells(points, batch, origin + voxel_size / 2, voxel_size, None)
-    fraction = (points - origin) / voxel_size - 0.5 - base[:, 1:]
-    corners = np.indices((2,) * x.ndim).reshape(x.ndim, -1).T
-    rows = np.empty((len(points), len(corners)), np.int32)
-    weights = np.empty(rows.shape, x.dtype)
-    last = np.iinfo(np.int32).max
-    for j, corner in enumerate(corners):
-        cells = base.copy()
-        cells[:, 1:] += corner.astype(np.int32)
-        there = inside & (base[:, 1:] < last).all(axis=1)
-        rows[:, j] = np.where(there, rows_of(x.coords._sites, cells), -1)
-        weights[:, j] = np.where(corner, fraction, 1 - fraction).prod(axis=1)
-    return rows, weights
+    num, ndim = points.shape
+    layout = sites.layout
+    keys, weights = np.empty((num, 2**ndim), np.uint64), np.empty((num, 2**ndim))
+    state = np.zeros(num, np.uint8)
+    if num:
+        kernels_for(get_backend()).coords.corners(
+            points,
+            batch,
+            sites.origin,
+            sites.voxel_size,
+            layout.low,
+            layout.high,
+            layout.shift,
+            keys,
+            weights,
+            state,
+            threads_for(5 * keys.size),
+        )
+    _require_finite(points, state)
+    return sites.rows_of_keys(keys.ravel()).reshape(keys.shape), weights
 
 
 def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:
@@ -227,10 +233,14 @@ def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.nda
         kernels_for(get_backend()).coords.quantize(
             points, batch, origin, voxel_size, low, high, indices, state, threads_for(10 * num)
         )
-    bad = _check.first_row(state == 2)
-    if bad is not None:
-        raise ValueError(f"points must be finite, got {points[bad].tolist()} in row {bad}")
+    _require_finite(points, state)
     return indices, state == 0
+
+
+def _require_finite(points: np.ndarray, state: np.ndarray) -> None:
+    row = _check.first_row(state == 2)
+    if row is not None:
+        raise ValueError(f"points must be finite, got {points[row].tolist()} in row {row}")
 
 
 def _voxel_size(value: ArrayLike, ndim: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from libc.math cimport floor
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 cdef extern from "common/key.h" nogil:
+    const uint64_t NO_KEY "SPCY_NO_KEY"
     uint64_t spcy_pack(
         const int32_t* index, const int64_t* low, const int64_t* shift, int columns
     ) noexcept
@@ -107,7 +108,7 @@ def pack_inside(
         inside = True
         for c in range(columns):
             inside = inside and low[c] <= indices[i, c] and indices[i, c] <= high[c]
-        keys[i] = spcy_pack(&indices[i, 0], &low[0], &shift[0], columns) if inside else <uint64_t>-1
+        keys[i] = spcy_pack(&indices[i, 0], &low[0], &shift[0], columns) if inside else NO_KEY
 
 
 def unpack(
@@ -306,3 +307,53 @@ def quantize(
                 state[i] = max(state[i], <uint8_t>1)
             else:
                 state[i] = 2
+
+
+def corners(
+    const floating[:, ::1] points,  # IN
+    const int32_t[::1] batch,  # IN or None
+    const double[::1] origin,  # IN
+    const double[::1] voxel_size,  # IN
+    const int64_t[::1] low,  # IN, layout
+    const int64_t[::1] high,  # IN
+    const int64_t[::1] shift,  # IN
+    uint64_t[:, ::1] keys,  # OUT, (M, 2**D), the key that no site has where a cell is outside the layout
+    double[:, ::1] weights,  # OUT, (M, 2**D)
+    uint8_t[::1] state,  # OUT, 0 valid, 2 not finite
+    int n_threads,
+):
+    """Write the keys of the cells whose centres surround each point, and their linear weights."""
+    cdef Py_ssize_t i
+    for i in prange(points.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        state[i] = _point_corners(
+            &points[i, 0], <int>points.shape[1], batch[i] if batch is not None else 0, &origin[0],
+            &voxel_size[0], &low[0], &high[0], &shift[0], &keys[i, 0], &weights[i, 0],
+        )
+
+
+cdef uint8_t _point_corners(
+    const floating* point, int ndim, int64_t batch, const double* origin, const double* voxel_size,
+    const int64_t* low, const int64_t* high, const int64_t* shift, uint64_t* keys, double* weights,
+) noexcept nogil:
+    cdef int corners = 1 << ndim
+    cdef int corner, d, upper
+    cdef double place, cell, fraction
+    cdef bint finite = True
+    for corner in range(corners):
+        weights[corner] = 1.0
+        keys[corner] = NO_KEY
+        if low[0] <= batch and batch <= high[0]:
+            keys[corner] = <uint64_t>(batch - low[0]) << shift[0]
+    for d in range(ndim):
+        place = (point[d] - origin[d]) / voxel_size[d] - 0.5
+        cell = floor(place)
+        fraction = place - cell
+        finite = finite and cell - cell == 0.0
+        for corner in range(corners):
+            upper = (corner >> (ndim - 1 - d)) & 1
+            weights[corner] *= fraction if upper else 1.0 - fraction
+            if keys[corner] == NO_KEY or not (low[1 + d] <= cell + upper and cell + upper <= high[1 + d]):
+                keys[corner] = NO_KEY
+            else:
+                keys[corner] += <uint64_t>(<int64_t>cell + upper - low[1 + d]) << shift[1 + d]
+    return 0 if finite else 2

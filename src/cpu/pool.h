@@ -51,15 +51,15 @@ static inline void spcy_reduce_rows(const T* features, int64_t channels, const i
 // The weighted mean of the rows that are there (row >= 0); 0 where none is.
 template <typename T>
 static inline void spcy_interpolate_row(const T* features, int64_t channels, const int32_t* rows,
-                                        const T* weights, int64_t corners, T* y) {
-    T total = 0;
+                                        const double* weights, int64_t corners, T* y) {
+    double total = 0;
     for (int64_t c = 0; c < channels; ++c) y[c] = 0;
     for (int64_t j = 0; j < corners; ++j)
         if (rows[j] >= 0) total += weights[j];
     if (!(total > 0)) return;
     for (int64_t j = 0; j < corners; ++j) {
         if (rows[j] < 0 || weights[j] == 0) continue;
-        const T weight = weights[j] / total;
+        const T weight = (T)(weights[j] / total);
         const T* x = features + rows[j] * channels;
         for (int64_t c = 0; c < channels; ++c) y[c] += weight * x[c];
     }

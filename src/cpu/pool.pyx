@@ -12,7 +12,7 @@ cdef extern from "cpu/pool.h" nogil:
         int operation, T* y,
     ) noexcept
     void spcy_interpolate_row[T](
-        const T* features, int64_t channels, const int32_t* rows, const T* weights, int64_t corners, T* y
+        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t corners, T* y
     ) noexcept
 
 cdef enum:
@@ -92,7 +92,7 @@ def segment_reduce(
 def interpolate(
     const floating[:, ::1] features,  # IN, (N, C)
     const int32_t[:, ::1] rows,  # IN, (M, J), -1 where absent
-    const floating[:, ::1] weights,  # IN, (M, J)
+    const double[:, ::1] weights,  # IN, (M, J)
     floating[:, ::1] out,  # OUT, (M, C)
     int n_threads,
 ):
