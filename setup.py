@@ -19,7 +19,7 @@ TILE_LEVELS = {
 }
 if platform.machine().lower() not in {"x86_64", "amd64"}:
     TILE_LEVELS = {"baseline": []}
-OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 OPENMP = ["-fopenmp"]
 OPENMP_PROBE = """
 #include <omp.h>

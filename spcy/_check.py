@@ -92,6 +92,12 @@ def shape(value: Sequence[int], ndim: int) -> tuple[int, ...]:
     return per_axis(value, ndim, "shape", 1)
 
 
+def out_shape(value: tuple[int, ...]) -> None:
+    """Refuse an output shape whose indices have no int32."""
+    if max(value) > INT32.max:
+        raise ValueError(f"shape of the output must fit in int32, got {value}")
+
+
 def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
     """Return kernel offsets as an int64 array of shape (K, D)."""
     array = as_array(value, "offsets")

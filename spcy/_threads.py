@@ -7,8 +7,8 @@ from pathlib import Path
 from ._cpu import threads as _native
 
 # Work, in steps of about a nanosecond, that is worth one more thread: starting a team costs some
-# microseconds, so a thread should have several times that to do.
-GRAIN = 20_000
+# microseconds, tens of them if its threads are asleep, and much more where other programs hold the cores.
+GRAIN = 100_000
 
 _num_threads: int | None = None
 

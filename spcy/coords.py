@@ -1,5 +1,6 @@
 """Sites of a grid: their keys and order, and what is derived from them."""
 
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class Sites:
     rows: RowOrder
     origin: np.ndarray  # (D,) float64
     voxel_size: np.ndarray
+    lock: threading.RLock = field(default_factory=threading.RLock)  # two threads must not derive the same
     derived: dict[Hashable, Any] = field(default_factory=dict)
     children: dict[Hashable, "Child"] = field(default_factory=dict)
 
@@ -459,23 +461,25 @@ def layout_for(sites: Sites, low: np.ndarray, high: np.ndarray) -> Layout:
 
 def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
     """Return what `build` makes from the coords, made once for each key."""
-    derived = coords._sites.derived
-    if key not in derived:
-        derived[key] = build()
-    return derived[key]
+    sites = coords._sites
+    with sites.lock:
+        if key not in sites.derived:
+            sites.derived[key] = build()
+        return sites.derived[key]
 
 
 def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple["Rulebook", Coords]:
     """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
-    children = coords._sites.children
-    if key not in children:
-        children[key] = build()
-    child = children[key]
-    handle = child.handle() if child.handle is not None else None
-    if handle is None:
-        handle = Coords._of(child.sites, parent=coords, child=child)
-        child.handle = weakref.ref(handle)
-    return child.rulebook, handle
+    sites = coords._sites
+    with sites.lock:
+        if key not in sites.children:
+            sites.children[key] = build()
+        child = sites.children[key]
+        handle = child.handle() if child.handle is not None else None
+        if handle is None:
+            handle = Coords._of(child.sites, parent=coords, child=child)
+            child.handle = weakref.ref(handle)
+        return child.rulebook, handle
 
 
 def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:

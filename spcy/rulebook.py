@@ -289,6 +289,7 @@ def strided(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
                     f"kernel_size must be no larger than the padded shape, got a window of "
                     f"{(stencil.high + 1).tolist()} cells for shape {coords.shape} and padding {padding}"
                 )
+            _check.out_shape(shape)
         return _strided_child(coords._sites, stencil, stride, padding, shape)
 
     return derive_child(coords, ("conv", stencil.key, stride, padding), build)
@@ -360,6 +361,7 @@ def generative(
             raise ValueError(
                 f"padding must leave a cell of the output, got {padding}, for an output shape {shape}"
             )
+        _check.out_shape(shape)
         return _transposed_child(coords._sites, stencil, stride, padding, shape)
 
     return derive_child(coords, ("transposed", stencil.key, stride, padding, output_padding), build)

@@ -47,6 +47,7 @@ class SparseTensor:
     """
 
     __slots__ = ("_coords", "_features")
+    __array_ufunc__ = None  # NumPy arrays leave + and * to us, which refuse them
 
     def __init__(
         self,
@@ -220,6 +221,11 @@ class SparseTensor:
             return self.replace(operation(self._features, other._features))
         if isinstance(other, Scalar) and not isinstance(other, bool):
             return self.replace(operation(self._features, self.dtype.type(other)))
+        if isinstance(other, np.ndarray):
+            raise TypeError(
+                f"unsupported operand of {symbol}: a SparseTensor takes a SparseTensor or a number, got an array; "
+                f"map and replace work on the features"
+            )
         return NotImplemented
 
 

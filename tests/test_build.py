@@ -1,0 +1,89 @@
+"""The sdist has all that a build needs, and the wheel made from it works away from the checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMOKE = """
+import numpy as np, spcy
+x = spcy.SparseTensor([[0, 4], [0, 5], [0, 9]], np.ones((3, 1)))
+assert spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0].tolist() == [2, 2, 1]
+print(spcy.__file__)
+"""
+
+
+def build(source, folder, *options, **env):
+    """Build in isolation, as pip does; return the output."""
+    command = [sys.executable, "-W", "ignore", "-m", "build", *options, "--outdir", str(folder), str(source)]
+    done = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, check=False, cwd=folder
+    )
+    output = done.stdout + done.stderr
+    if "No matching distribution found" in output:
+        pytest.skip("pip cannot reach a package index for the build's own requirements")
+    assert done.returncode == 0, output[-3000:]
+    return output
+
+
+def run_wheel(wheel, folder, code):
+    """Run code against an unpacked wheel, away from the checkout; return what it printed."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", SMOKE + code]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    where, _, printed = done.stdout.partition("\n")
+    assert Path(where).is_relative_to(folder)
+    return printed.strip()
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("the tests run away from a checkout")
+    folder = tmp_path_factory.mktemp("sdist")
+    build(ROOT, folder, "--sdist")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def test_sdist_has_the_sources_and_the_tests(sdist):
+    tracked = [*ROOT.glob("src/*/*.*"), *ROOT.glob("spcy/**/*.py"), *ROOT.glob("tests/*.py")]
+    wanted = {path.relative_to(ROOT) for path in tracked}
+    wanted |= {
+        Path("LICENSE"),
+        Path("README.md"),
+        Path("spcy/_cpu/simd.pxd"),
+        Path("asv_bench/asv.conf.json"),
+    }
+    names = {path.relative_to(sdist) for path in sdist.rglob("*")}
+    assert wanted <= names
+    assert not [name for name in names if name.suffix in {".so", ".bin"}]
+
+
+def test_wheel_of_the_sdist_works(sdist, tmp_path):
+    build(sdist, tmp_path, "--wheel")
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "spcy/py.typed" in names
+    assert not [name for name in names if name.startswith(("src/", "tests/")) or name.endswith(".pyx")]
+    assert run_wheel(wheel, tmp_path / "site", "print(spcy._cpu.threads.has_openmp())") == "True"
+
+
+def test_build_without_openmp_is_single_threaded_with_one_warning(sdist, tmp_path):
+    source = shutil.copytree(sdist, tmp_path / "source", ignore=shutil.ignore_patterns("build"))
+    output = build(source, tmp_path, "--wheel", SPCY_NO_OPENMP="1")
+    assert output.count("spcy is built single-threaded") == 1
+    (wheel,) = tmp_path.glob("*.whl")
+    code = "spcy.set_num_threads(4); print(spcy._cpu.threads.has_openmp(), spcy.get_num_threads())"
+    assert run_wheel(wheel, tmp_path / "site", code) == "False 1"
