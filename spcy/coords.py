@@ -369,16 +369,16 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
     return keys, order
 
 
-def sort_keys(keys: np.ndarray, bits: int, rows: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+def sort_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in ascending order and, stably, the row that each came from. `keys` is overwritten."""
     num = len(keys)
     if not num:
-        return keys, np.empty(0, np.int32) if rows else None
+        return keys, np.empty(0, np.int32)
     passes = max(1, -(-bits // 11))
     digit_bits = max(1, -(-bits // passes))
     threads = threads_for(5 * passes * num)
     spare = np.empty_like(keys)
-    order, spare_order = np.empty((2, num), np.int32) if rows else (None, None)
+    order, spare_order = np.empty((2, num), np.int32)
     counts = np.empty((threads, 1 << digit_bits), np.int64)
     in_spare = kernels_for(get_backend()).coords.sort(
         keys, order, spare, spare_order, counts, max(1, bits), digit_bits, threads
@@ -424,26 +424,28 @@ def sites_from_keys(
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
 
+def unique_ranks(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct keys in ascending order with a sentinel, and the rank of each key among them."""
+    ranks = np.empty(len(keys), np.int32)
+    keys, order = sort_keys(keys, bits)
+    unique, starts = unique_keys(keys)
+    if len(keys):
+        kernels_for(get_backend()).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
+    return unique, ranks
+
+
 def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
     """Return the sites' ascending keys, with the sentinel, in another layout."""
     if layout is sites.layout:
         return sites.keys
-    columns = len(layout.low)
-    return projected_keys(sites, layout, np.ones(columns, np.int64), np.zeros(columns, np.int64))
-
-
-def projected_keys(sites: Sites, layout: Layout, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return the keys of ``coords * scale + offset`` for the sites in key order, and a sentinel."""
     num = sites.rows.num_rows
     out = np.empty(num + 1, np.uint64)
     out[num] = _NO_KEY
     if num:
-        kernels_for(get_backend()).coords.project(
+        kernels_for(get_backend()).coords.repack(
             sites.keys[:num],
             sites.layout.low,
             sites.layout.shift,
-            scale,
-            offset,
             layout.low,
             layout.shift,
             out[:num],
@@ -519,11 +521,7 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     batch_size = max(a.batch_size, b.batch_size)
     layout = layout_for(sa, sb.low, sb.high) if len(b) else sa.layout
     keys = np.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
-    keys, order = sort_keys(keys, layout.bits)
-    unique, starts = unique_keys(keys)
-    ranks = np.empty(len(keys), np.int32)
-    if len(keys):
-        kernels_for(get_backend()).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
+    unique, ranks = unique_ranks(keys, layout.bits)
     sites = sites_from_keys(unique, layout, a.shape, batch_size, sa.origin, sa.voxel_size)
     return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)
 

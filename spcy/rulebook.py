@@ -21,10 +21,8 @@ from .coords import (
     derive_child,
     keys_in,
     layout_for,
-    projected_keys,
     sites_from_keys,
-    sort_keys,
-    unique_keys,
+    unique_ranks,
 )
 
 Ints = tuple[int, ...]
@@ -223,7 +221,7 @@ def submanifold(coords: Coords, stencil: Stencil) -> Rulebook:
         out_rows, in_rows, offset_ptr = _meet(
             keys[:-1], keys, columns, layout, sites.rows, sites.rows, num_walked
         )
-        return Rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
+        return _rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
 
     return derive(coords, ("submanifold", stencil.key), build)
 
@@ -367,31 +365,107 @@ def generative(
     return derive_child(coords, ("transposed", stencil.key, stride, padding, output_padding), build)
 
 
-def _strided_child(sites: Sites, stencil: Stencil, stride, padding, shape) -> Child:
+def _strided_child(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Child:
     columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
     pad = np.array((0, *padding), np.int64)
     # u = (c + padding - offset) / stride
     low = -((columns.max(axis=0) - sites.low - pad) // steps)
     high = (sites.high + pad - columns.min(axis=0)) // steps
     remainders = np.mod(columns, steps)
-    reached = _reached_keys(sites, steps, pad, shape, low, high, remainders, (remainders - columns) // steps)
+    reach = True, steps, pad, remainders, (remainders - columns) // steps
     origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
-    out = sites_from_keys(*reached, shape, sites.batch_size, origin, sites.voxel_size * np.array(stride))
-    out_rows, in_rows, offset_ptr = _meet_strided(out, sites, columns, steps, pad)
-    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), stencil.kernel_size)
+    return _child(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
 
 
-def _transposed_child(sites: Sites, stencil: Stencil, stride, padding, shape) -> Child:
+def _transposed_child(
+    sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None
+) -> Child:
     columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
     pad = np.array((0, *padding), np.int64)
     low = sites.low * steps - pad + columns.min(axis=0)
     high = sites.high * steps - pad + columns.max(axis=0)
-    reached = _reached_keys(sites, steps, pad, shape, low, high, None, columns)
+    reach = False, steps, pad, np.zeros_like(columns), columns
     voxel_size = sites.voxel_size / np.array(stride)
     origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
-    out = sites_from_keys(*reached, shape, sites.batch_size, origin, voxel_size)
-    in_rows, out_rows, offset_ptr = _meet_strided(sites, out, columns, steps, pad)
-    return Child(out, Rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows), stencil.kernel_size)
+    return _child(sites, stencil, reach, low, high, shape, origin, voxel_size)
+
+
+def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Child:
+    """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
+    columns = len(low)
+    out_low, out_high = np.full(columns, -_UNBOUNDED), np.full(columns, _UNBOUNDED)
+    if shape is not None:
+        out_low[1:], out_high[1:] = 0, np.array(shape, np.int64) - 1
+        low, high = np.maximum(low, out_low), np.minimum(high, out_high)
+    num = sites.rows.num_rows
+    if not num or (low > high).any():
+        low = high = np.zeros(columns, np.int64)
+    if low.min() < _check.INT32.min or high.max() > _check.INT32.max:
+        raise ValueError(
+            f"indices of the output must fit in int32, got up to {low[1:].tolist()} .. {high[1:].tolist()}"
+        )
+    layout = Layout(low, high)
+
+    kernels = kernels_for(get_backend()).rulebook
+    chunks = -(-num // kernels.CHUNK)
+    counts, sizes = np.zeros((chunks, len(stencil.offsets)), np.int64), np.zeros(chunks, np.int64)
+    threads = threads_for(40 * num)
+    if num:
+        layouts = sites.layout.low, sites.layout.shift, layout.low, layout.shift
+        plan = _reach_plan(kernels, layouts, *reach, out_low, out_high)
+        keys, base, code = sites.keys[:num], np.empty(num, np.uint64), np.empty(num, np.int32)
+        known = plan, keys, base, code, np.empty((threads, plan.scratch_size), np.int32)
+        kernels.count_reached(*known, counts, sizes, threads)
+    candidates = np.empty(int(sizes.sum()), np.uint64)
+    if len(candidates) > _check.MAX_ROWS:
+        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {len(candidates)}")
+    places = np.cumsum(sizes) - sizes
+    if len(candidates):
+        kernels.fill_reached(*known, places, candidates, threads)
+    out_keys, ranks = unique_ranks(candidates, layout.bits)
+    out = sites_from_keys(out_keys, layout, shape, sites.batch_size, origin, voxel_size)
+
+    offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
+    if len(in_rows):
+        pair_places = np.cumsum(counts, axis=0) - counts + offset_ptr[:-1]
+        kernels.fill_reached_pairs(
+            *known, places, ranks, sites.rows.order, pair_places, in_rows, out_rows, threads
+        )
+    rulebook = _rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows)
+    return Child(out, rulebook, stencil.kernel_size)
+
+
+def _reach_plan(kernels, layouts, divide, stride, padding, remainders, steps, out_low, out_high):
+    """Group offsets by remainders and steps into heads, lines and tails (see reach.h)."""
+    columns = steps.shape[1]
+    values = [np.unique(remainders[:, c]) for c in range(columns)]
+    residue_ptr = np.cumsum([0] + [len(v) for v in values])
+    place = np.stack([np.searchsorted(v, r) for v, r in zip(values, remainders.T, strict=True)])
+    head = np.zeros(len(steps), np.int64)
+    for c in range(columns - 1):
+        head = head * len(values[c]) + place[c]
+    tail = place[-1]
+    line_of, line = np.unique(np.column_stack([head, steps[:, :-1]]), axis=0, return_inverse=True)
+    line = line.ravel()
+    line_steps = line_of.copy()
+    line_steps[:, :-1], line_steps[:, -1] = line_of[:, 1:], 0
+    head_ids, head_sizes = np.unique(line_of[:, 0], return_counts=True)
+    entries = np.lexsort((steps[:, -1], tail, line))
+    tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
+    limits = stride, padding, steps.min(axis=0), steps.max(axis=0), out_low, out_high
+    return kernels.Reach(
+        divide,
+        np.stack([*layouts, *limits]),
+        residue_ptr,
+        np.concatenate(values),
+        head_ids,
+        np.concatenate([[0], np.cumsum(head_sizes)]),
+        line_steps,
+        np.concatenate([[0], np.cumsum(tails)]),
+        steps[entries, -1],
+        entries,
+    )
 
 
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
@@ -403,85 +477,6 @@ def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
 def _with_batch(offsets: np.ndarray) -> np.ndarray:
     """Return (K, 1 + D) offsets: none changes the batch."""
     return np.insert(offsets, 0, 0, axis=1)
-
-
-def _reached_keys(sites, stride, padding, shape, low, high, remainders, steps) -> tuple[np.ndarray, Layout]:
-    """Return the keys of the output sites that the sites reach, and their layout.
-
-    `low` and `high` bound the outputs; `steps` lead from a quotient to an output (see reach.h), and
-    `remainders` of a regular convolution say which steps a site takes (None: all).
-    """
-    columns = len(stride)
-    out_low, out_high = np.full(columns, -_UNBOUNDED), np.full(columns, _UNBOUNDED)
-    if shape is not None:
-        out_low[1:], out_high[1:] = 0, np.array(shape, np.int64) - 1
-        low, high = np.maximum(low, out_low), np.minimum(high, out_high)
-    if sites.rows.num_rows == 0 or (low > high).any():
-        low = high = np.zeros(columns, np.int64)
-    if low.min() < _check.INT32.min or high.max() > _check.INT32.max:
-        raise ValueError(
-            f"indices of the output must fit in int32, got up to {low[1:].tolist()} .. {high[1:].tolist()}"
-        )
-    layout = Layout(low, high)
-    num = sites.rows.num_rows
-    kernels = kernels_for(get_backend()).coords
-    chunk_ptr = np.zeros(-(-num // kernels.CHUNK), np.int64)
-    candidates = np.empty(0, np.uint64)
-    if num:
-        residue_ptr, residues, class_ptr, steps = _classes(remainders, steps)
-        limits = np.stack([stride, padding, steps.min(axis=0), steps.max(axis=0), out_low, out_high])
-        layouts = np.stack([sites.layout.low, sites.layout.shift, layout.low, layout.shift])
-        plan = (
-            remainders is not None,
-            layouts,
-            limits,
-            residue_ptr,
-            residues,
-            class_ptr,
-            steps,
-            sites.keys[:num],
-        )
-        threads = threads_for(10 * num * len(steps))
-        kernels.reach(*plan, chunk_ptr, None, threads)
-        total = int(chunk_ptr.sum())
-        np.cumsum(chunk_ptr[:-1], out=chunk_ptr[1:])
-        chunk_ptr[0] = 0
-        candidates = np.empty(total, np.uint64)
-        if total:
-            kernels.reach(*plan, chunk_ptr, candidates, threads)
-    keys, _ = unique_keys(sort_keys(candidates, layout.bits, rows=False)[0])
-    if len(keys) - 1 > _check.MAX_ROWS:
-        raise ValueError(f"indices must reach at most {_check.MAX_ROWS} output sites, got {len(keys) - 1}")
-    return keys, layout
-
-
-def _classes(remainders, steps) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the offsets' remainders by column, and the steps sorted by class (see reach.h)."""
-    columns = steps.shape[1]
-    if remainders is None:
-        remainders = np.zeros_like(steps)
-    values = [np.unique(remainders[:, c]) for c in range(columns)]
-    residue_ptr = np.cumsum([0] + [len(v) for v in values]).astype(np.int64)
-    group = np.zeros(len(steps), np.int64)
-    for c in range(columns):
-        group = group * len(values[c]) + np.searchsorted(values[c], remainders[:, c])
-    num_classes = math.prod(len(v) for v in values)
-    class_ptr = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=num_classes))]).astype(np.int64)
-    return (
-        residue_ptr,
-        np.concatenate(values),
-        class_ptr,
-        np.ascontiguousarray(steps[np.argsort(group, kind="stable")]),
-    )
-
-
-def _meet_strided(coarse: Sites, fine: Sites, columns, stride, padding) -> tuple[np.ndarray, ...]:
-    """Return the pairs of ``fine == coarse * stride - padding + offset``, as `_meet` does."""
-    low = coarse.low * stride - padding + columns.min(axis=0)
-    high = coarse.high * stride - padding + columns.max(axis=0)
-    layout = layout_for(fine, low, high)
-    base = projected_keys(coarse, layout, stride, -padding)
-    return _meet(base[:-1], keys_in(fine, layout), columns, layout, coarse.rows, fine.rows, len(columns))
 
 
 def _meet(
@@ -530,9 +525,13 @@ def _meet(
         )
         if num_walked < num_offsets:
             kernels.mirror_pairs(offset_ptr, base_out, keys_out, threads_for(len(base_out)))
-    for array in (base_out, keys_out, offset_ptr):
-        array.flags.writeable = False
     return base_out, keys_out, offset_ptr
+
+
+def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:
+    for array in (in_rows, out_rows, offset_ptr):
+        array.flags.writeable = False
+    return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)
 
 
 def _lines(columns: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:

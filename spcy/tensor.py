@@ -223,8 +223,8 @@ class SparseTensor:
             return self.replace(operation(self._features, self.dtype.type(other)))
         if isinstance(other, np.ndarray):
             raise TypeError(
-                f"unsupported operand of {symbol}: a SparseTensor takes a SparseTensor or a number, got an array; "
-                f"map and replace work on the features"
+                f"unsupported operand of {symbol}: a SparseTensor takes a SparseTensor or a number, got an "
+                f"array; map and replace work on the features"
             )
         return NotImplemented
 

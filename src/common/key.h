@@ -32,14 +32,11 @@ SPCY_HD int64_t spcy_unpack(uint64_t key, const int64_t* low, const int64_t* shi
     return (int64_t)(key >> shift[c]) + low[c];
 }
 
-// The key, in layout 1, of `coords * scale + offset` for the coords of a key in layout 0.
-SPCY_HD uint64_t spcy_project(uint64_t key, const int64_t* low0, const int64_t* shift0, const int64_t* scale,
-                              const int64_t* offset, const int64_t* low1, const int64_t* shift1, int columns) {
+// The key in layout 1 of a key in layout 0.
+SPCY_HD uint64_t spcy_repack(uint64_t key, const int64_t* low0, const int64_t* shift0, const int64_t* low1,
+                             const int64_t* shift1, int columns) {
     uint64_t out = 0;
-    for (int c = 0; c < columns; ++c) {
-        int64_t value = spcy_unpack(key, low0, shift0, c) * scale[c] + offset[c] - low1[c];
-        out += (uint64_t)value << shift1[c];
-    }
+    for (int c = 0; c < columns; ++c) out += (uint64_t)(spcy_unpack(key, low0, shift0, c) - low1[c]) << shift1[c];
     return out;
 }
 

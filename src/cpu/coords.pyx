@@ -11,9 +11,9 @@ cdef extern from "common/key.h" nogil:
         const int32_t* index, const int64_t* low, const int64_t* shift, int columns
     ) noexcept
     int64_t spcy_unpack(uint64_t key, const int64_t* low, const int64_t* shift, int c) noexcept
-    uint64_t spcy_project(
-        uint64_t key, const int64_t* low0, const int64_t* shift0, const int64_t* scale,
-        const int64_t* offset, const int64_t* low1, const int64_t* shift1, int columns,
+    uint64_t spcy_repack(
+        uint64_t key, const int64_t* low0, const int64_t* shift0, const int64_t* low1,
+        const int64_t* shift1, int columns,
     ) noexcept
 
 cdef extern from "cpu/radix.h" nogil:
@@ -24,28 +24,6 @@ cdef extern from "cpu/radix.h" nogil:
     void spcy_scatter(
         const uint64_t* keys, const int32_t* rows, int64_t begin, int64_t end, int shift,
         int digit_bits, int64_t* places, uint64_t* out_keys, int32_t* out_rows,
-    ) noexcept
-
-cdef extern from "cpu/reach.h" nogil:
-    ctypedef struct spcy_reach:
-        int columns
-        int divide
-        const int64_t* low0
-        const int64_t* shift0
-        const int64_t* low1
-        const int64_t* shift1
-        const int64_t* stride
-        const int64_t* padding
-        const int64_t* residue_ptr
-        const int64_t* residues
-        const int64_t* class_ptr
-        const int64_t* steps
-        const int64_t* step_low
-        const int64_t* step_high
-        const int64_t* out_low
-        const int64_t* out_high
-    int64_t spcy_reach_sites(
-        const spcy_reach* reach, const uint64_t* keys, int64_t begin, int64_t end, uint64_t* out
     ) noexcept
 
 CHUNK = 4096  # rows of a chunk wherever a function takes or returns one value per chunk
@@ -127,24 +105,20 @@ def unpack(
             indices[i, c] = <int32_t>spcy_unpack(keys[i], &low[0], &shift[0], c)
 
 
-def project(
+def repack(
     const uint64_t[::1] keys,  # IN
     const int64_t[::1] low0,  # IN
     const int64_t[::1] shift0,  # IN
-    const int64_t[::1] scale,  # IN
-    const int64_t[::1] offset,  # IN
     const int64_t[::1] low1,  # IN
     const int64_t[::1] shift1,  # IN
     uint64_t[::1] out,  # OUT
     int n_threads,
 ):
-    """Write the keys, in layout 1, of `coords * scale + offset` for keys in layout 0."""
+    """Write the keys, in layout 1, of keys in layout 0."""
     cdef Py_ssize_t i
     cdef int columns = <int>low0.shape[0]
     for i in prange(keys.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        out[i] = spcy_project(
-            keys[i], &low0[0], &shift0[0], &scale[0], &offset[0], &low1[0], &shift1[0], columns
-        )
+        out[i] = spcy_repack(keys[i], &low0[0], &shift0[0], &low1[0], &shift1[0], columns)
 
 
 def count_descents(const uint64_t[::1] keys, int n_threads):
@@ -158,9 +132,9 @@ def count_descents(const uint64_t[::1] keys, int n_threads):
 
 def sort(
     uint64_t[::1] keys,  # INOUT
-    int32_t[::1] rows,  # OUT or None, the row each sorted key came from
+    int32_t[::1] rows,  # OUT, the row each sorted key came from
     uint64_t[::1] spare_keys,  # scratch
-    int32_t[::1] spare_rows,  # scratch or None
+    int32_t[::1] spare_rows,  # scratch
     int64_t[:, ::1] counts,  # scratch, (n_threads, at least 2**digit_bits)
     int bits,
     int digit_bits,
@@ -173,10 +147,8 @@ def sort(
     cdef uint64_t* source = &keys[0]
     cdef uint64_t* target = &spare_keys[0]
     cdef int32_t* source_rows = NULL
-    cdef int32_t* target_rows = NULL
-    cdef int32_t* other_rows = NULL
-    if rows is not None:
-        target_rows, other_rows = &spare_rows[0], &rows[0]
+    cdef int32_t* target_rows = &spare_rows[0]
+    cdef int32_t* other_rows = &rows[0]
     cdef int64_t* place = &counts[0, 0]
     cdef int64_t digits = 1 << digit_bits
     for step in range(passes):
@@ -241,42 +213,6 @@ def spread_runs(
     for run in prange(starts.shape[0] - 1, nogil=True, schedule="static", num_threads=n_threads):
         for i in range(starts[run], starts[run + 1]):
             rows[order[i]] = <int32_t>run
-
-
-def reach(
-    bint divide,
-    const int64_t[:, ::1] layouts,  # IN: low0, shift0, low1, shift1
-    const int64_t[:, ::1] limits,  # IN: stride, padding, step_low, step_high, out_low, out_high
-    const int64_t[::1] residue_ptr,  # IN
-    const int64_t[::1] residues,  # IN
-    const int64_t[::1] class_ptr,  # IN
-    const int64_t[:, ::1] steps,  # IN
-    const uint64_t[::1] keys,  # IN
-    int64_t[::1] chunk_ptr,  # OUT counts of candidates by chunk; IN their places when `out` is given
-    uint64_t[::1] out,  # OUT candidates, or None to count them
-    int n_threads,
-):
-    """Count or write the keys of the output sites that each input site reaches, by chunks."""
-    cdef spcy_reach reached
-    reached.columns = <int>layouts.shape[1]
-    reached.divide = divide
-    reached.low0, reached.shift0 = &layouts[0, 0], &layouts[1, 0]
-    reached.low1, reached.shift1 = &layouts[2, 0], &layouts[3, 0]
-    reached.stride, reached.padding = &limits[0, 0], &limits[1, 0]
-    reached.step_low, reached.step_high = &limits[2, 0], &limits[3, 0]
-    reached.out_low, reached.out_high = &limits[4, 0], &limits[5, 0]
-    reached.residue_ptr, reached.residues = &residue_ptr[0], &residues[0]
-    reached.class_ptr, reached.steps = &class_ptr[0], &steps[0, 0]
-    cdef bint fill = out is not None
-    cdef Py_ssize_t n = keys.shape[0]
-    cdef Py_ssize_t chunk, begin, end
-    for chunk in prange(chunk_ptr.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        begin = chunk * CHUNK_ROWS
-        end = min(begin + CHUNK_ROWS, n)
-        if fill:
-            spcy_reach_sites(&reached, &keys[0], begin, end, &out[0] + chunk_ptr[chunk])
-        else:
-            chunk_ptr[chunk] = spcy_reach_sites(&reached, &keys[0], begin, end, NULL)
 
 
 def quantize(

@@ -1,4 +1,4 @@
-// One pass of a stable radix sort over keys, with their rows when there are any.
+// One pass of a stable radix sort over keys, with the rows that they came from.
 #ifndef SPCY_CPU_RADIX_H
 #define SPCY_CPU_RADIX_H
 
@@ -23,14 +23,10 @@ static inline void spcy_digit_places(int64_t* counts, int parts, int digit_bits)
         }
 }
 
-// rows == NULL: the keys stand in row order still; out_rows == NULL: there are no rows to carry.
+// rows == NULL: the keys stand in row order still.
 static inline void spcy_scatter(const uint64_t* keys, const int32_t* rows, int64_t begin, int64_t end, int shift,
                                 int digit_bits, int64_t* places, uint64_t* out_keys, int32_t* out_rows) {
     const uint64_t mask = (1ull << digit_bits) - 1;
-    if (!out_rows) {
-        for (int64_t i = begin; i < end; ++i) out_keys[places[(keys[i] >> shift) & mask]++] = keys[i];
-        return;
-    }
     for (int64_t i = begin; i < end; ++i) {
         const int64_t place = places[(keys[i] >> shift) & mask]++;
         out_keys[place] = keys[i];

@@ -11,6 +11,44 @@ cdef extern from "cpu/walk.h" nogil:
     ) noexcept
     void spcy_copy_rows(const int32_t* ranks, int64_t count, const int32_t* order, int32_t* rows) noexcept
 
+cdef extern from "cpu/reach.h" nogil:
+    ctypedef struct spcy_reach:
+        int64_t columns
+        int64_t divide
+        int64_t n_heads
+        int64_t n_tails
+        const int64_t* low0
+        const int64_t* shift0
+        const int64_t* low1
+        const int64_t* shift1
+        const int64_t* stride
+        const int64_t* padding
+        const int64_t* step_low
+        const int64_t* step_high
+        const int64_t* out_low
+        const int64_t* out_high
+        const int64_t* residue_ptr
+        const int64_t* residues
+        const int64_t* head_ids
+        const int64_t* head_ptr
+        const int64_t* line_steps
+        const int64_t* tail_ptr
+        const int64_t* entry_steps
+        const int64_t* entry_offsets
+    int64_t spcy_count_reached(
+        const spcy_reach* reach, const uint64_t* keys, int64_t begin, int64_t end, uint64_t* base,
+        int32_t* code, int32_t* starts, int64_t* counts,
+    ) noexcept
+    void spcy_fill_reached(
+        const spcy_reach* reach, const uint64_t* keys, const uint64_t* base, const int32_t* code,
+        int64_t begin, int64_t end, int32_t* starts, uint64_t* candidates,
+    ) noexcept
+    void spcy_fill_reached_pairs(
+        const spcy_reach* reach, const uint64_t* keys, const uint64_t* base, const int32_t* code,
+        int64_t begin, int64_t end, int32_t* starts, const int32_t* ranks, const int32_t* order,
+        int64_t* places, int32_t* in_rows, int32_t* out_rows,
+    ) noexcept
+
 CHUNK = 1024  # sites walked at a time: the ranks of a line's pairs stay in the first-level cache
 cdef enum:
     CHUNK_ROWS = 1024
@@ -83,6 +121,117 @@ def fill_pairs(
                         &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], keys_map,
                         &keys_rows[places[chunk, offset + w]],
                     )
+
+
+cdef class Reach:
+    """Which output sites input sites reach: the plan that the three functions below carry out."""
+
+    cdef spcy_reach plan
+    cdef tuple arrays  # what the plan points into
+
+    def __init__(
+        self,
+        bint divide,
+        const int64_t[:, ::1] columns,  # (10, 1 + D): low0, shift0, low1, shift1, stride, padding, step_low,
+        # step_high, out_low, out_high
+        const int64_t[::1] residue_ptr,
+        const int64_t[::1] residues,
+        const int64_t[::1] head_ids,
+        const int64_t[::1] head_ptr,
+        const int64_t[:, ::1] line_steps,
+        const int64_t[::1] tail_ptr,
+        const int64_t[::1] entry_steps,
+        const int64_t[::1] entry_offsets,
+    ):
+        cdef spcy_reach* plan = &self.plan
+        self.arrays = (
+            columns, residue_ptr, residues, head_ids, head_ptr, line_steps, tail_ptr, entry_steps,
+            entry_offsets,
+        )
+        plan.columns, plan.divide = columns.shape[1], divide
+        plan.n_heads = head_ids.shape[0]
+        plan.n_tails = residue_ptr[columns.shape[1]] - residue_ptr[columns.shape[1] - 1]
+        plan.low0, plan.shift0, plan.low1, plan.shift1 = (
+            &columns[0, 0], &columns[1, 0], &columns[2, 0], &columns[3, 0]
+        )
+        plan.stride, plan.padding = &columns[4, 0], &columns[5, 0]
+        plan.step_low, plan.step_high = &columns[6, 0], &columns[7, 0]
+        plan.out_low, plan.out_high = &columns[8, 0], &columns[9, 0]
+        plan.residue_ptr, plan.residues = &residue_ptr[0], &residues[0]
+        plan.head_ids, plan.head_ptr = &head_ids[0], &head_ptr[0]
+        plan.line_steps, plan.tail_ptr = &line_steps[0, 0], &tail_ptr[0]
+        plan.entry_steps, plan.entry_offsets = &entry_steps[0], &entry_offsets[0]
+
+    @property
+    def scratch_size(self):
+        """How many int32 each thread needs as scratch."""
+        return self.plan.n_heads + 1
+
+
+def count_reached(
+    Reach reach,
+    const uint64_t[::1] keys,  # IN
+    uint64_t[::1] base,  # OUT, (n,), for the next functions
+    int32_t[::1] code,  # OUT, (n,), likewise
+    int32_t[:, ::1] scratch,  # (n_threads, scratch_size)
+    int64_t[:, ::1] counts,  # INOUT, (chunks, offsets), zeros
+    int64_t[::1] candidates,  # OUT, (chunks,)
+    int n_threads,
+):
+    """Write how many pairs each offset has, and how many candidates for outputs there are, by chunk."""
+    cdef Py_ssize_t chunk
+    for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        candidates[chunk] = spcy_count_reached(
+            &reach.plan, &keys[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, keys.shape[0]),
+            &base[0], &code[0], &scratch[threadid(), 0], &counts[chunk, 0],
+        )
+
+
+def fill_reached(
+    Reach reach,
+    const uint64_t[::1] keys,  # IN
+    const uint64_t[::1] base,  # IN
+    const int32_t[::1] code,  # IN
+    int32_t[:, ::1] scratch,
+    const int64_t[::1] places,  # IN, (chunks,) where each chunk's candidates begin
+    uint64_t[::1] candidates,  # OUT, keys of outputs, with repetitions
+    int n_threads,
+):
+    """Write the candidates for outputs."""
+    cdef Py_ssize_t chunk
+    for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        spcy_fill_reached(
+            &reach.plan, &keys[0], &base[0], &code[0], chunk * CHUNK_ROWS,
+            min((chunk + 1) * CHUNK_ROWS, keys.shape[0]), &scratch[threadid(), 0],
+            &candidates[0] + places[chunk],
+        )
+
+
+def fill_reached_pairs(
+    Reach reach,
+    const uint64_t[::1] keys,  # IN
+    const uint64_t[::1] base,  # IN
+    const int32_t[::1] code,  # IN
+    int32_t[:, ::1] scratch,
+    const int64_t[::1] candidate_places,  # IN, as for fill_reached
+    const int32_t[::1] ranks,  # IN, which output each candidate is
+    const int32_t[::1] order,  # IN or None, rows of the inputs
+    int64_t[:, ::1] places,  # INOUT, (chunks, offsets) where each chunk's pairs begin
+    int32_t[::1] in_rows,  # OUT
+    int32_t[::1] out_rows,  # OUT
+    int n_threads,
+):
+    """Write the pairs counted by `count_reached`."""
+    cdef Py_ssize_t chunk
+    cdef const int32_t* rows = NULL
+    if order is not None:
+        rows = &order[0]
+    for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        spcy_fill_reached_pairs(
+            &reach.plan, &keys[0], &base[0], &code[0], chunk * CHUNK_ROWS,
+            min((chunk + 1) * CHUNK_ROWS, keys.shape[0]), &scratch[threadid(), 0],
+            &ranks[0] + candidate_places[chunk], rows, &places[chunk, 0], &in_rows[0], &out_rows[0],
+        )
 
 
 def mirror_pairs(
