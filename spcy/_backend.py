@@ -76,25 +76,34 @@ def use_backend(name: str) -> Iterator[None]:
 
 def backend_of(array: Any) -> str:
     """Return the backend that an array lives on."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
     return "cuda" if hasattr(array, "__cuda_array_interface__") else "cpu"
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """Return an argument as an array on the backend in force, never moving it between devices."""
-    if backend_of(value) == "cuda":
-        _resolve("cuda")
     if isinstance(value, np.ndarray):
         return value
+    require(backend_of(value))
     try:
         return np.asarray(value)
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
 
 
-def kernels_for(backend: str) -> ModuleType:
-    """Return the namespace of compiled stages of a backend."""
-    _resolve(backend)
+def kernels_for(*arrays: Any) -> ModuleType:
+    """Return the namespace of compiled stages that runs where the arrays are, all in one place."""
+    backends = {backend_of(array) for array in arrays}
+    if len(backends) != 1:
+        raise TypeError("arrays must all be on one backend, got both NumPy and CUDA arrays")
+    require(*backends)
     return _cpu
+
+
+def require(backend: str) -> None:
+    """Raise unless a backend, "cpu" or "cuda", can run here."""
+    _resolve(backend)
 
 
 def _resolve(name: str) -> str:

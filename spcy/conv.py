@@ -245,8 +245,8 @@ def parent_level(
 
 def tile_size_for(channels: int, num_out: int, threads: int) -> int:
     """Return the output rows of a tile: its accumulators fit the cache, and every thread has tiles."""
-    size = 512
-    while size > 64 and num_out < 4 * size * threads:
+    size = 1024 if channels <= 32 else 512
+    while threads > 1 and size > 128 and num_out < 8 * size * threads:
         size //= 2
     return size
 
@@ -265,7 +265,7 @@ def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) 
     if len(out):
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
         tile_size = tile_size_for(c_out, len(out), threads)
-        kernels = kernels_for(x.backend).conv
+        kernels = kernels_for(x.features, weight).conv
         lanes = kernels.lanes(x.dtype.itemsize)
         width = -(-c_out // lanes) * lanes
         padded_bias = np.zeros(width, x.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import get_backend, kernels_for
+from ._backend import backend_of, kernels_for
 from ._threads import threads_for
 from .hashmap import HashMap
 
@@ -219,7 +219,7 @@ class Coords:
     @property
     def backend(self) -> str:
         """Where the coords live."""
-        return "cpu"
+        return backend_of(self._sites.indices)
 
     @property
     def parent(self) -> "Coords | None":
@@ -273,7 +273,7 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
     if not num:
         return np.empty(0, np.int32)
     keys = np.empty(num, np.uint64)
-    kernels_for(get_backend()).coords.pack_inside(
+    kernels_for(indices).coords.pack_inside(
         indices, layout.low, layout.high, layout.shift, keys, threads_for(5 * num)
     )
     return sites.rows_of_keys(keys)
@@ -320,7 +320,7 @@ def _sites_of(
 
 def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the greatest value of each column (0 if there are no rows)."""
-    kernels = kernels_for(get_backend()).coords
+    kernels = kernels_for(indices).coords
     columns = indices.shape[1]
     chunks = -(-len(indices) // kernels.CHUNK)
     if not chunks:
@@ -349,7 +349,7 @@ def _check_range(indices, low, high, shape, batch_size) -> None:
 
 def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the ascending keys with a sentinel, and the order of rows if they were not ascending."""
-    kernels = kernels_for(get_backend()).coords
+    kernels = kernels_for(indices).coords
     num = len(indices)
     keys = np.empty(num + 1, np.uint64)
     keys[num] = _NO_KEY
@@ -380,7 +380,7 @@ def sort_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     spare = np.empty_like(keys)
     order, spare_order = np.empty((2, num), np.int32)
     counts = np.empty((threads, 1 << digit_bits), np.int64)
-    in_spare = kernels_for(get_backend()).coords.sort(
+    in_spare = kernels_for(keys).coords.sort(
         keys, order, spare, spare_order, counts, max(1, bits), digit_bits, threads
     )
     return (spare, spare_order) if in_spare else (keys, order)
@@ -391,7 +391,7 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The second array has the length of `keys` as its last element.
     """
-    kernels = kernels_for(get_backend()).coords
+    kernels = kernels_for(keys).coords
     num = len(keys)
     counts = np.empty(-(-num // kernels.CHUNK), np.int64)
     if num:
@@ -417,7 +417,7 @@ def sites_from_keys(
     num = len(keys) - 1
     indices = np.empty((num, len(layout.low)), np.int32)
     if num:
-        kernels = kernels_for(get_backend()).coords
+        kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
     low, high = bounds_of(indices)
     indices.flags.writeable = False
@@ -430,7 +430,7 @@ def unique_ranks(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     keys, order = sort_keys(keys, bits)
     unique, starts = unique_keys(keys)
     if len(keys):
-        kernels_for(get_backend()).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
+        kernels_for(keys).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
     return unique, ranks
 
 
@@ -442,7 +442,7 @@ def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
     out = np.empty(num + 1, np.uint64)
     out[num] = _NO_KEY
     if num:
-        kernels_for(get_backend()).coords.repack(
+        kernels_for(sites.keys).coords.repack(
             sites.keys[:num],
             sites.layout.low,
             sites.layout.shift,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array, get_backend, kernels_for
+from ._backend import as_array, kernels_for
 from ._threads import threads_for
 
 _NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -48,7 +48,7 @@ class HashMap:
         self._num_keys = len(keys)
         self._bits = max(4, (2 * len(keys) - 1).bit_length())
         self._slots = np.empty((1 << self._bits, 2), np.uint64)
-        kernels_for(get_backend()).hashmap.build(keys, self._slots, self._bits, threads_for(10 * len(keys)))
+        kernels_for(keys).hashmap.build(keys, self._slots, self._bits, threads_for(10 * len(keys)))
 
     def __len__(self) -> int:
         return self._num_keys
@@ -72,7 +72,7 @@ class HashMap:
         rows = np.empty(len(keys), np.int32)
         if len(keys):
             threads = threads_for(10 * len(keys))
-            kernels_for(get_backend()).hashmap.find(self._slots, self._bits, keys, rows, threads)
+            kernels_for(self._slots, keys).hashmap.find(self._slots, self._bits, keys, rows, threads)
         return rows
 
 

@@ -206,7 +206,7 @@ def segment_reduce(
     """Return the reduction of ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s."""
     out = np.empty((len(segment_ptr) - 1, features.shape[1]), features.dtype)
     if len(out):
-        kernels_for("cpu").pool.segment_reduce(
+        kernels_for(features).pool.segment_reduce(
             features, order, segment_ptr, operation, out, threads_for(features.size + out.size)
         )
     return out
@@ -230,7 +230,7 @@ def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int) -> np.ndarray:
         tile_size = tile_size_for(x.num_channels, len(out), threads)
         tile_ptr = rulebook._tiles(tile_size)
         rows = rulebook.in_rows, rulebook.out_rows, tile_ptr, rulebook._out.order
-        kernels_for(x.backend).pool.pool(x.features, *rows, tile_size, operation, out, threads)
+        kernels_for(x.features).pool.pool(x.features, *rows, tile_size, operation, out, threads)
     return out
 
 
@@ -240,7 +240,7 @@ def _pairs_per_row(rulebook: Rulebook) -> np.ndarray:
     if len(counts):
         threads = threads_for(rulebook.num_pairs)
         tile_ptr = rulebook._tiles(tile_size_for(1, len(counts), threads))
-        kernels_for("cpu").pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
+        kernels_for(rulebook.out_rows).pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
     return counts
 
 

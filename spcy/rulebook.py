@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import get_backend, kernels_for
+from ._backend import kernels_for
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -118,7 +118,7 @@ class Rulebook:
         if tile_size not in self._cache:
             tiles = -(-self.num_out // tile_size)
             tile_ptr = np.empty((self.num_offsets, tiles + 1), np.int64)
-            kernels_for(get_backend()).rulebook.cut_tiles(
+            kernels_for(self.out_rows).rulebook.cut_tiles(
                 self.out_rows,
                 self.offset_ptr,
                 self._out.rank,
@@ -406,7 +406,7 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
         )
     layout = Layout(low, high)
 
-    kernels = kernels_for(get_backend()).rulebook
+    kernels = kernels_for(sites.keys).rulebook
     chunks = -(-num // kernels.CHUNK)
     counts, sizes = np.zeros((chunks, len(stencil.offsets)), np.int64), np.zeros(chunks, np.int64)
     threads = threads_for(40 * num)
@@ -493,7 +493,7 @@ def _meet(
     Only the first `num_walked` offsets are searched for; the rest mirror them.
     """
     num_offsets, num = len(columns), len(base)
-    kernels = kernels_for(get_backend()).rulebook
+    kernels = kernels_for(base, keys).rulebook
     line_first, line_ptr = _lines(columns[:num_walked], layout)
     chunks = -(-num // kernels.CHUNK)
     counts = np.zeros((chunks, num_walked), np.int64)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array, kernels_for
+from ._backend import as_array, require
 from .coords import Coords, describe, same_sites, union
 
 Scalar = float | int | np.floating | np.integer
@@ -199,7 +199,7 @@ class SparseTensor:
         backend : {"cpu", "cuda"}
         """
         _check.choice(backend, ("cpu", "cuda"), "backend")
-        kernels_for(backend)
+        require(backend)
         return self
 
     def rows_of(self, indices: ArrayLike) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import get_backend, kernels_for
+from ._backend import kernels_for
 from ._threads import threads_for
 from .coords import Coords, Layout, Sites, bounds_of, rows_of, sites_from_keys, sort_keys, unique_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
@@ -110,7 +110,7 @@ def voxelize(
         indices = indices[kept]
     batch_size = 1 if batch is None or not num else int(batch.max()) + 1
 
-    kernels = kernels_for(get_backend()).coords
+    kernels = kernels_for(indices).coords
     layout = Layout(*bounds_of(indices))
     keys = np.empty(len(indices), np.uint64)
     if len(indices):
@@ -192,7 +192,7 @@ def devoxelize(
     out = np.empty((len(points), x.num_channels), x.dtype)
     if len(out) and x.num_sites:
         threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-        kernels_for(x.backend).pool.interpolate(x.features, rows, weights, out, threads)
+        kernels_for(x.features, rows).pool.interpolate(x.features, rows, weights, out, threads)
     else:
         out[:] = 0
     return out
@@ -205,7 +205,7 @@ def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:
     keys, weights = np.empty((num, 2**ndim), np.uint64), np.empty((num, 2**ndim))
     state = np.zeros(num, np.uint8)
     if num:
-        kernels_for(get_backend()).coords.corners(
+        kernels_for(points, sites.keys).coords.corners(
             points,
             batch,
             sites.origin,
@@ -230,7 +230,7 @@ def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.nda
         low, high = np.zeros(ndim), np.array(shape, np.float64) - 1
     indices, state = np.empty((num, 1 + ndim), np.int32), np.empty(num, np.uint8)
     if num:
-        kernels_for(get_backend()).coords.quantize(
+        kernels_for(points).coords.quantize(
             points, batch, origin, voxel_size, low, high, indices, state, threads_for(10 * num)
         )
     _require_finite(points, state)

@@ -19,6 +19,7 @@ cdef extern from "cpu/tile.h" nogil:
         void* out
         int64_t n_offsets
         int64_t n_tiles
+        int64_t n_in
         int64_t n_out
         int64_t tile_size
         int64_t c_in
@@ -29,6 +30,9 @@ cdef extern from "cpu/tile.h" nogil:
         void (*pack)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
         void (*conv)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
     const spcy_tile_kernels* spcy_tile_kernels_of(int level, bint is_double) noexcept
+
+cdef enum:
+    PARALLEL_PACK = 1 << 17  # weights worth a second team of threads
 
 
 def lanes(int itemsize):
@@ -56,7 +60,8 @@ def conv(
     cdef spcy_conv_plan plan
     cdef Py_ssize_t tile, k
     plan.n_offsets, plan.c_in, plan.c_out = weight.shape[0], weight.shape[1], weight.shape[2]
-    plan.n_tiles, plan.n_out, plan.tile_size = tile_ptr.shape[1] - 1, out.shape[0], tile_size
+    plan.n_in, plan.n_out = features.shape[0], out.shape[0]
+    plan.n_tiles, plan.tile_size = tile_ptr.shape[1] - 1, tile_size
     plan.width = bias.shape[0]
     plan.tile_ptr = &tile_ptr[0, 0]
     plan.weight, plan.bias, plan.out = &packed[0], &bias[0], &out[0, 0]
@@ -65,7 +70,10 @@ def conv(
         plan.features, plan.in_rows, plan.out_rows = &features[0, 0], &in_rows[0], &out_rows[0]
     if order is not None:
         plan.order, plan.rank = &order[0], &rank[0]
-    for k in prange(weight.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+    for k in prange(
+        weight.shape[0], nogil=True, schedule="static", num_threads=n_threads,
+        use_threads_if=packed.shape[0] > PARALLEL_PACK,
+    ):
         kernels.pack(&weight[k, 0, 0], k, &plan, &packed[0])
     for tile in prange(plan.n_tiles, nogil=True, schedule="dynamic", num_threads=n_threads):
         kernels.conv(&plan, tile, &scratch[threadid(), 0])

@@ -16,7 +16,7 @@ cdef extern from "cpu/pool.h" nogil:
     ) noexcept
 
 cdef enum:
-    CHUNK_ROWS = 64  # segments or points that a thread takes at a time
+    CHUNK_ROWS = 64  # points, or segments of many, that a thread takes at a time
 
 
 def pool(
@@ -81,9 +81,8 @@ def segment_reduce(
         rows = &order[0]
     if features.shape[0]:
         source = &features[0, 0]
-    for s in prange(
-        out.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
-    ):
+    cdef Py_ssize_t chunk = max(1, min(CHUNK_ROWS, out.shape[0] // (4 * n_threads)))
+    for s in prange(out.shape[0], nogil=True, schedule="dynamic", chunksize=chunk, num_threads=n_threads):
         spcy_reduce_rows(
             source, out.shape[1], rows, segment_ptr[s], segment_ptr[s + 1], operation, &out[s, 0]
         )

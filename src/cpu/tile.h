@@ -15,7 +15,7 @@ typedef struct {
     const int32_t* order;     // (n_out,) row of each rank, or NULL
     const int32_t* rank;      // (n_out,) rank of each row, or NULL
     void* out;                // (n_out, c_out)
-    int64_t n_offsets, n_tiles, n_out, tile_size;
+    int64_t n_offsets, n_tiles, n_in, n_out, tile_size;
     int64_t c_in, c_out, width;
 } spcy_conv_plan;
 
