@@ -1,0 +1,106 @@
+"""Draw the README's pictures with the library itself: ``python docs/figures.py``."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+
+import spcy
+from spcy.demo import pictures
+from spcy.demo.run import Steps, run_demo
+from spcy.demo.scene import generate_scene
+
+FOLDER = Path(__file__).parent / "img"
+SHAPE = (11, 18)
+INK, NEW, PAPER = "#1f5fa8", "#a9c9ea", "#e6e6e6"
+
+
+def pen_stroke() -> spcy.SparseTensor:
+    """Return the cells that a curve passes through."""
+    t = np.linspace(0, 1, 2000)
+    curve = np.stack([5.5 - 3.2 * np.sin(2 * np.pi * t), 2.2 + 13.6 * t], axis=1)
+    return spcy.voxelize(curve, 1.0, features=np.ones((len(t), 1)), bounds=((0, 0), SHAPE)).tensor
+
+
+def draw_rulebook() -> Figure:
+    """Return the coordinate hash (sites and their rows) beside the pairs of one kernel offset."""
+    stroke = pen_stroke()
+    offset = (1, 1)
+    rulebook = spcy.submanifold_rulebook(stroke.coords, [offset])
+    figure = Figure(figsize=(12, 4.2), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_grid(
+        left, f"coordinate hash: row of each site ({stroke.num_sites} sites of {np.prod(SHAPE)} cells)"
+    )
+    _draw_sites(left, stroke.indices, INK)
+    for row, (_, i, j) in enumerate(stroke.indices):
+        left.text(j + 0.5, i + 0.5, str(row), color="white", ha="center", va="center", fontsize=9)
+    _draw_grid(
+        right, f"rulebook: {rulebook.num_pairs} pairs, input row > output row, of kernel offset {offset}"
+    )
+    _draw_sites(right, stroke.indices, NEW)
+    for in_row, out_row in zip(*rulebook.pairs(0), strict=True):
+        (_, i, j), (_, u, v) = stroke.indices[in_row], stroke.indices[out_row]
+        arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+        right.annotate("", (v + 0.5, u + 0.5), (j + 0.5, i + 0.5), arrowprops=arrow)
+    right.set_xlabel(", ".join(f"{i} > {j}" for i, j in zip(*rulebook.pairs(0), strict=True)))
+    return figure
+
+
+def draw_dilation() -> Figure:
+    """Return the sites after no, one and two regular convolutions, and submanifold ones."""
+    weight = np.ones((3, 3, 1, 1))
+    stroke = pen_stroke()
+    figure = Figure(figsize=(12, 5.6), dpi=100, layout="constrained")
+    panels = figure.subplots(2, 3)
+    layers = {
+        "conv": lambda x: spcy.conv(x, weight, padding=1),
+        "subm_conv": lambda x: spcy.subm_conv(x, weight),
+    }
+    for row, (name, layer) in zip(panels, layers.items(), strict=True):
+        x = stroke
+        for count, axes in enumerate(row):
+            _draw_grid(axes, f"{count} x {name}: {x.num_sites} sites" if count else f"{x.num_sites} sites")
+            _draw_sites(axes, x.indices, NEW)
+            _draw_sites(axes, stroke.indices, INK)
+            x = layer(x)
+    return figure
+
+
+def _draw_grid(axes: Axes, title: str) -> None:
+    """Prepare axes for cells, the first axis downwards."""
+    axes.set(xlim=(0, SHAPE[1]), ylim=(SHAPE[0], 0), aspect="equal", xticks=[], yticks=[])
+    axes.set_title(title, fontsize="medium")
+    axes.hlines(range(SHAPE[0] + 1), 0, SHAPE[1], color=PAPER, linewidth=0.8, zorder=0)
+    axes.vlines(range(SHAPE[1] + 1), 0, SHAPE[0], color=PAPER, linewidth=0.8, zorder=0)
+
+
+def _draw_sites(axes: Axes, indices: np.ndarray, colour: str) -> None:
+    """Fill the cells of sites (batch, i, j)."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    axes.add_collection(
+        PolyCollection(indices[:, None, [2, 1]] + corners, facecolor=colour, edgecolor="white", linewidth=1)
+    )
+
+
+def main() -> int:
+    """Write every picture."""
+    FOLDER.mkdir(exist_ok=True)
+    street = run_demo(generate_scene(), Steps())
+    figures = {
+        "rulebook": draw_rulebook(),
+        "dilation": draw_dilation(),
+        "labels": pictures.draw_labels(street),
+        "levels": pictures.draw_levels(street),
+    }
+    for name, figure in figures.items():
+        figure.savefig(FOLDER / f"{name}.png")
+        print(FOLDER / f"{name}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

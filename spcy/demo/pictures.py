@@ -1,0 +1,110 @@
+"""Pictures of the results, seen from above; needs matplotlib."""
+
+import numpy as np
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+except ImportError as error:
+    raise ImportError('pictures need matplotlib: pip install "spcy[plot]"') from error
+
+from spcy.demo.geometry import LABELS
+from spcy.demo.run import VOXEL_SIZE, Result
+
+LABEL_COLOURS = np.array([[0.76, 0.70, 0.62], [0.12, 0.38, 0.72], [0.85, 0.10, 0.12], [0.16, 0.60, 0.34]])
+UNKNOWN = np.array([0.8, 0.8, 0.8])
+WIDTH = 12.0  # inches
+DPI = 120
+CELLS = 800  # that a panel as wide as the picture shows at most along its longer side
+
+
+def draw_labels(result: Result) -> Figure:
+    """Return a picture of the sites in the colours of their labels."""
+    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by label")
+    _draw_cells(axes, result.points, VOXEL_SIZE, LABEL_COLOURS[result.labels])
+    poles = result.points[result.labels == LABELS.index("pole-like")]
+    axes.scatter(poles[:, 0], poles[:, 1], s=12, color=LABEL_COLOURS[LABELS.index("pole-like")], linewidths=0)
+    counts = np.bincount(result.labels, minlength=len(LABELS))
+    names = [f"{name} ({count:,})" for name, count in zip(LABELS, counts, strict=True)]
+    _legend(figure, names, LABEL_COLOURS)
+    return figure
+
+
+def draw_normals(result: Result) -> Figure:
+    """Return a picture of the sites in the colours of their normals."""
+    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by normal")
+    direction = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
+    squared = result.geometry.normal**2  # sums to 1, or to 0 where the normal is not known
+    colours = squared @ direction + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
+    _draw_cells(axes, result.points, VOXEL_SIZE, colours)
+    names = ["normal along x", "along y", "along z (level)", "too few neighbours"]
+    _legend(figure, names, np.vstack([direction, UNKNOWN]))
+    return figure
+
+
+def draw_levels(result: Result) -> Figure:
+    """Return a picture of the sites of each level in the colours of their height."""
+    levels = result.network.levels
+    figure, panels = _panels(result.points, f"{result.scan.name}: sites level by level", len(levels))
+    height = ScalarMappable(cmap="viridis")
+    height.set_clim(*np.percentile(result.points[:, 2], [1, 99]))
+    for number, (axes, coords) in enumerate(zip(panels, levels, strict=True), 1):
+        cell = float(coords.voxel_size[0])
+        centres = coords.origin + (coords.indices[:, 1:] + 0.5) * coords.voxel_size
+        _draw_cells(axes, centres, cell, height.to_rgba(centres[:, 2])[:, :3])
+        axes.set_title(f"level {number}: {coords.num_sites:,} sites of {cell:g} m", fontsize="medium")
+    figure.colorbar(height, cax=figure.add_axes((0.92, 0.25, 0.012, 0.5)), label="z (m)")
+    return figure
+
+
+def _panels(points: np.ndarray, title: str, count: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure whose panels all show the extent of the points, in the same scale along x and y."""
+    low, high = points[:, :2].min(axis=0) - 1, points[:, :2].max(axis=0) + 1
+    ratio = np.clip((high - low)[1] / (high - low)[0], 0.1, 1.5)
+    columns = 1 if count == 1 or ratio < 0.25 else 2
+    rows = -(-count // columns)
+    left, gap = 0.7, 0.45  # inches
+    right, top, bottom = (0.2, 0.5, 0.9) if count == 1 else (1.2, 0.75, 0.55)
+    width = (WIDTH - left - right - gap * (columns - 1)) / columns
+    height = width * ratio
+    total = rows * height + (rows - 1) * gap + top + bottom
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI)
+    figure.suptitle(title, y=1 - 0.2 / total)
+    edges = {
+        "left": left / WIDTH,
+        "right": 1 - right / WIDTH,
+        "top": 1 - top / total,
+        "bottom": bottom / total,
+    }
+    gaps = {"wspace": gap / width, "hspace": gap / height}
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False, gridspec_kw=edges | gaps)
+    for axes in panels.flat:
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    for axes in panels[-1]:
+        axes.set_xlabel("x (m)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("y (m)")
+    return figure, list(panels.flat)
+
+
+def _draw_cells(axes: Axes, points: np.ndarray, cell: float, colours: np.ndarray) -> None:
+    """Paint the cell around each point, higher ones over lower ones; cells too small to see are enlarged."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    cell = max(cell, max(right - left, top - bottom) * columns / CELLS)
+    place = np.floor((points[:, :2] - (left, bottom)) / cell).astype(np.int64)
+    shape = np.ceil(np.array([top - bottom, right - left]) / cell).astype(np.int64)
+    image = np.ones((*shape, 3))
+    order = np.argsort(points[:, 2], kind="stable")
+    image[place[order, 1], place[order, 0]] = colours[order]
+    extent = left, left + shape[1] * cell, bottom, bottom + shape[0] * cell
+    axes.imshow(image, origin="lower", extent=extent, interpolation="nearest", aspect="equal")
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def _legend(figure: Figure, names: list[str], colours: np.ndarray) -> None:
+    """Put the meaning of the colours below the panels."""
+    marks = [Line2D([], [], linestyle="", marker="s", markersize=9, color=colour) for colour in colours]
+    figure.legend(marks, names, loc="lower center", ncols=len(names), frameon=False)

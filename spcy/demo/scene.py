@@ -1,0 +1,134 @@
+"""A street that needs no file: ground, walls, poles and cars, seen by a simulated rotating lidar."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from spcy.demo.scan import Scan
+
+CLASSES = ("ground", "wall", "pole", "car")
+ELEVATIONS = np.radians(np.linspace(-24.8, 2.0, 64))  # of the beams
+STEPS = 1800  # directions in one turn
+SENSOR_HEIGHT = 1.73  # metres
+SLOPE = 0.02  # of the street, along x
+REACH = 80.0  # metres
+NOISE = 0.02  # standard deviation of a measured distance, metres
+LOST = 0.05  # share of the rays that bring nothing back
+
+
+class Box(NamedTuple):
+    """A box along the axes."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    def hit(self, rays: np.ndarray) -> np.ndarray:
+        """Return the distance along each ray from the sensor, inf where it misses."""
+        with np.errstate(divide="ignore"):
+            inverse = 1 / rays
+        to_low, to_high = self.low[:, None] * inverse, self.high[:, None] * inverse
+        near = np.minimum(to_low, to_high).max(axis=0)
+        far = np.maximum(to_low, to_high).min(axis=0)
+        return np.where((near > 0) & (near <= far), near, np.inf)
+
+
+class Pole(NamedTuple):
+    """An upright cylinder."""
+
+    x: float
+    y: float
+    radius: float
+    top: float
+
+    def hit(self, rays: np.ndarray) -> np.ndarray:
+        """Return the distance along each ray from the sensor, inf where it misses."""
+        along = rays[0] * self.x + rays[1] * self.y
+        square = rays[0] ** 2 + rays[1] ** 2
+        inside = along**2 - square * (self.x**2 + self.y**2 - self.radius**2)
+        distance = (along - np.sqrt(np.maximum(inside, 0))) / square
+        return np.where((inside > 0) & (along > 0) & (distance * rays[2] < self.top), distance, np.inf)
+
+
+class Ground(NamedTuple):
+    """The sloping plane everything stands on."""
+
+    def height(self, x: float) -> float:
+        """Return z at x."""
+        return SLOPE * x - SENSOR_HEIGHT
+
+    def hit(self, rays: np.ndarray) -> np.ndarray:
+        """Return the distance along each ray from the sensor, inf where it misses."""
+        fall = SLOPE * rays[0] - rays[2]
+        return np.where(fall > 0, SENSOR_HEIGHT / np.maximum(fall, 1e-9), np.inf)
+
+
+def generate_scene(seed: int = 0) -> Scan:
+    """Generate a street and scan it with one turn of the lidar.
+
+    Parameters
+    ----------
+    seed : int, optional
+        The same seed gives the same points.
+
+    Returns
+    -------
+    Scan
+        About 100,000 points, the sensor at (0, 0, 0), with the true class of each.
+    """
+    rng = np.random.default_rng(seed)
+    rays = _rays()
+    distance = np.full(rays.shape[1], REACH, dtype=np.float32)
+    truth = np.zeros(len(distance), dtype=np.uint8)
+    for name, thing in _street(rng):
+        hit = thing.hit(rays)
+        nearer = hit < distance
+        distance[nearer] = hit[nearer]
+        truth[nearer] = CLASSES.index(name)
+    seen = (distance < REACH) & (rng.random(len(distance)) >= LOST)
+    distance += rng.normal(scale=NOISE, size=len(distance)).astype(np.float32)
+    points = (rays * distance).T[seen]
+    return Scan("generated street", np.ascontiguousarray(points), truth=truth[seen])
+
+
+def _rays() -> np.ndarray:
+    """Return the unit directions of one turn, (3, beams * STEPS)."""
+    azimuth = np.linspace(0, 2 * np.pi, STEPS, endpoint=False)
+    elevation, azimuth = (a.ravel() for a in np.meshgrid(ELEVATIONS, azimuth, indexing="ij"))
+    flat = np.cos(elevation)
+    return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)]).astype(np.float32)
+
+
+def _street(rng: np.random.Generator) -> list[tuple[str, Box | Pole | Ground]]:
+    """Return everything that can be hit, each with its class."""
+    ground = Ground()
+    things: list[tuple[str, Box | Pole | Ground]] = [("ground", ground)]
+    for side in (-1, 1):
+        things.append(("wall", _box((0, 40 * side, 0), (160, 2, 24))))  # the next street's backs
+        x = -75.0
+        while x < 75:  # houses, some with a gap between
+            width, front, height = rng.uniform(9, 18), rng.uniform(10, 12), rng.uniform(6, 14)
+            middle = (x + width / 2, side * (front + 5), ground.height(x) + height / 2 - 1)
+            things.append(("wall", _box(middle, (width, 10, height + 2))))
+            x += width + rng.choice([0, 0, 6])
+        for x in np.arange(-60, 61, 12) + rng.uniform(-3, 3, size=11):
+            top = ground.height(x) + rng.uniform(4, 7)
+            things.append(("pole", Pole(x, side * 7.5, rng.uniform(0.08, 0.16), top)))
+        for x in np.arange(-45, 46, 9) + rng.uniform(-1.5, 1.5, size=11):
+            if rng.random() < 0.7:
+                things += _car(x, side * 5.2, ground)  # parked
+    return things + _car(12.0, -1.8, ground) + _car(-17.0, 1.8, ground)  # driving
+
+
+def _car(x: float, y: float, ground: Ground) -> list[tuple[str, Box]]:
+    """Return the body and the cabin of a car."""
+    z = ground.height(x)
+    return [
+        ("car", _box((x, y, z + 0.55), (4.3, 1.8, 0.7))),
+        ("car", _box((x - 0.2, y, z + 1.2), (2.3, 1.6, 0.6))),
+    ]
+
+
+def _box(middle: tuple[float, float, float], size: tuple[float, float, float]) -> Box:
+    """Return the box around a middle."""
+    half = np.array(size) / 2
+    return Box(np.float32(middle - half), np.float32(middle + half))

@@ -1,0 +1,331 @@
+import numpy as np
+import pytest
+import reference as ref
+from helpers import (
+    GEOMETRIES,
+    Geometry,
+    assert_close,
+    assert_tensor,
+    get,
+    put,
+    random_indices,
+    random_tensor,
+    random_weight,
+)
+
+import spcy
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+LAYERS = {
+    "subm": lambda x, w, b=None: spcy.subm_conv(x, w, b),
+    "conv": lambda x, w, b=None: spcy.conv(x, w, b, stride=2, padding=1),
+    "inverse": lambda x, w, b=None: spcy.inverse_conv(spcy.max_pool(x, 3, 2, 1), w, b),
+    "transpose": lambda x, w, b=None: spcy.conv_transpose(x, w, b, stride=2, padding=1),
+}
+layers = pytest.mark.parametrize("layer", LAYERS)
+
+
+@geometries
+def test_conv_and_back_is_the_reference(geometry, dtype, simd, rng):
+    x = geometry.tensor(rng, 5, dtype)
+    weight, bias = random_weight(rng, geometry.kernel_size, 5, 3, dtype)
+    y = spcy.conv(x, weight, bias, **geometry.args)
+    rows, sites, shape = geometry.table(x)
+    assert_tensor(y, sites, ref.conv(get(x.features), get(weight), get(bias), rows), shape, dtype)
+    weight, bias = random_weight(rng, geometry.kernel_size, 3, 4, dtype)
+    z = spcy.inverse_conv(y, weight, bias)
+    assert z.coords is x.coords
+    assert_close(
+        z.features, ref.conv(get(y.features), get(weight), get(bias), ref.swap(rows, x.num_sites)), dtype
+    )
+
+
+@geometries
+def test_conv_transpose_and_back_is_the_reference(geometry, dtype, simd, rng):
+    x = geometry.tensor(rng, 5, dtype)
+    more = tuple(int(s > 1) for s in geometry.axes(geometry.stride))
+    weight, bias = random_weight(rng, geometry.kernel_size, 5, 3, dtype)
+    y = spcy.conv_transpose(x, weight, bias, output_padding=more, **geometry.args)
+    rows, sites, shape = geometry.table(x, np.array(more))
+    assert_tensor(y, sites, ref.conv(get(x.features), get(weight), get(bias), rows), shape, dtype)
+    weight, bias = random_weight(rng, geometry.kernel_size, 3, 4, dtype)
+    z = spcy.inverse_conv(y, weight, bias, to=x)
+    assert z.coords is x.coords
+    assert_close(
+        z.features, ref.conv(get(y.features), get(weight), get(bias), ref.swap(rows, x.num_sites)), dtype
+    )
+
+
+@geometries
+def test_subm_conv_is_the_reference(geometry, dtype, simd, rng):
+    kernel = tuple(k - 1 + k % 2 for k in geometry.kernel_size)
+    x = geometry.tensor(rng, 5, dtype)
+    weight, bias = random_weight(rng, kernel, 5, 3, dtype)
+    y = spcy.subm_conv(x, weight, bias, dilation=geometry.dilation)
+    rows = ref.subm_table(get(x.indices), ref.box(kernel, geometry.axes(geometry.dilation), centred=True))
+    assert y.coords is x.coords
+    assert_tensor(y, get(x.indices), ref.conv(get(x.features), get(weight), get(bias), rows), x.shape, dtype)
+
+
+def dense_conv(array, weight, stride, padding, dilation):
+    """The dense convolution, by slices of the padded array."""
+    array = np.pad(array, [(0, 0), *((p, p) for p in padding), (0, 0)])
+    steps = list(zip(weight.shape, stride, dilation, strict=False))
+    sizes = [(n - d * (k - 1) - 1) // s + 1 for n, (k, s, d) in zip(array.shape[1:], steps, strict=False)]
+    out = np.zeros((len(array), *sizes, weight.shape[-1]))
+    for cell in np.ndindex(*weight.shape[:-2]):
+        axes = (
+            slice(r * d, r * d + (m - 1) * s + 1, s)
+            for r, m, (_, s, d) in zip(cell, sizes, steps, strict=True)
+        )
+        out += array[(slice(None), *axes)] @ weight[cell]
+    return out
+
+
+def dense_conv_transpose(array, weight, stride, padding, output_padding, dilation):
+    """The dense transposed convolution: every cell paints its window, then the padding is cut off."""
+    steps = list(zip(array.shape[1:], weight.shape, stride, padding, output_padding, dilation, strict=False))
+    full = [(n - 1) * s + d * (k - 1) + 1 + p + o for n, k, s, p, o, d in steps]
+    out = np.zeros((len(array), *full, weight.shape[-1]))
+    for cell in np.ndindex(*weight.shape[:-2]):
+        axes = (
+            slice(r * d, r * d + (n - 1) * s + 1, s)
+            for r, (n, _, s, _, _, d) in zip(cell, steps, strict=True)
+        )
+        out[(slice(None), *axes)] += array @ weight[cell]
+    ends = [(n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, k, s, p, o, d in steps]
+    return out[(slice(None), *(slice(p, p + n) for p, n in zip(padding, ends, strict=True)))]
+
+
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g.bounded], ids=str)
+def test_equal_to_the_dense_convolution(geometry, rng):
+    x = geometry.tensor(rng, 2, np.float64)
+    weight, _ = random_weight(rng, geometry.kernel_size, 2, 3, np.float64)
+    stride, padding, dilation = map(geometry.axes, geometry.args.values())
+    expected = dense_conv(get(x.to_dense()), get(weight), stride, padding, dilation)
+    assert_close(spcy.conv(x, weight, **geometry.args).to_dense(), expected, np.float64)
+    more = tuple(s - 1 for s in stride)
+    expected = dense_conv_transpose(get(x.to_dense()), get(weight), stride, padding, more, dilation)
+    y = spcy.conv_transpose(x, weight, output_padding=more, **geometry.args)
+    assert_close(y.to_dense(), expected, np.float64)
+
+
+CHANNELS = [
+    (1, 1),
+    (1, 7),
+    (7, 17),
+    (17, 1),
+    (16, 16),
+    (33, 65),
+    (65, 33),
+    (4, 32),
+    (32, 64),
+    (2, 130),
+    (200, 3),
+]
+
+
+@pytest.mark.parametrize("channels", CHANNELS, ids="{0[0]}to{0[1]}".format)
+@layers
+def test_numbers_of_channels(layer, channels, dtype, simd, rng):
+    x = random_tensor(rng, 90, (5, 6, 7), channels[0], dtype, batch_size=2)
+    weight, bias = random_weight(rng, (3, 3, 3), *channels, dtype)
+    y = LAYERS[layer](x, weight, bias)
+    g = Geometry((5, 6, 7), (3, 3, 3), 2, 1)
+    features = get(x.features)
+    if layer == "subm":
+        rows = ref.subm_table(get(x.indices), g.offsets - 1)
+    elif layer == "transpose":
+        rows, _, _ = g.table(x, np.zeros(3, int))
+    else:
+        rows, _, _ = g.table(x)
+    if layer == "inverse":
+        features, rows = ref.pool(features, rows, "max"), ref.swap(rows, x.num_sites)
+    assert_close(y.features, ref.conv(features, get(weight), get(bias), rows), dtype)
+    assert y.num_channels == channels[1]
+    assert_close(LAYERS[layer](x, weight).features, ref.conv(features, get(weight), None, rows), dtype)
+
+
+@pytest.mark.parametrize("num_sites", [1, 2, 5, 6, 11, 12, 13, 23, 25, 64, 125])
+def test_numbers_of_sites(num_sites, dtype, simd, rng):
+    """Up to a full grid: groups of rows of every length, and a last one that is not full."""
+    x = random_tensor(rng, num_sites, (5, 5, 5), 9, dtype)
+    weight, bias = random_weight(rng, (3, 3, 3), 9, 20, dtype)
+    rows = ref.subm_table(get(x.indices), ref.box((3, 3, 3), (1, 1, 1), centred=True))
+    expected = ref.conv(get(x.features), get(weight), get(bias), rows)
+    assert_close(spcy.subm_conv(x, weight, bias).features, expected, dtype)
+
+
+@layers
+def test_order_of_the_rows_changes_no_bit(layer, dtype, rng):
+    indices = np.unique(random_indices(rng, 150, (6, 7, 8), 2), axis=0)
+    features = rng.standard_normal((150, 6)).astype(dtype)
+    weight, bias = random_weight(rng, (3, 3, 3), 6, 10, dtype)
+    expected = None
+    for order in (np.arange(150), np.arange(150)[::-1], rng.permutation(150)):
+        x = spcy.SparseTensor(put(indices[order]), put(features[order]), shape=(6, 7, 8))
+        y = LAYERS[layer](x, weight, bias)
+        out = get(y.features)
+        if y.coords is x.coords:
+            out = out[np.argsort(order)]
+        expected = out if expected is None else expected
+        np.testing.assert_array_equal(out, expected)
+
+
+def views(array):
+    """The same values in other layouts."""
+    strided = np.zeros([2 * n for n in array.shape], array.dtype)[(slice(None, None, 2),) * array.ndim]
+    strided[:] = array
+    raw = bytearray(array.nbytes + 1)
+    unaligned = np.frombuffer(raw, array.dtype, array.size, offset=1).reshape(array.shape)
+    unaligned[:] = array
+    assert not unaligned.flags.aligned
+    readonly = array.copy()
+    readonly.setflags(write=False)
+    return {
+        "fortran": np.asfortranarray(array),
+        "strided": strided,
+        "backwards": array[::-1].copy()[::-1],
+        "swapped": array.astype(array.dtype.newbyteorder()),
+        "unaligned": unaligned,
+        "readonly": readonly,
+    }
+
+
+@pytest.mark.parametrize("view", views(np.zeros(1)))
+@layers
+def test_any_layout_of_the_inputs(layer, view, dtype, rng):
+    indices = random_indices(rng, 40, (5, 6, 7))
+    features = rng.standard_normal((40, 4)).astype(dtype)
+    weight = rng.standard_normal((3, 3, 3, 4, 5)).astype(dtype)
+    bias = rng.standard_normal(5).astype(dtype)
+    out = []
+    for look in (np.copy, lambda array: views(array)[view]):
+        x = spcy.SparseTensor(put(look(indices)), put(look(features)), shape=(5, 6, 7))
+        assert x.dtype == dtype
+        assert x.dtype.isnative
+        y = LAYERS[layer](x, put(look(weight)), put(look(bias)))
+        assert y.dtype == dtype
+        assert y.dtype.isnative
+        out.append(get(y.features))
+    np.testing.assert_array_equal(*out)
+
+
+def test_pointwise_conv_keeps_the_coordinates(dtype, simd, rng):
+    x = random_tensor(rng, 50, (5, 6, 7), 7, dtype, batch_size=2)
+    weight, bias = random_weight(rng, (1, 1, 1), 7, 9, dtype)
+    expected = np.float64(get(x.features)) @ get(weight)[0, 0, 0] + get(bias)
+    for y in (
+        spcy.conv(x, weight, bias),
+        spcy.subm_conv(x, weight, bias),
+        spcy.conv(x, weight, bias, dilation=3),
+    ):
+        assert y.coords is x.coords
+        assert_close(y.features, expected, dtype)
+    for padding in (1, 2):
+        y = spcy.conv(x, weight, bias, padding=padding)
+        assert y.shape == tuple(n + 2 * padding for n in x.shape)
+        np.testing.assert_array_equal(get(y.rows_of(y.indices)), np.arange(50))
+
+
+@layers
+def test_nan_and_inf_stay_where_they_are(layer, dtype, simd, rng):
+    """A NaN reaches the outputs that read it and no other, whatever tile or group they share."""
+    x = random_tensor(rng, 60, (5, 6, 7), 3, dtype)
+    weight, bias = random_weight(rng, (3, 3, 3), 3, 20, dtype)
+    clean = get(LAYERS[layer](x, weight, bias).features)
+    for bad in (np.nan, np.inf):
+        features = get(x.features).copy()
+        features[17, 1] = bad
+        if layer == "inverse":  # the layer under test reads pooled features
+            features[17, 1] = 0
+            pooled = spcy.max_pool(x.replace(put(features)), 3, 2, 1)
+            spoiled = get(pooled.features).copy()
+            spoiled[5, 1] = bad
+            out = get(spcy.inverse_conv(pooled.replace(put(spoiled)), weight, bias).features)
+            rows = ref.swap(Geometry((5, 6, 7), (3, 3, 3), 2, 1).table(x)[0], 60)
+            clean = get(spcy.inverse_conv(pooled, weight, bias).features)
+            reached = (rows == 5).any(0)
+        else:
+            out = get(LAYERS[layer](x.replace(put(features)), weight, bias).features)
+            g = Geometry((5, 6, 7), (3, 3, 3), 2, 1)
+            if layer == "subm":
+                rows = ref.subm_table(get(x.indices), g.offsets - 1)
+            else:
+                rows = g.table(x, np.zeros(3, int) if layer == "transpose" else None)[0]
+            reached = (rows == 17).any(0)
+        assert reached.any()
+        assert not np.isfinite(out[reached]).any()
+        np.testing.assert_array_equal(out[~reached], clean[~reached])
+
+
+@layers
+@pytest.mark.parametrize("shape", [(5, 6, 7), None])
+def test_no_sites(layer, shape, dtype):
+    x = spcy.SparseTensor(
+        put(np.zeros((0, 4), np.int32)), put(np.zeros((0, 3), dtype)), shape=shape, batch_size=2
+    )
+    y = LAYERS[layer](x, put(np.ones((3, 3, 3, 3, 5), dtype)), put(np.ones(5, dtype)))
+    assert (y.num_sites, y.num_channels, y.coords.batch_size, y.dtype) == (0, 5, 2, dtype)
+    assert y.features.shape == (0, 5)
+    if shape:
+        assert y.shape == {"conv": (3, 3, 4), "transpose": (9, 11, 13)}.get(layer, shape)
+
+
+def test_one_site_paints_the_kernel():
+    x = spcy.SparseTensor(put(np.array([[0, 2, 2]])), put(np.ones((1, 1), np.float32)), shape=(5, 5))
+    weight = np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1, 1)
+    painted = get(spcy.conv_transpose(x, put(weight), padding=1).to_dense())[0, 1:4, 1:4]
+    np.testing.assert_array_equal(painted, weight[..., 0])
+    seen = get(spcy.conv(x, put(weight), padding=1).to_dense())[0, 1:4, 1:4]
+    np.testing.assert_array_equal(seen, weight[::-1, ::-1, :, 0])
+    np.testing.assert_array_equal(get(spcy.subm_conv(x, put(weight)).features), [[5]])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "args", "shape"),
+    [((9, 3), {"padding": 2}, (1, 6)), ((3, 3), {"dilation": (2, 1), "padding": (0, 0)}, (1, 2))],
+)
+def test_kernel_larger_than_the_shape_fits_with_padding(kernel, args, shape, rng):
+    x = random_tensor(rng, 20, (5, 4), 2, np.float64)
+    weight, bias = random_weight(rng, kernel, 2, 3, np.float64)
+    y = spcy.conv(x, weight, bias, **args)
+    assert y.shape == shape
+    rows, sites, _ = Geometry((5, 4), kernel, 1, **{"padding": 0, **args}).table(x)
+    assert_tensor(y, sites, ref.conv(get(x.features), get(weight), get(bias), rows), shape, np.float64)
+
+
+def test_inverse_conv_leaves_sites_that_no_window_holds(rng):
+    """Stride beyond the kernel: the sites between the windows get the bias alone."""
+    x = random_tensor(rng, 30, (9, 9), 2)
+    weight, bias = random_weight(rng, (1, 1), 2, 3)
+    y = spcy.inverse_conv(spcy.conv(x, put(np.ones((1, 1, 2, 2), np.float32)), stride=3), weight, bias)
+    between = (get(x.indices)[:, 1:] % 3 > 0).any(1)
+    assert 0 < between.sum() < 30
+    np.testing.assert_array_equal(get(y.features)[between], np.tile(get(bias), (between.sum(), 1)))
+    y = spcy.inverse_conv(spcy.conv(x, put(np.ones((1, 1, 2, 2), np.float32)), stride=3), weight)
+    assert not get(y.features)[between].any()
+
+
+def test_network_of_three_levels_comes_back(dtype, rng):
+    x = random_tensor(rng, 120, (9, 9, 9), 2, dtype, batch_size=2)
+    shapes = [((3, 3, 3), 2, 1), ((2, 2, 2), 2, 0), ((3, 1, 1), (2, 1, 1), (1, 0, 0))]
+    levels, expected, tables = [x], np.float64(get(x.features)), []
+    for kernel, stride, padding in shapes:
+        weight, _ = random_weight(rng, kernel, 2, 2, dtype)
+        rows, sites, _ = Geometry((9,) * 3, kernel, stride, padding).table(levels[-1])
+        tables.append((rows, levels[-1].num_sites))
+        levels.append(spcy.conv(levels[-1], weight, stride=stride, padding=padding))
+        expected = ref.conv(expected, get(weight), None, rows)
+        assert_tensor(levels[-1], sites, expected, levels[-1].shape, dtype)
+    y = levels[-1]
+    for parent, (kernel, _, _), (rows, num_sites) in zip(
+        levels[-2::-1], shapes[::-1], tables[::-1], strict=True
+    ):
+        weight, _ = random_weight(rng, kernel, 2, 2, dtype)
+        y = spcy.inverse_conv(y, weight, to=parent.coords)
+        expected = ref.conv(expected, get(weight), None, ref.swap(rows, num_sites))
+        assert y.coords is parent.coords
+        assert_close(y.features, expected, dtype)

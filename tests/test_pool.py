@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import reference as ref
+from helpers import GEOMETRIES, Geometry, assert_close, assert_tensor, get, put, random_tensor
+
+import spcy
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+POOLS = {
+    "max": spcy.max_pool,
+    "sum": spcy.sum_pool,
+    "sites": lambda *args, **kwargs: spcy.avg_pool(*args, count="sites", **kwargs),
+    "window": lambda *args, **kwargs: spcy.avg_pool(*args, count="window", **kwargs),
+}
+pools = pytest.mark.parametrize("kind", POOLS)
+GLOBAL = {"max": spcy.global_max_pool, "sum": spcy.global_sum_pool, "sites": spcy.global_avg_pool}
+
+
+@pools
+@geometries
+def test_pool_is_the_reference(kind, geometry, dtype, rng):
+    x = geometry.tensor(rng, 5, dtype).map(lambda features: features - 2)
+    rows, sites, shape = geometry.table(x)
+    y = POOLS[kind](x, **geometry.pool_args)
+    assert_tensor(y, sites, ref.pool(get(x.features), rows, kind), shape, dtype)
+
+
+@geometries
+def test_unpool_is_the_reference(geometry, dtype, rng):
+    x = geometry.tensor(rng, 5, dtype)
+    rows, _, _ = geometry.table(x)
+    y = spcy.sum_pool(x, **geometry.pool_args)
+    z = spcy.unpool(y, to=x)
+    assert z.coords is x.coords
+    assert_close(z.features, ref.pool(get(y.features), ref.swap(rows, x.num_sites), "sites"), dtype)
+
+
+@pools
+@pytest.mark.parametrize("channels", [1, 7, 16, 17, 33, 65])
+def test_numbers_of_channels(kind, channels, dtype, simd, rng):
+    x = random_tensor(rng, 100, (6, 6, 6), channels, dtype, batch_size=2)
+    rows, sites, shape = Geometry((6, 6, 6), (3, 3, 3), 2, 1).table(x)
+    y = POOLS[kind](x, 3, 2, 1)
+    assert_tensor(y, sites, ref.pool(get(x.features), rows, kind), shape, dtype)
+
+
+@pools
+def test_stride_is_the_kernel_size_unless_given(kind, rng):
+    x = random_tensor(rng, 60, (8, 9, 7), 2)
+    for kernel in (2, (2, 3, 1)):
+        assert POOLS[kind](x, kernel).coords is POOLS[kind](x, kernel, kernel).coords
+    assert POOLS[kind](x, 2).shape == (4, 4, 3)
+    np.testing.assert_array_equal(get(spcy.avg_pool(x, 2).features), get(POOLS["sites"](x, 2).features))
+
+
+def test_max_of_negative_features_is_negative():
+    x = spcy.SparseTensor(put(np.array([[0, 0], [0, 1]])), put(np.float32([[-3], [-2]])), shape=(4,))
+    np.testing.assert_array_equal(get(spcy.max_pool(x, 2).features), [[-2]])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pools
+def test_nan_and_inf_stay_where_they_are(kind, bad, dtype, simd, rng):
+    x = random_tensor(rng, 60, (5, 6, 7), 18, dtype)
+    features = get(x.features).copy()
+    features[::7, 4] = bad
+    features[3, 17] = bad
+    x = x.replace(put(features))
+    rows, sites, shape = Geometry((5, 6, 7), (2, 2, 2), 2).table(x)
+    with np.errstate(invalid="ignore"):
+        expected = ref.pool(features, rows, kind)
+    assert_tensor(POOLS[kind](x, 2), sites, expected, shape, dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 7, 33])
+@pytest.mark.parametrize("kind", GLOBAL)
+def test_global_pool_is_the_reference(kind, channels, dtype, rng):
+    x = random_tensor(rng, 70, (6, 7), channels, dtype, batch_size=3)
+    batch = get(x.indices)[:, 0]
+    keep = batch != 1
+    x = spcy.prune(x, put(keep))  # a batch with no site
+    rows = np.where(batch[keep][:, None] == np.arange(3), np.arange(keep.sum())[:, None], -1)
+    expected = ref.pool(get(x.features), rows, kind, empty=-np.inf if kind == "max" else 0.0)
+    assert_close(GLOBAL[kind](x), expected, dtype)
+
+
+@pytest.mark.parametrize("kind", GLOBAL)
+def test_global_pool_passes_nan(kind, rng):
+    x = random_tensor(rng, 30, (6, 7), 3, batch_size=2)
+    features, batch = get(x.features).copy(), get(x.indices)[:, 0]
+    features[4, 1] = np.nan
+    out = get(GLOBAL[kind](x.replace(put(features))))
+    assert np.argwhere(np.isnan(out)).tolist() == [[batch[4], 1]]
+
+
+def test_global_mean_of_many_sites_keeps_its_digits():
+    indices = np.stack([np.zeros(200_000, int), np.arange(200_000)], axis=1)
+    x = spcy.SparseTensor(put(indices), put(np.full((200_000, 1), 0.1, np.float32)))
+    np.testing.assert_allclose(get(spcy.global_avg_pool(x)), [[0.1]], rtol=1e-6)
+
+
+@pools
+@pytest.mark.parametrize("shape", [(5, 6), None])
+def test_no_sites(kind, shape, dtype):
+    x = spcy.SparseTensor(put(np.zeros((0, 3), int)), put(np.zeros((0, 4), dtype)), shape=shape, batch_size=2)
+    y = POOLS[kind](x, 2)
+    assert (y.features.shape, y.dtype, y.shape) == ((0, 4), dtype, shape and (2, 3))
+    assert spcy.unpool(y).features.shape == (0, 4)
+    if kind in GLOBAL:
+        expected = np.full((2, 4), -np.inf if kind == "max" else 0)
+        assert_close(GLOBAL[kind](x), expected, dtype)
+
+
+def test_unpool_without_overlap_copies(rng):
+    x = random_tensor(rng, 60, (7, 8, 6), 3)
+    y = spcy.max_pool(x, 2)
+    z = get(spcy.unpool(y).features)
+    cells = get(x.indices) // [1, 2, 2, 2]
+    held = (cells[:, 1:] < y.shape).all(1)  # 7 is odd: its last plane is in no window
+    assert 0 < held.sum() < 60
+    np.testing.assert_array_equal(z[held], get(y.features)[get(y.rows_of(put(cells[held])))])
+    assert not z[~held].any()

@@ -1,0 +1,291 @@
+"""Scan files: every kind is read, and whatever is wrong with one is said."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from spcy.demo.scan import read_scan
+from spcy.demo.scene import CLASSES, generate_scene
+
+POINTS = np.array(
+    [[1.5, -2.25, 0.5], [3.0, 4.0, -1.75], [-8.5, 0.0, 2.0], [10.0, 20.0, 30.0], [0.5, 0.25, 0.125]],
+    np.float32,
+)
+XYZ = "property float x\nproperty float y\nproperty float z\n"
+
+
+def text_rows(points):
+    return "".join(" ".join(f"{value:g}" for value in row) + "\n" for row in points).encode()
+
+
+def ply(body, encoding="ascii", count=5, properties=XYZ, after=""):
+    header = (
+        f"ply\nformat {encoding} 1.0\ncomment made by a test\nelement vertex {count}\n{properties}{after}"
+    )
+    return header.encode() + b"end_header\n" + body
+
+
+def pcd(body, encoding="ascii", count=5, width=None, fields="x y z", kind="F"):
+    number = len(fields.split())
+    lines = [
+        "# .PCD v0.7 - Point Cloud Data file format",
+        "VERSION 0.7",
+        f"FIELDS {fields}",
+        "SIZE" + " 4" * number,
+        "TYPE" + f" {kind}" * number,
+        "COUNT" + " 1" * number,
+        f"WIDTH {count if width is None else width}",
+        "HEIGHT 1",
+        "VIEWPOINT 0 0 0 1 0 0 0",
+        f"POINTS {count}",
+        f"DATA {encoding}",
+    ]
+    return "".join(line + "\n" for line in lines).encode() + body
+
+
+def kitti(points=POINTS):
+    return np.column_stack([points, np.full(len(points), 0.5)]).astype("<f4").tobytes()
+
+
+def npy_bytes(array, tmp_path):
+    np.save(tmp_path / "array.npy", array)
+    return (tmp_path / "array.npy").read_bytes()
+
+
+def compressed_pcd(tmp_path):
+    pypcd4 = pytest.importorskip("pypcd4")
+    cloud = pypcd4.PointCloud.from_xyz_points(POINTS)
+    cloud.save(tmp_path / "compressed.pcd", encoding=pypcd4.Encoding.BINARY_COMPRESSED)
+    return (tmp_path / "compressed.pcd").read_bytes()
+
+
+WITH_INTENSITY = np.rec.fromarrays([*POINTS.T, np.arange(5, dtype="u1")], names="x,y,z,i")
+GOOD = {
+    "kitti.bin": kitti(),
+    "ascii.ply": ply(text_rows(POINTS)),
+    "crlf.ply": ply(text_rows(POINTS)).replace(b"\n", b"\r\n"),
+    "little.ply": ply(POINTS.tobytes(), "binary_little_endian"),
+    "big.ply": ply(POINTS.astype(">f4").tobytes(), "binary_big_endian"),
+    "double.ply": ply(
+        POINTS.astype("<f8").tobytes(), "binary_little_endian", properties=XYZ.replace("float", "double")
+    ),
+    "intensity.ply": ply(
+        WITH_INTENSITY.tobytes(), "binary_little_endian", properties=XYZ + "property uchar i\n"
+    ),
+    "faces.ply": ply(
+        text_rows(POINTS) + b"3 0 1 2\n", after="element face 1\nproperty list uchar int vertex_indices\n"
+    ),
+    "ascii.pcd": pcd(text_rows(POINTS)),
+    "binary.pcd": pcd(POINTS.tobytes(), "binary"),
+    "UPPER.PCD": pcd(POINTS.tobytes(), "binary"),
+    "reordered.pcd": pcd(
+        np.column_stack([np.ones(5), POINTS[:, ::-1]]).astype("<f4").tobytes(),
+        "binary",
+        fields="intensity z y x",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_reads(name, tmp_path):
+    (tmp_path / name).write_bytes(GOOD[name])
+    scan = read_scan(tmp_path / name)
+    assert scan.name == name
+    assert scan.points.dtype == (np.float64 if "double" in name else np.float32)
+    assert scan.points.flags.c_contiguous
+    assert scan.left_out == 0
+    assert scan.truth is None
+    np.testing.assert_array_equal(scan.points, POINTS)
+
+
+def test_reads_compressed_pcd(tmp_path):
+    compressed_pcd(tmp_path)
+    np.testing.assert_array_equal(read_scan(tmp_path / "compressed.pcd").points, POINTS)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f4", "f8"])
+@pytest.mark.parametrize("columns", [3, 5])
+def test_reads_npy(dtype, columns, tmp_path):
+    array = np.zeros((5, columns), dtype)
+    array[:, :3] = POINTS
+    np.save(tmp_path / "a.npy", array)
+    scan = read_scan(str(tmp_path / "a.npy"))
+    assert scan.points.dtype == (np.float64 if dtype == "f8" else np.float32)
+    assert scan.points.dtype.isnative
+    np.testing.assert_array_equal(scan.points, POINTS)
+
+
+@pytest.mark.parametrize("arrays", [{"pc": POINTS}, {"points": POINTS, "labels": np.arange(5)}])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_reads_npz(arrays, save, tmp_path):
+    save(tmp_path / "a.npz", **arrays)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.npz").points, POINTS)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.bin", "ascii.pcd", "ascii.ply", "binary.pcd"])
+def test_points_that_are_not_finite_are_left_out_and_counted(name, tmp_path):
+    points = POINTS.copy()
+    points[1, 2], points[3, 0] = np.nan, np.inf
+    content = {
+        "a.npy": lambda: npy_bytes(points, tmp_path),
+        "a.bin": lambda: kitti(points),
+        "ascii.pcd": lambda: pcd(text_rows(points)),
+        "ascii.ply": lambda: ply(text_rows(points)),
+        "binary.pcd": lambda: pcd(points.tobytes(), "binary"),
+    }
+    (tmp_path / name).write_bytes(content[name]())
+    scan = read_scan(tmp_path / name)
+    assert scan.left_out == 2
+    np.testing.assert_array_equal(scan.points, POINTS[[0, 2, 4]])
+
+
+def test_one_ascii_point(tmp_path):
+    (tmp_path / "a.pcd").write_bytes(pcd(text_rows(POINTS[:1]), count=1))
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.pcd").points, POINTS[:1])
+
+
+BAD = {
+    # name: content, what the message says
+    "empty.bin": (b"", "the file is empty"),
+    "empty.ply": (b"", "the file is empty"),
+    "points.xyz": (b"1 2 3\n", "unknown kind of scan '.xyz', expected .bin, .npy, .npz, .pcd, .ply"),
+    "noextension": (b"1 2 3\n", "unknown kind of scan ''"),
+    "truncated.bin": (kitti()[:-5], "75 bytes are not whole rows of 4 float32"),
+    "text.bin": (b"this is no scan!" * 8, "not a coordinate in metres"),
+    "text.npy": (b"this is no array", "not a .npy file"),
+    "text.npz": (b"this is no archive", "not a .npz file"),
+    "broken.npz": (b"PK\x03\x04 and then nothing of use", "truncated or malformed .npz"),
+    "text.ply": (b"this is no ply", "not a .ply file with an 'element vertex'"),
+    "headless.ply": (ply(b"")[:-11], "not a .ply file with an 'element vertex'"),
+    "none.ply": (ply(b"", count=0), "the file holds no point"),
+    "rows.ply": (ply(text_rows(POINTS), count=7), "the header says 7 vertices, 5 were found"),
+    "cut.ply": (ply(text_rows(POINTS)[:-12]), "vertices of unequal length"),
+    "comma.ply": (ply(text_rows(POINTS).replace(b" ", b",")), "truncated or malformed .ply"),
+    "word.ply": (ply(text_rows(POINTS).replace(b"-2.25", b"minus")), "truncated or malformed .ply"),
+    "xy.ply": (
+        ply(text_rows(POINTS), properties=XYZ.replace(" z", " w")),
+        r"malformed .ply \(KeyError: 'z'\)",
+    ),
+    "short.ply": (ply(POINTS.tobytes()[:-12], "binary_little_endian"), "truncated or malformed .ply"),
+    "integer.ply": (
+        ply(b"1 2 3\n" * 5, properties=XYZ.replace("float", "int")),
+        "coordinates must be float32 or float64, got int32",
+    ),
+    "nan.ply": (ply(b"nan nan nan\n" * 5), "none of the 5 points has finite coordinates"),
+    "text.pcd": (b"this is no pcd", "the header has no DATA line"),
+    "none.pcd": (pcd(b"", count=0), "the file holds no point"),
+    "rows.pcd": (pcd(text_rows(POINTS), count=7), "the header says 7 points, 7 x 1, and 5 were found"),
+    "more.pcd": (pcd(text_rows(POINTS), count=4), "the header says 4 points, 4 x 1, and 5 were found"),
+    "norows.pcd": (pcd(b""), "the header says 5 points, 5 x 1, and 0 were found"),
+    "cut.pcd": (pcd(text_rows(POINTS)[:-12]), "truncated or malformed .pcd"),
+    "word.pcd": (pcd(text_rows(POINTS).replace(b"-2.25", b"minus")), "could not convert string 'minus'"),
+    "width.pcd": (pcd(POINTS.tobytes(), "binary", width=4), "the header says 5 points, 4 x 1"),
+    "wholerow.pcd": (
+        pcd(POINTS.tobytes()[:-12], "binary"),
+        "the header says 5 points, 5 x 1, and 4 were found",
+    ),
+    "short.pcd": (pcd(POINTS.tobytes()[:-3], "binary"), "truncated or malformed .pcd"),
+    "long.pcd": (pcd(POINTS.tobytes() + bytes(12), "binary"), "72 bytes of points, expected 60"),
+    "integer.pcd": (pcd(b"1 2 3\n" * 5, kind="I"), "coordinates must be float32 or float64, got int32"),
+    "xy.pcd": (pcd(text_rows(POINTS[:, :2]), fields="x y"), "truncated or malformed .pcd"),
+    "far.bin": (kitti(POINTS * 1e9), "point 3 has z = 3e[+]10, not a coordinate in metres"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refuses(name, tmp_path):
+    content, message = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^" + re.escape(str(path)) + ": .*" + message):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("keep", [5, 40, -12, -1])
+def test_refuses_truncated_numpy_files(keep, tmp_path):
+    np.save(tmp_path / "whole.npy", POINTS)
+    np.savez(tmp_path / "whole.npz", points=POINTS)
+    for kind in ("npy", "npz"):
+        path = tmp_path / f"cut.{kind}"
+        path.write_bytes((tmp_path / f"whole.{kind}").read_bytes()[:keep])
+        with pytest.raises(ValueError, match=rf"cut\.{kind}: (truncated or malformed|not a) \.{kind}"):
+            read_scan(path)
+
+
+@pytest.mark.parametrize("keep", [-1, -40])
+def test_refuses_truncated_compressed_pcd(keep, tmp_path):
+    path = tmp_path / "cut.pcd"
+    path.write_bytes(compressed_pcd(tmp_path)[:keep])
+    with pytest.raises(ValueError, match=r"cut\.pcd: truncated or malformed \.pcd"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((5, 2), np.float32), r"expected an array of shape \(M, >= 3\), got \(5, 2\)"),
+        (np.zeros(15, np.float32), r"expected an array of shape \(M, >= 3\), got \(15,\)"),
+        (np.zeros((5, 3), np.int64), "coordinates must be float32 or float64, got int64"),
+        (np.zeros((5, 3), complex), "coordinates must be float32 or float64, got complex128"),
+        (np.zeros((5, 3), np.longdouble), "coordinates must be float32 or float64, got"),
+        (np.full((5, 3), "a"), "coordinates must be float32 or float64, got <U1"),
+        (np.full((5, 3), None), "Object arrays cannot be loaded"),
+        (np.zeros((0, 3), np.float32), "the file holds no point"),
+        (np.full((5, 3), np.nan), "none of the 5 points has finite coordinates"),
+    ],
+)
+def test_refuses_arrays(array, message, tmp_path):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=r"a\.npy: .*" + message):
+        read_scan(tmp_path / "a.npy")
+
+
+def test_refuses_an_archive_of_several_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", first=POINTS, second=POINTS)
+    with pytest.raises(
+        ValueError, match=r"an array named 'points' or only one array, found \['first', 'second'\]"
+    ):
+        read_scan(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz")
+    with pytest.raises(ValueError, match=r"b\.npz: expected an array"):
+        read_scan(tmp_path / "b.npz")
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.bin: no such file"):
+        read_scan(tmp_path / "nowhere.bin")
+    (tmp_path / "folder.bin").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.bin: is a folder"):
+        read_scan(tmp_path / "folder.bin")
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.pcd", "pypcd4"), ("a.ply", "trimesh.exchange.ply")])
+def test_missing_reader_says_what_to_install(name, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ImportError, match=rf'needs {package.partition(".")[0]}: pip install "spcy\[scan\]"'):
+        read_scan(tmp_path / name)
+
+
+def test_scene_is_a_street_and_always_the_same():
+    scan = generate_scene()
+    assert 60_000 < len(scan.points) < 120_000
+    assert scan.points.dtype == np.float32
+    assert np.isfinite(scan.points).all()
+    assert (np.bincount(scan.truth, minlength=len(CLASSES)) > 500).all()
+    again, other = generate_scene(), generate_scene(seed=1)
+    np.testing.assert_array_equal(scan.points, again.points)
+    assert other.points.shape != scan.points.shape or (other.points != scan.points).any()
+
+
+def test_scene_classes_lie_where_they_should():
+    scan = generate_scene()
+    x, y, z = scan.points.T
+    ground, wall, pole, car = (scan.truth == label for label in range(len(CLASSES)))
+    np.testing.assert_allclose(z[ground], 0.02 * x[ground] - 1.73, atol=0.15)
+    assert (np.abs(y[wall]) > 9.5).all()
+    assert (np.abs(np.abs(y[pole]) - 7.5) < 0.4).all()
+    assert (np.abs(y[car]) < 6.5).all()
+    assert (z[car] - 0.02 * x[car] + 1.73 < 1.8).all()

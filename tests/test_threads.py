@@ -1,0 +1,187 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from helpers import accumulate, assert_close, get, random_tensor, random_weight
+from test_backend import run
+
+import spcy
+from spcy import _threads
+
+COUNTS = (1, 2, 3, 4)
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    yield
+    spcy.set_num_threads(None)
+
+
+def openmp():
+    return _threads._native.has_openmp()
+
+
+def test_setting():
+    default = spcy.get_num_threads()
+    assert default >= 1
+    for n in COUNTS:
+        spcy.set_num_threads(n)
+        assert spcy.get_num_threads() == (n if openmp() else 1)
+    spcy.set_num_threads(None)
+    assert spcy.get_num_threads() == default
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("1", 1), ("3", 3), ("2,4", 2)])
+def test_omp_num_threads(asked, expected):
+    out = run("import spcy; print(spcy.get_num_threads())", OMP_NUM_THREADS=asked)
+    assert out.stdout.strip() == str(expected if openmp() else 1), out.stderr
+
+
+def test_affinity_is_the_default():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system has no CPU affinity")
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "import spcy; print(spcy.get_num_threads())"
+    )
+    assert run(code).stdout.strip() == "1"
+
+
+def test_small_work_takes_one_thread():
+    spcy.set_num_threads(4)
+    assert _threads.threads_for(100) == 1
+    assert _threads.threads_for(1e12) == (4 if openmp() else 1)
+
+
+def network(x, rng):
+    """Every kind of layer; return the arrays of all of them."""
+    dtype, c = x.dtype, x.num_channels
+    weights = [random_weight(rng, (3, 3, 3), c, c, dtype) for _ in range(4)]
+    a = spcy.subm_conv(x, *weights[0])
+    b = spcy.conv(a, *weights[1], stride=2, padding=1)
+    d = spcy.conv_transpose(b, *weights[2], stride=2)
+    e = spcy.inverse_conv(b, *weights[3])
+    f = spcy.max_pool(x, 3, 2)
+    h = spcy.avg_pool(x, 2)
+    part = spcy.prune(x, np.arange(len(x.features)) % 3 > 0)
+    both = spcy.add(part, e)
+    out = [y.features for y in (a, b, d, e, f, h, spcy.unpool(f), spcy.unpool(d), both)]
+    out += [y.indices for y in (b, d, f, h)] + [
+        pool(x) for pool in (spcy.global_avg_pool, spcy.global_max_pool)
+    ]
+    points = np.random.default_rng(3).uniform(0, 30, (5000, 3))
+    voxels = spcy.voxelize(points, 1.5)
+    out += [voxels.tensor.features, voxels.rows, voxels.counts, x.rows_of(x.indices[::-1])]
+    out += [spcy.devoxelize(a, points, mode, batch=np.zeros(5000, int)) for mode in ("nearest", "linear")]
+    books = [spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)) - 1)]
+    books += [spcy.submanifold_rulebook(x.coords, [[0, 0, 0], [1, 2, 0], [0, 0, -1]])]
+    books += [
+        build(x.coords, spcy.kernel_offsets((2, 3, 2)), stride=2)[0]
+        for build in (spcy.conv_rulebook, spcy.transposed_rulebook)
+    ]
+    return out + [array for book in books for array in (book.in_rows, book.out_rows, book.offset_ptr)]
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_any_number_of_threads_gives_the_same_bits(order, dtype, simd, monkeypatch):
+    monkeypatch.setattr(_threads, "GRAIN", 1)
+    results = []
+    for n in COUNTS:
+        spcy.set_num_threads(n)
+        rng = np.random.default_rng(11)
+        x = random_tensor(rng, 3000, (24, 25, 26), 9, dtype, batch_size=2)
+        if order == "sorted":
+            rows = np.lexsort(x.indices.T[::-1])
+            x = spcy.SparseTensor(x.indices[rows], x.features[rows], shape=x.shape, batch_size=2)
+        results.append(network(x, rng))
+    for other in results[1:]:
+        for actual, expected in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(actual, expected)
+            assert actual.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("channels", [(16, 32), (33, 17)], ids=["16to32", "33to17"])
+def test_large_convolution_is_the_sum_over_its_pairs(channels, dtype, simd, threads):
+    """More tiles than threads, and work enough for all of them."""
+    rng = np.random.default_rng(7)
+    x = random_tensor(rng, 8000, (30, 31, 32), channels[0], dtype)
+    weight, bias = random_weight(rng, (3, 3, 3), *channels, dtype)
+    book = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)) - 1)
+    expected = accumulate(get(x.features), get(weight), book) + get(bias)
+    assert_close(spcy.subm_conv(x, weight, bias).features, expected, dtype)
+    book, coords = spcy.conv_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)), stride=2)
+    expected = accumulate(get(x.features), get(weight), book)
+    y = spcy.conv(x, weight, stride=2)
+    assert y.coords is coords
+    assert_close(y.features, expected, dtype)
+
+
+def test_python_threads_share_coords():
+    """Several Python threads build the same plans at once and agree."""
+    rng = np.random.default_rng(2)
+    x = random_tensor(rng, 3000, (20, 20, 20), 4)
+    weight, bias = random_weight(rng, (3, 3, 3), 4, 4)
+
+    def work(_):
+        y = spcy.conv(spcy.subm_conv(x, weight, bias), weight, stride=2)
+        return y, spcy.inverse_conv(y, weight).features
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(24)))
+    for y, back in results:
+        assert y.coords is results[0][0].coords
+        np.testing.assert_array_equal(y.features, results[0][0].features)
+        np.testing.assert_array_equal(back, results[0][1])
+
+
+FORK = """
+import os, numpy as np, spcy
+from spcy import _threads
+_threads.GRAIN = 1
+spcy.set_num_threads(4)
+x = spcy.SparseTensor(np.argwhere(np.ones((1, 20, 20, 20))), np.ones((8000, 8), np.float32))
+w = np.ones((3, 3, 3, 8, 8), np.float32)
+before = spcy.subm_conv(x, w).features
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        x = spcy.SparseTensor(x.indices, x.features)
+        os._exit(0 if np.array_equal(spcy.subm_conv(x, w).features, before) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(spcy.subm_conv(x, w).features, before)
+print("both")
+"""
+
+
+FEWER = """
+import numpy as np, spcy
+from spcy import _threads
+results = []
+for _threads.GRAIN in (10**9, 1):
+    spcy.set_num_threads(4)
+    rng = np.random.default_rng(0)
+    cells = np.argwhere(rng.random((2, 20, 20, 20)) < 0.5)
+    x = spcy.SparseTensor(rng.permutation(cells), rng.standard_normal((len(cells), 8)))
+    w = rng.standard_normal((3, 3, 3, 8, 8))
+    y = spcy.conv(spcy.subm_conv(x, w), w, stride=2)
+    results.append((x.rows_of(x.indices), y.indices, y.features, spcy.unpool(spcy.max_pool(x, 2)).features))
+assert (results[0][0] == np.arange(len(cells))).all()
+for one, four in zip(*results):
+    assert np.array_equal(one, four)
+print("same")
+"""
+
+
+@pytest.mark.parametrize("name", ["OMP_THREAD_LIMIT", "OMP_DYNAMIC"])
+def test_fewer_threads_than_asked_for(name):
+    """The runtime may start fewer threads; nothing is left out then."""
+    out = run(FEWER, **{name: {"OMP_THREAD_LIMIT": "2", "OMP_DYNAMIC": "true"}[name]})
+    assert out.stdout.strip() == "same", out.stderr
+
+
+def test_fork_after_use():
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    out = run(FORK)
+    assert out.stdout.strip() == "both", out.stderr
