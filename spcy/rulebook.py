@@ -211,17 +211,7 @@ def submanifold(coords: Coords, stencil: Stencil) -> Rulebook:
     """Return what `submanifold_rulebook` does, for checked arguments."""
 
     def build() -> Rulebook:
-        sites = coords._sites
-        columns = _with_batch(stencil.offsets)
-        layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
-        keys = keys_in(sites, layout)
-        num_walked = len(columns)
-        if np.array_equal(columns, -columns[::-1]):
-            num_walked = num_walked // 2 + 1
-        out_rows, in_rows, offset_ptr = _meet(
-            keys[:-1], keys, columns, layout, sites.rows, sites.rows, num_walked
-        )
-        return _rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
+        return _neighbours(coords._sites, stencil)
 
     return derive(coords, ("submanifold", stencil.key), build)
 
@@ -479,53 +469,35 @@ def _with_batch(offsets: np.ndarray) -> np.ndarray:
     return np.insert(offsets, 0, 0, axis=1)
 
 
-def _meet(
-    base: np.ndarray,
-    keys: np.ndarray,
-    columns: np.ndarray,
-    layout: Layout,
-    base_rows: RowOrder,
-    keys_rows: RowOrder,
-    num_walked: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return base rows, keys rows and offset_ptr of the pairs with ``keys[i] == base[j] + offset``.
-
-    Only the first `num_walked` offsets are searched for; the rest mirror them.
-    """
-    num_offsets, num = len(columns), len(base)
-    kernels = kernels_for(base, keys).rulebook
+def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
+    """Return the pairs with ``site(in) == site(out) + offset``."""
+    columns, num = _with_batch(stencil.offsets), sites.rows.num_rows
+    num_offsets = num_walked = len(columns)
+    if np.array_equal(columns, -columns[::-1]):
+        num_walked = num_offsets // 2 + 1  # the other pairs are these, mirrored
+    layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
+    keys = keys_in(sites, layout)
+    kernels = kernels_for(keys).rulebook
     line_first, line_ptr = _lines(columns[:num_walked], layout)
-    chunks = -(-num // kernels.CHUNK)
-    counts = np.zeros((chunks, num_walked), np.int64)
-    work = 8 * num * len(line_first)
+    met = np.empty((len(line_first), num), np.int32)
+    counts = np.zeros((-(-num // kernels.CHUNK), num_walked), np.int64)
+    threads = threads_for(8 * met.size)
     if num:
-        kernels.count_pairs(base, keys, line_first, line_ptr, counts, threads_for(work))
+        kernels.count_pairs(keys, line_first, line_ptr, met, counts, threads)
     sizes = counts.sum(axis=0)
-    sizes = np.concatenate([sizes, sizes[: num_offsets - num_walked][::-1]])
-    offset_ptr = np.zeros(num_offsets + 1, np.int64)
-    np.cumsum(sizes, out=offset_ptr[1:])
-    base_out, keys_out = np.empty((2, offset_ptr[-1]), np.int32)
-    if offset_ptr[-1]:
+    sizes = np.concatenate([[0], sizes, sizes[: num_offsets - num_walked][::-1]])
+    offset_ptr = np.cumsum(sizes)
+    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
+    if len(in_rows):
         places = np.cumsum(counts, axis=0) - counts + offset_ptr[:num_walked]
-        threads = threads_for(work)
         widest = int(np.diff(line_ptr).max())
-        kernels.fill_pairs(
-            base,
-            keys,
-            line_first,
-            line_ptr,
-            places,
-            base_rows.order,
-            keys_rows.order,
-            base_out,
-            keys_out,
-            np.empty((threads, 2, widest * (kernels.CHUNK + 1)), np.int32),
-            np.empty((threads, widest), np.int64),
-            threads,
-        )
+        ranks = np.empty((threads, 2, widest * (kernels.CHUNK + 1)), np.int32)
+        tallies = np.empty((threads, widest), np.int64)
+        lines = line_first, line_ptr, met, places
+        kernels.fill_pairs(keys, *lines, sites.rows.order, in_rows, out_rows, ranks, tallies, threads)
         if num_walked < num_offsets:
-            kernels.mirror_pairs(offset_ptr, base_out, keys_out, threads_for(len(base_out)))
-    return base_out, keys_out, offset_ptr
+            kernels.mirror_pairs(offset_ptr, in_rows, out_rows, threads_for(len(in_rows)))
+    return _rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
 
 
 def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:

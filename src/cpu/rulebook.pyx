@@ -5,9 +5,13 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "cpu/walk.h" nogil:
-    void spcy_walk_line(
-        bint fill, const uint64_t* base, int64_t begin, int64_t end, const uint64_t* keys, int64_t n,
-        int64_t first, int width, int32_t* sites, int32_t* found, int64_t stride, int64_t* counts,
+    void spcy_count_pairs(
+        const uint64_t* keys, int64_t n, int64_t begin, int64_t end, int64_t first, int width,
+        int32_t* places, int64_t* counts,
+    ) noexcept
+    void spcy_fill_pairs(
+        const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width, const int32_t* places,
+        int32_t* sites, int32_t* found, int64_t stride, int64_t* counts,
     ) noexcept
     void spcy_copy_rows(const int32_t* ranks, int64_t count, const int32_t* order, int32_t* rows) noexcept
 
@@ -55,37 +59,35 @@ cdef enum:
 
 
 def count_pairs(
-    const uint64_t[::1] base,  # IN, (sites,) ascending keys of the walking sites
-    const uint64_t[::1] keys,  # IN, (n + 1,) ascending keys to meet, and a sentinel
+    const uint64_t[::1] keys,  # IN, (sites + 1,) ascending, and a sentinel
     const int64_t[::1] line_first,  # IN, key step from a site to the line's first offset
     const int64_t[::1] line_ptr,  # IN, the offsets of each line
+    int32_t[:, ::1] met,  # OUT, (lines, sites), where each site's query belongs among the keys
     int64_t[:, ::1] counts,  # OUT, (chunks, offsets)
     int n_threads,
 ):
-    """Write how many pairs each offset has in each chunk of sites."""
+    """Write how many sites, by chunks, have a neighbour at each offset."""
     cdef Py_ssize_t chunk, line, begin, end
-    cdef Py_ssize_t n_lines = line_first.shape[0]
+    cdef Py_ssize_t n_lines = line_first.shape[0], n = keys.shape[0] - 1
     for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         begin = chunk * CHUNK_ROWS
-        end = min(begin + CHUNK_ROWS, base.shape[0])
+        end = min(begin + CHUNK_ROWS, n)
         for line in range(n_lines):
-            spcy_walk_line(
-                False, &base[0], begin, end, &keys[0], keys.shape[0] - 1, line_first[line],
-                <int>(line_ptr[line + 1] - line_ptr[line]), NULL, NULL, 0,
-                &counts[chunk, line_ptr[line]],
+            spcy_count_pairs(
+                &keys[0], n, begin, end, line_first[line], <int>(line_ptr[line + 1] - line_ptr[line]),
+                &met[line, 0], &counts[chunk, line_ptr[line]],
             )
 
 
 def fill_pairs(
-    const uint64_t[::1] base,  # IN
     const uint64_t[::1] keys,  # IN
     const int64_t[::1] line_first,  # IN
     const int64_t[::1] line_ptr,  # IN
-    const int64_t[:, ::1] places,  # IN, where each chunk's pairs of an offset begin
-    const int32_t[::1] base_order,  # IN or None, rows of the walking sites
-    const int32_t[::1] keys_order,  # IN or None, rows of the keys
-    int32_t[::1] base_rows,  # OUT
-    int32_t[::1] keys_rows,  # OUT
+    const int32_t[:, ::1] met,  # IN
+    const int64_t[:, ::1] places,  # IN, (chunks, offsets) where each chunk's pairs begin
+    const int32_t[::1] order,  # IN or None, rows of the sites
+    int32_t[::1] in_rows,  # OUT
+    int32_t[::1] out_rows,  # OUT
     int32_t[:, :, ::1] ranks,  # scratch, (n_threads, 2, widest line * (CHUNK + 1))
     int64_t[:, ::1] counts,  # scratch, (n_threads, widest line)
     int n_threads,
@@ -93,33 +95,30 @@ def fill_pairs(
     """Write the pairs counted by `count_pairs`."""
     cdef Py_ssize_t chunk, line, begin, end, offset, width, w
     cdef int thread
-    cdef Py_ssize_t n_lines = line_first.shape[0]
-    cdef const int32_t* base_map = NULL
-    cdef const int32_t* keys_map = NULL
-    if base_order is not None:
-        base_map = &base_order[0]
-    if keys_order is not None:
-        keys_map = &keys_order[0]
+    cdef Py_ssize_t n_lines = line_first.shape[0], n = keys.shape[0] - 1
+    cdef const int32_t* rows = NULL
+    if order is not None:
+        rows = &order[0]
     for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         thread = threadid()
         begin = chunk * CHUNK_ROWS
-        end = min(begin + CHUNK_ROWS, base.shape[0])
+        end = min(begin + CHUNK_ROWS, n)
         for line in range(n_lines):
             offset = line_ptr[line]
             width = line_ptr[line + 1] - offset
-            spcy_walk_line(
-                True, &base[0], begin, end, &keys[0], keys.shape[0] - 1, line_first[line], <int>width,
-                &ranks[thread, 0, 0], &ranks[thread, 1, 0], CHUNK_ROWS + 1, &counts[thread, 0],
+            spcy_fill_pairs(
+                &keys[0], begin, end, line_first[line], <int>width, &met[line, 0], &ranks[thread, 0, 0],
+                &ranks[thread, 1, 0], CHUNK_ROWS + 1, &counts[thread, 0],
             )
             for w in range(width):
                 if counts[thread, w]:
                     spcy_copy_rows(
-                        &ranks[thread, 0, w * (CHUNK_ROWS + 1)], counts[thread, w], base_map,
-                        &base_rows[places[chunk, offset + w]],
+                        &ranks[thread, 0, w * (CHUNK_ROWS + 1)], counts[thread, w], rows,
+                        &out_rows[places[chunk, offset + w]],
                     )
                     spcy_copy_rows(
-                        &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], keys_map,
-                        &keys_rows[places[chunk, offset + w]],
+                        &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], rows,
+                        &in_rows[places[chunk, offset + w]],
                     )
 
 

@@ -1,7 +1,7 @@
-// Meet two ascending lists of keys under a line of kernel offsets.
+// Find each site's neighbours under a line of kernel offsets, by walking through the sorted keys.
 //
 // A line is `width` offsets that differ by 1 along the last axis, so that what they ask for are
-// neighbours in key order: for the site with key q they look for q + first, q + first + 1, ...
+// neighbours in key order: the site with key q asks for q + first, q + first + 1, ...
 // As q ascends so does the place of q + first among the keys: one pointer walks beside the sites.
 #ifndef SPCY_CPU_WALK_H
 #define SPCY_CPU_WALK_H
@@ -20,49 +20,73 @@ static inline int64_t spcy_lower_bound(const uint64_t* keys, int64_t n, uint64_t
     return low;
 }
 
-// Walk sites [begin, end). keys[n] must be a sentinel above all queries. With FILL, pair number j of
-// offset w goes to sites[w * stride + j], found[w * stride + j], which need end - begin + 1 places each:
-// it is written before it is known to be one, and kept by advancing the count, so nothing branches.
-template <int WIDTH, bool FILL>
-static inline void spcy_walk(const uint64_t* base, int64_t begin, int64_t end, const uint64_t* keys, int64_t n,
-                             int64_t first, int width, int32_t* sites, int32_t* found, int64_t stride,
-                             int64_t* counts) {
+// Count the pairs of each offset of a line for sites [begin, end), and keep the place where each site's
+// query belongs among the keys. keys[n] must be a sentinel above all queries.
+template <int WIDTH>
+static inline void spcy_count_line(const uint64_t* keys, int64_t n, int64_t begin, int64_t end, int64_t first,
+                                   int width, int32_t* places, int64_t* counts) {
     const int w_end = WIDTH ? WIDTH : width;
-    for (int w = 0; w < w_end; ++w) counts[w] = 0;
-    int64_t count[WIDTH ? WIDTH : 1] = {0};
-    int64_t* tally = WIDTH ? count : counts;
-    int64_t place = spcy_lower_bound(keys, n, base[begin] + first);
+    int64_t fixed[WIDTH ? WIDTH : 1] = {0};
+    int64_t* count = WIDTH ? fixed : counts;
+    int64_t place = spcy_lower_bound(keys, n, keys[begin] + first);
+    for (int w = 0; w < w_end; ++w) count[w] = 0;
     for (int64_t i = begin; i < end; ++i) {
-        const uint64_t query = base[i] + first;
+        const uint64_t query = keys[i] + first;
         while (keys[place] < query) ++place;
+        places[i] = (int32_t)place;
         int64_t at = place;
         for (int w = 0; w < w_end; ++w) {
             const bool hit = keys[at] == query + w;
-            if (FILL) {
-                sites[w * stride + tally[w]] = (int32_t)i;
-                found[w * stride + tally[w]] = (int32_t)at;
-            }
-            tally[w] += hit;
+            count[w] += hit;
             at += hit;
         }
     }
-    if (WIDTH)
-        for (int w = 0; w < w_end; ++w) counts[w] = tally[w];
+    for (int w = 0; w < w_end; ++w) counts[w] = count[w];
 }
 
-static inline void spcy_walk_line(bool fill, const uint64_t* base, int64_t begin, int64_t end,
-                                  const uint64_t* keys, int64_t n, int64_t first, int width, int32_t* sites,
-                                  int32_t* found, int64_t stride, int64_t* counts) {
-#define SPCY_WALK(WIDTH)                                                                                   \
-    (fill ? spcy_walk<WIDTH, true>(base, begin, end, keys, n, first, width, sites, found, stride, counts)  \
-          : spcy_walk<WIDTH, false>(base, begin, end, keys, n, first, width, sites, found, stride, counts))
-    switch (width) {
-        case 1: SPCY_WALK(1); break;
-        case 2: SPCY_WALK(2); break;
-        case 3: SPCY_WALK(3); break;
-        default: SPCY_WALK(0);
+// Write pair number j of offset w to sites[w * stride + j], found[w * stride + j], which need
+// end - begin + 1 places each: a pair is written before it is known to be one, and kept by advancing
+// the count, so that nothing branches.
+template <int WIDTH>
+static inline void spcy_fill_line(const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width,
+                                  const int32_t* places, int32_t* sites, int32_t* found, int64_t stride,
+                                  int64_t* counts) {
+    const int w_end = WIDTH ? WIDTH : width;
+    int64_t fixed[WIDTH ? WIDTH : 1] = {0};
+    int64_t* count = WIDTH ? fixed : counts;
+    for (int w = 0; w < w_end; ++w) count[w] = 0;
+    for (int64_t i = begin; i < end; ++i) {
+        const uint64_t query = keys[i] + first;
+        int64_t at = places[i];
+        for (int w = 0; w < w_end; ++w) {
+            const bool hit = keys[at] == query + w;
+            sites[w * stride + count[w]] = (int32_t)i;
+            found[w * stride + count[w]] = (int32_t)at;
+            count[w] += hit;
+            at += hit;
+        }
     }
-#undef SPCY_WALK
+    for (int w = 0; w < w_end; ++w) counts[w] = count[w];
+}
+
+// The widths that boxes have most often are unrolled.
+#define SPCY_BY_WIDTH(FUNCTION, ...)             \
+    switch (width) {                             \
+        case 1: FUNCTION<1>(__VA_ARGS__); break; \
+        case 2: FUNCTION<2>(__VA_ARGS__); break; \
+        case 3: FUNCTION<3>(__VA_ARGS__); break; \
+        default: FUNCTION<0>(__VA_ARGS__);       \
+    }
+
+static inline void spcy_count_pairs(const uint64_t* keys, int64_t n, int64_t begin, int64_t end, int64_t first,
+                                    int width, int32_t* places, int64_t* counts) {
+    SPCY_BY_WIDTH(spcy_count_line, keys, n, begin, end, first, width, places, counts)
+}
+
+static inline void spcy_fill_pairs(const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width,
+                                   const int32_t* places, int32_t* sites, int32_t* found, int64_t stride,
+                                   int64_t* counts) {
+    SPCY_BY_WIDTH(spcy_fill_line, keys, begin, end, first, width, places, sites, found, stride, counts)
 }
 
 // Copy ranks as rows: order[rank], or the rank itself where rows are in key order.
