@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from ._backend import get_backend, set_backend, use_backend
+from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
 from .conv import conv, conv_transpose, inverse_conv, subm_conv
 from .coords import Coords, union
@@ -19,7 +20,6 @@ from .pool import (
 from .rulebook import (
     Rulebook,
     conv_rulebook,
-    kernel_offsets,
     submanifold_rulebook,
     transposed_rulebook,
 )

@@ -7,9 +7,10 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import kernels_for
+from ._stencil import box_stencil
 from ._threads import threads_for
 from .coords import Coords, same_sites
-from .rulebook import Rulebook, box_stencil, generative, strided, submanifold
+from .rulebook import Rulebook, generative, strided, submanifold
 from .tensor import SparseTensor
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from . import _check
 from ._backend import kernels_for
+from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level, tile_size_for
 from .coords import Coords
-from .rulebook import Rulebook, box_stencil, strided
+from .rulebook import Rulebook, strided
 from .tensor import SparseTensor
 
 SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them

@@ -1,15 +1,14 @@
 """Rulebooks: which input row meets which output row under each kernel offset."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import kernels_for
+from ._stencil import Stencil, reach_groups
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -128,56 +127,6 @@ class Rulebook:
             )
             self._cache[tile_size] = tile_ptr
         return self._cache[tile_size]
-
-
-class Stencil:
-    """A kernel's checked offsets, with what is asked of them again and again."""
-
-    __slots__ = ("high", "kernel_size", "key", "low", "offsets")
-
-    def __init__(self, offsets: np.ndarray):
-        self.offsets = offsets
-        self.key = offsets.tobytes()
-        self.low, self.high = offsets.min(axis=0), offsets.max(axis=0)
-        # How many values there are along each axis: for a box, what its user calls kernel_size.
-        self.kernel_size = tuple(len(np.unique(column)) for column in offsets.T)
-
-
-@lru_cache(maxsize=256)
-def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred: bool = False) -> Stencil:
-    """Return the stencil of a box, from checked arguments."""
-    offsets = kernel_offsets(kernel_size, dilation).astype(np.int64)
-    return Stencil(offsets - offsets[len(offsets) // 2] if centred else offsets)
-
-
-def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1) -> np.ndarray:
-    """Return the offsets of a box kernel.
-
-    Parameters
-    ----------
-    kernel_size : sequence of D ints
-        Cells of the window along each axis.
-    dilation : int or sequence of D ints
-        Distance between them.
-
-    Returns
-    -------
-    ndarray of shape (K, D), int32
-        In C order of the kernel's axes, the first one 0. Subtract the middle one for the centred box
-        that `submanifold_rulebook` usually wants.
-
-    Examples
-    --------
-    >>> import spcy
-    >>> spcy.kernel_offsets((2, 2)).tolist()
-    [[0, 0], [0, 1], [1, 0], [1, 1]]
-    """
-    kernel_size = _check.per_axis(tuple(kernel_size), len(kernel_size), "kernel_size", 1)
-    dilation = _check.per_axis(dilation, len(kernel_size), "dilation", 1)
-    if math.prod(kernel_size) > _check.MAX_ROWS:
-        raise ValueError(f"kernel_size must have at most {_check.MAX_ROWS} cells, got {kernel_size}")
-    grid = np.indices(kernel_size, np.int32).reshape(len(kernel_size), -1).T
-    return np.ascontiguousarray(grid * np.array(dilation, np.int32))
 
 
 def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
@@ -356,13 +305,11 @@ def generative(
 
 
 def _strided_child(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Child:
-    columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
-    pad = np.array((0, *padding), np.int64)
+    steps, pad = np.array((1, *stride)), np.array((0, *padding))
     # u = (c + padding - offset) / stride
-    low = -((columns.max(axis=0) - sites.low - pad) // steps)
-    high = (sites.high + pad - columns.min(axis=0)) // steps
-    remainders = np.mod(columns, steps)
-    reach = True, steps, pad, remainders, (remainders - columns) // steps
+    low = -((_with_batch(stencil.high) - sites.low - pad) // steps)
+    high = (sites.high + pad - _with_batch(stencil.low)) // steps
+    reach = reach_groups(stencil, stride, True), steps, pad
     origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
     return _child(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
 
@@ -370,11 +317,10 @@ def _strided_child(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, 
 def _transposed_child(
     sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None
 ) -> Child:
-    columns, steps = _with_batch(stencil.offsets), np.array((1, *stride), np.int64)
-    pad = np.array((0, *padding), np.int64)
-    low = sites.low * steps - pad + columns.min(axis=0)
-    high = sites.high * steps - pad + columns.max(axis=0)
-    reach = False, steps, pad, np.zeros_like(columns), columns
+    steps, pad = np.array((1, *stride)), np.array((0, *padding))
+    low = sites.low * steps - pad + _with_batch(stencil.low)
+    high = sites.high * steps - pad + _with_batch(stencil.high)
+    reach = reach_groups(stencil, stride, False), steps, pad
     voxel_size = sites.voxel_size / np.array(stride)
     origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
     return _child(sites, stencil, reach, low, high, shape, origin, voxel_size)
@@ -401,8 +347,10 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     counts, sizes = np.zeros((chunks, len(stencil.offsets)), np.int64), np.zeros(chunks, np.int64)
     threads = threads_for(40 * num)
     if num:
+        groups, *steps = reach
         layouts = sites.layout.low, sites.layout.shift, layout.low, layout.shift
-        plan = _reach_plan(kernels, layouts, *reach, out_low, out_high)
+        limits = *steps, groups.step_low, groups.step_high, out_low, out_high
+        plan = kernels.Reach(np.stack([*layouts, *limits]), *groups.arrays)
         keys, base, code = sites.keys[:num], np.empty(num, np.uint64), np.empty(num, np.int32)
         known = plan, keys, base, code, np.empty((threads, plan.scratch_size), np.int32)
         kernels.count_reached(*known, counts, sizes, threads)
@@ -426,47 +374,15 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     return Child(out, rulebook, stencil.kernel_size)
 
 
-def _reach_plan(kernels, layouts, divide, stride, padding, remainders, steps, out_low, out_high):
-    """Group offsets by remainders and steps into heads, lines and tails (see reach.h)."""
-    columns = steps.shape[1]
-    values = [np.unique(remainders[:, c]) for c in range(columns)]
-    residue_ptr = np.cumsum([0] + [len(v) for v in values])
-    place = np.stack([np.searchsorted(v, r) for v, r in zip(values, remainders.T, strict=True)])
-    head = np.zeros(len(steps), np.int64)
-    for c in range(columns - 1):
-        head = head * len(values[c]) + place[c]
-    tail = place[-1]
-    line_of, line = np.unique(np.column_stack([head, steps[:, :-1]]), axis=0, return_inverse=True)
-    line = line.ravel()
-    line_steps = line_of.copy()
-    line_steps[:, :-1], line_steps[:, -1] = line_of[:, 1:], 0
-    head_ids, head_sizes = np.unique(line_of[:, 0], return_counts=True)
-    entries = np.lexsort((steps[:, -1], tail, line))
-    tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
-    limits = stride, padding, steps.min(axis=0), steps.max(axis=0), out_low, out_high
-    return kernels.Reach(
-        divide,
-        np.stack([*layouts, *limits]),
-        residue_ptr,
-        np.concatenate(values),
-        head_ids,
-        np.concatenate([[0], np.cumsum(head_sizes)]),
-        line_steps,
-        np.concatenate([[0], np.cumsum(tails)]),
-        steps[entries, -1],
-        entries,
-    )
-
-
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
     """Return where coarse cell 0 begins, in fine cells: it is centred on the middle of its window."""
     middle = (stencil.low + stencil.high) / 2 - np.array(padding) + 0.5
     return middle - np.array(stride) / 2
 
 
-def _with_batch(offsets: np.ndarray) -> np.ndarray:
-    """Return (K, 1 + D) offsets: none changes the batch."""
-    return np.insert(offsets, 0, 0, axis=1)
+def _with_batch(values: np.ndarray) -> np.ndarray:
+    """Return per-axis values with a 0 for the batch, which no offset changes."""
+    return np.insert(values, 0, 0, axis=-1)
 
 
 def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:

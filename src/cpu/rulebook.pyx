@@ -130,9 +130,9 @@ cdef class Reach:
 
     def __init__(
         self,
+        # (10, 1 + D): low0, shift0, low1, shift1, stride, padding, step_low, step_high, out_low, out_high
+        const int64_t[:, ::1] columns,
         bint divide,
-        const int64_t[:, ::1] columns,  # (10, 1 + D): low0, shift0, low1, shift1, stride, padding, step_low,
-        # step_high, out_low, out_high
         const int64_t[::1] residue_ptr,
         const int64_t[::1] residues,
         const int64_t[::1] head_ids,

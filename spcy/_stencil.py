@@ -1,0 +1,106 @@
+"""Kernels as lists of offsets, and how the rulebook builders take them apart."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _check
+
+
+def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1) -> np.ndarray:
+    """Return the offsets of a box kernel.
+
+    Parameters
+    ----------
+    kernel_size : sequence of D ints
+        Cells of the window along each axis.
+    dilation : int or sequence of D ints
+        Distance between them.
+
+    Returns
+    -------
+    ndarray of shape (K, D), int32
+        In C order of the kernel's axes, the first one 0. Subtract the middle one for the centred box
+        that `submanifold_rulebook` usually wants.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> spcy.kernel_offsets((2, 2)).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    kernel_size = _check.per_axis(tuple(kernel_size), len(kernel_size), "kernel_size", 1)
+    dilation = _check.per_axis(dilation, len(kernel_size), "dilation", 1)
+    if math.prod(kernel_size) > _check.MAX_ROWS:
+        raise ValueError(f"kernel_size must have at most {_check.MAX_ROWS} cells, got {kernel_size}")
+    grid = np.indices(kernel_size, np.int32).reshape(len(kernel_size), -1).T
+    return np.ascontiguousarray(grid * np.array(dilation, np.int32))
+
+
+class Stencil:
+    """A kernel's checked offsets, with what is asked of them again and again."""
+
+    __slots__ = ("high", "kernel_size", "key", "low", "offsets")
+
+    def __init__(self, offsets: np.ndarray):
+        self.offsets = offsets
+        self.key = offsets.tobytes()
+        self.low, self.high = offsets.min(axis=0), offsets.max(axis=0)
+        # How many values there are along each axis: for a box, what its user calls kernel_size.
+        self.kernel_size = tuple(len(np.unique(column)) for column in offsets.T)
+
+
+@lru_cache(maxsize=256)
+def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred: bool = False) -> Stencil:
+    """Return the stencil of a box, from checked arguments."""
+    offsets = kernel_offsets(kernel_size, dilation).astype(np.int64)
+    return Stencil(offsets - offsets[len(offsets) // 2] if centred else offsets)
+
+
+class ReachGroups(NamedTuple):
+    """Offsets grouped as reach.h takes them: by remainders into heads and tails, by steps into lines.
+
+    `arrays` are the arguments of the kernels' `Reach` behind its columns; `step_low` and `step_high`
+    bound the steps from a quotient to an output, the batch first.
+    """
+
+    step_low: np.ndarray
+    step_high: np.ndarray
+    arrays: tuple[bool | np.ndarray, ...]
+
+
+@lru_cache(maxsize=256)
+def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> ReachGroups:
+    """Return the groups of a strided convolution's offsets (divide), or of a transposed one's."""
+    offsets, stride = np.insert(stencil.offsets, 0, 0, axis=1), np.array((1, *stride))
+    remainders = np.mod(offsets, stride) if divide else np.zeros_like(offsets)
+    steps = (remainders - offsets) // stride if divide else offsets
+    columns = steps.shape[1]
+    values = [np.unique(remainders[:, c]) for c in range(columns)]
+    residue_ptr = np.cumsum([0] + [len(v) for v in values])
+    place = np.stack([np.searchsorted(v, r) for v, r in zip(values, remainders.T, strict=True)])
+    head = np.zeros(len(steps), np.int64)
+    for c in range(columns - 1):
+        head = head * len(values[c]) + place[c]
+    tail = place[-1]
+    line_of, line = np.unique(np.column_stack([head, steps[:, :-1]]), axis=0, return_inverse=True)
+    line = line.ravel()
+    line_steps = np.column_stack([line_of[:, 1:], np.zeros(len(line_of), np.int64)])
+    head_ids, head_sizes = np.unique(line_of[:, 0], return_counts=True)
+    entries = np.lexsort((steps[:, -1], tail, line))
+    tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
+    arrays = (
+        divide,
+        residue_ptr,
+        np.concatenate(values),
+        head_ids,
+        np.concatenate([[0], np.cumsum(head_sizes)]),
+        line_steps,
+        np.concatenate([[0], np.cumsum(tails)]),
+        steps[entries, -1],
+        entries,
+    )
+    return ReachGroups(steps.min(axis=0), steps.max(axis=0), arrays)
