@@ -59,7 +59,13 @@ def floats(array: np.ndarray, name: str, dtype: np.dtype | None = None) -> np.nd
         raise TypeError(f"{name} must have dtype {dtype}, as the features have, got {array.dtype}")
     if native not in FEATURE_DTYPES:
         raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
-    return np.ascontiguousarray(array, dtype=native)
+    return contiguous(array, native)
+
+
+def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array as the kernels read it, itself if it is: of a dtype, C-contiguous, aligned."""
+    array = np.ascontiguousarray(array, dtype=dtype)
+    return array if array.flags.aligned else array.copy()
 
 
 def integer(value: Any, name: str) -> int:
@@ -166,7 +172,7 @@ def point_batch(value: ArrayLike | None, num_points: int) -> np.ndarray | None:
     bad = first_row((array < 0) | (array >= INT32.max))
     if bad is not None:
         raise ValueError(f"batch must be at least 0 and fit in int32, got {array[bad]} in row {bad}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return contiguous(array, np.dtype(np.int32))
 
 
 def lengths(value: ArrayLike, ndim: int, name: str) -> np.ndarray:

@@ -84,4 +84,4 @@ def _as_keys(value: ArrayLike) -> np.ndarray:
         raise TypeError(f"keys must have dtype uint64, got {array.dtype}")
     if len(array) > _check.MAX_ROWS:
         raise ValueError(f"keys must have at most {_check.MAX_ROWS} rows, got {len(array)}")
-    return np.ascontiguousarray(array, dtype=np.uint64)
+    return _check.contiguous(array, np.dtype(np.uint64))

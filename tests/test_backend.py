@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import spcy
+from spcy import _backend
 from spcy._cpu import simd
 
 
@@ -51,10 +52,18 @@ def test_flag():
         assert spcy.SparseTensor([[0, 1]], np.ones((1, 1))).backend == "cpu"
 
 
-def test_use_backend_is_restored_after_an_error():
+@pytest.fixture
+def any_name(monkeypatch):
+    """Let the flag take any name, to tell settings apart where there is one backend only."""
+    monkeypatch.setattr(_backend, "_resolve", lambda name: name)
+
+
+def test_use_backend_nests_and_is_restored_after_an_error(any_name):
     before = spcy.get_backend()
-    with pytest.raises(KeyError), spcy.use_backend("cpu"):
-        raise KeyError
+    with spcy.use_backend("one"):
+        with pytest.raises(KeyError, match="two"), spcy.use_backend("two"):
+            raise KeyError(spcy.get_backend())
+        assert spcy.get_backend() == "one"
     assert spcy.get_backend() == before
 
 
@@ -88,22 +97,14 @@ def test_arrays_of_another_device_are_refused(no_cuda):
             call()
 
 
-def test_block_holds_in_its_own_thread_only():
-    inside, outside = threading.Event(), threading.Event()
+def test_block_holds_in_its_own_thread_only(any_name):
     seen = []
-
-    def other():
-        inside.wait(30)
-        seen.append(spcy.get_backend())
-        outside.set()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    with spcy.use_backend("auto"):
-        inside.set()
-        assert outside.wait(30)
-    thread.join()
-    assert seen == [spcy.get_backend()]
+    with spcy.use_backend("one"):
+        thread = threading.Thread(target=lambda: seen.append(spcy.get_backend()))
+        thread.start()
+        thread.join()
+        assert spcy.get_backend() == "one"
+    assert seen == [spcy.get_backend()] != ["one"]
 
 
 def test_import_needs_numpy_alone():

@@ -189,6 +189,10 @@ VALUE_ERRORS = {
     # levels
     "inverse_without_parent": (lambda a: spcy.inverse_conv(a.x, a.weight), r"^x .*(parent|made by)"),
     "inverse_kernel": (lambda a: spcy.inverse_conv(a.child, a.even), r"^weight .*\(3, 3\).*got \(2, 3\)"),
+    "inverse_kernel_shape": (
+        lambda a: spcy.inverse_conv(a.child, a.square.reshape(9, 1, 3, 3)),
+        r"^weight .*\(3, 3\).*got \(9, 1\)",
+    ),
     "inverse_to_other": (lambda a: spcy.inverse_conv(a.child, a.weight, to=a.other), r"^to .*made from"),
     "inverse_to_itself": (
         lambda a: spcy.inverse_conv(a.child, a.weight, to=a.child.coords),

@@ -87,6 +87,17 @@ def test_global_pool_is_the_reference(kind, channels, dtype, rng):
 
 
 @pytest.mark.parametrize("kind", GLOBAL)
+def test_global_pool_of_many_sites(kind, dtype, threads, rng):
+    x = random_tensor(rng, 9000, (30, 30, 30), 5, dtype, batch_size=2)
+    batch = get(x.indices)[:, 0]
+    parts = [np.float64(get(x.features))[batch == b] for b in range(2)]
+    expected = np.stack(
+        [{"max": np.max, "sum": np.sum, "sites": np.mean}[kind](part, axis=0) for part in parts]
+    )
+    assert_close(GLOBAL[kind](x), expected, dtype)
+
+
+@pytest.mark.parametrize("kind", GLOBAL)
 def test_global_pool_passes_nan(kind, rng):
     x = random_tensor(rng, 30, (6, 7), 3, batch_size=2)
     features, batch = get(x.features).copy(), get(x.indices)[:, 0]
