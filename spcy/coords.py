@@ -83,7 +83,7 @@ class Sites:
     indices: np.ndarray  # (N, 1 + D) int32, in row order
     shape: tuple[int, ...] | None
     batch_size: int
-    low: np.ndarray  # (1 + D,) least coordinates
+    low: np.ndarray  # (1 + D,) bounds of the coordinates
     high: np.ndarray
     layout: Layout
     keys: np.ndarray  # (N + 1,) uint64, ascending, and a sentinel
@@ -408,18 +408,19 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def sites_from_keys(
     keys: np.ndarray,
     layout: Layout,
+    low: np.ndarray,
+    high: np.ndarray,
     shape: tuple[int, ...] | None,
     batch_size: int,
     origin: np.ndarray,
     voxel_size: np.ndarray,
 ) -> Sites:
-    """Return sites, in key order, from ascending keys with a sentinel."""
+    """Return sites, in key order, from ascending keys with a sentinel; they lie in [low, high]."""
     num = len(keys) - 1
     indices = np.empty((num, len(layout.low)), np.int32)
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
-    low, high = bounds_of(indices)
     indices.flags.writeable = False
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
@@ -519,10 +520,13 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     if not (np.array_equal(sa.origin, sb.origin) and np.array_equal(sa.voxel_size, sb.voxel_size)):
         raise ValueError("b must have the metric grid of a: their origin or voxel_size differ")
     batch_size = max(a.batch_size, b.batch_size)
-    layout = layout_for(sa, sb.low, sb.high) if len(b) else sa.layout
+    filled = [sites for sites in (sa, sb) if sites.rows.num_rows] or [sa]  # empty ones have no bounds
+    low = np.minimum.reduce([sites.low for sites in filled])
+    high = np.maximum.reduce([sites.high for sites in filled])
+    layout = layout_for(filled[0], low, high)
     keys = np.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
     unique, ranks = unique_ranks(keys, layout.bits)
-    sites = sites_from_keys(unique, layout, a.shape, batch_size, sa.origin, sa.voxel_size)
+    sites = sites_from_keys(unique, layout, low, high, a.shape, batch_size, sa.origin, sa.voxel_size)
     return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)
 
 

@@ -361,7 +361,7 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     if len(candidates):
         kernels.fill_reached(*known, places, candidates, threads)
     out_keys, ranks = unique_ranks(candidates, layout.bits)
-    out = sites_from_keys(out_keys, layout, shape, sites.batch_size, origin, voxel_size)
+    out = sites_from_keys(out_keys, layout, low, high, shape, sites.batch_size, origin, voxel_size)
 
     offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
     in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)

@@ -111,7 +111,8 @@ def voxelize(
     batch_size = 1 if batch is None or not num else int(batch.max()) + 1
 
     kernels = kernels_for(indices).coords
-    layout = Layout(*bounds_of(indices))
+    low, high = bounds_of(indices)
+    layout = Layout(low, high)
     keys = np.empty(len(indices), np.uint64)
     if len(indices):
         kernels.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
@@ -132,7 +133,7 @@ def voxelize(
         counts = np.minimum(counts, max_points)
         starts = np.concatenate([[0], np.cumsum(counts)])
     reduced = segment_reduce(features, order, starts, operation)
-    coords = Coords._of(sites_from_keys(unique, layout, shape, batch_size, origin, voxel_size))
+    coords = Coords._of(sites_from_keys(unique, layout, low, high, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
 
 
