@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 2 if an argument or a scan is bad.
+        Exit status: 0; 2 if an argument or a scan is bad, 130 and 141 if interrupted or cut off.
     """
     parser = _Parser(prog="spcy", description=spcy.__doc__)
     parser.add_argument("--version", action="version", version=f"spcy {spcy.__version__}")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=".bin (KITTI), .npy, .npz, .pcd or .ply; left out: a generated street",
     )
     demo.add_argument(
-        "--out", type=Path, metavar="DIR", help="write pictures and an .npz of the results there"
+        "--out", type=_folder, metavar="DIR", help="write pictures and an .npz of the results there"
     )
     demo.add_argument(
         "--backend", choices=("cpu", "cuda", "auto"), help="where to compute; default as set in SPCY_BACKEND"
@@ -55,10 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.set_defaults(run=_demo)
     args = parser.parse_args(argv)
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("spcy: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our results has had enough; Python must not flush them again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print("spcy: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+
+
+def _folder(name: str) -> Path:
+    """Return the path of an argument; an empty one would be this folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("--out must name a folder")
+    return Path(name)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -76,7 +92,10 @@ def _demo(args: argparse.Namespace) -> int:
             from spcy.demo import output  # needs matplotlib
 
             output.prepare_folder(args.out)
-        result = run_demo(scan, steps)
+        try:
+            result = run_demo(scan, steps)
+        except ValueError as error:
+            raise ValueError(f"{scan.name}: {error}") from error
     files = []
     if args.out is not None:
         with steps("write"):

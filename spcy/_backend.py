@@ -1,5 +1,7 @@
 """The backend flag, and which kernels run on an array: the only file that knows both devices."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from . import _cpu
 
 BACKENDS = ("cpu", "cuda", "auto")
 
-_default = "cpu"
+_default: str | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
 _override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
 
 
@@ -21,7 +23,7 @@ def set_backend(name: str) -> None:
     """Choose the backend on which arrays enter spcy from now on.
 
     The flag is read where data enters (`SparseTensor`, `voxelize`); every later step runs where its
-    arrays are. The environment variable ``SPCY_BACKEND`` sets it at import.
+    arrays are. The environment variable ``SPCY_BACKEND`` is its value until it is set.
 
     Parameters
     ----------
@@ -47,7 +49,26 @@ def set_backend(name: str) -> None:
 
 
 def get_backend() -> str:
-    """Return the backend in force, "cpu" or "cuda"."""
+    """Return the backend in force.
+
+    Returns
+    -------
+    {"cpu", "cuda"}
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If ``SPCY_BACKEND`` names none, or one that cannot run here, and nothing else was set.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> spcy.get_backend()
+    'cpu'
+    """
+    global _default
+    if _override.get() is None and _default is None:
+        _default = _resolve(os.environ.get("SPCY_BACKEND") or "cpu")
     return _override.get() or _default
 
 
@@ -59,6 +80,11 @@ def use_backend(name: str) -> Iterator[None]:
     ----------
     name : {"cpu", "cuda", "auto"}
         As for `set_backend`.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As from `set_backend`.
 
     Examples
     --------
@@ -83,6 +109,9 @@ def backend_of(array: Any) -> str:
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """Return an argument as an array on the backend in force, never moving it between devices."""
+    get_backend()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a masked one, whose mask would be lost")
     if isinstance(value, np.ndarray):
         return value
     require(backend_of(value))
@@ -115,7 +144,3 @@ def _resolve(name: str) -> str:
             "Use spcy.set_backend('cpu'), or move arrays to NumPy first (cupy.asnumpy)."
         )
     return "cpu"
-
-
-if "SPCY_BACKEND" in os.environ:
-    set_backend(os.environ["SPCY_BACKEND"])

@@ -1,5 +1,7 @@
 """Checks of arguments: every message that a user can get for a bad one."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -80,7 +82,7 @@ def integer(value: Any, name: str) -> int:
 
 def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tuple[int, ...]:
     """Return an int, or one int per axis, as a tuple of `ndim` ints."""
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value):
         values = tuple(integer(v, name) for v in value)
         if len(values) != ndim:
             raise ValueError(f"{name} must be an int or {ndim} ints, one per axis, got {value!r}")
@@ -93,8 +95,11 @@ def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tu
 
 def shape(value: Sequence[int], ndim: int) -> tuple[int, ...]:
     """Return a grid shape of `ndim` axes."""
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        raise TypeError(f"shape must be {ndim} ints or None, got {value!r}")
+    message = f"shape must be {ndim} ints, one per spatial axis, or None, got {value!r}"
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or not np.ndim(value):
+        raise TypeError(message)
+    if len(value) != ndim:
+        raise ValueError(message)
     return per_axis(value, ndim, "shape", 1)
 
 
@@ -111,9 +116,10 @@ def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
         raise ValueError(f"offsets must have shape (K, {ndim}) with K >= 1, got shape {array.shape}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"offsets must have an integer dtype, got {array.dtype}")
+    bad = first_row(((array < -INT32.max) | (array > INT32.max)).any(axis=1))
+    if bad is not None:
+        raise ValueError(f"offsets must fit in int32, got {array[bad].tolist()} in row {bad}")
     array = np.array(array, dtype=np.int64, order="C")
-    if np.abs(array).max() > INT32.max:
-        raise ValueError(f"offsets must fit in int32, got {np.abs(array).max()}")
     _, first, counts = np.unique(array, axis=0, return_index=True, return_counts=True)
     if (counts > 1).any():
         twin = array[first[counts > 1][0]]

@@ -1,5 +1,7 @@
 """Kernels as lists of offsets, and how the rulebook builders take them apart."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,16 +28,29 @@ def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1
         In C order of the kernel's axes, the first one 0. Subtract the middle one for the centred box
         that `submanifold_rulebook` usually wants.
 
+    Raises
+    ------
+    TypeError
+        If `kernel_size` is no sequence of ints.
+    ValueError
+        If a size or a dilation is less than 1.
+
     Examples
     --------
     >>> import spcy
     >>> spcy.kernel_offsets((2, 2)).tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
-    kernel_size = _check.per_axis(tuple(kernel_size), len(kernel_size), "kernel_size", 1)
+    if not isinstance(kernel_size, (Sequence, np.ndarray)) or isinstance(kernel_size, str):
+        raise TypeError(f"kernel_size must be a sequence of ints, one per axis, got {kernel_size!r}")
+    if not 1 <= len(kernel_size) <= _check.MAX_NDIM:
+        raise ValueError(f"kernel_size must have 1 .. {_check.MAX_NDIM} axes, got {kernel_size!r}")
+    kernel_size = _check.per_axis(kernel_size, len(kernel_size), "kernel_size", 1)
     dilation = _check.per_axis(dilation, len(kernel_size), "dilation", 1)
     if math.prod(kernel_size) > _check.MAX_ROWS:
         raise ValueError(f"kernel_size must have at most {_check.MAX_ROWS} cells, got {kernel_size}")
+    if any((k - 1) * d > _check.INT32.max for k, d in zip(kernel_size, dilation, strict=True)):
+        raise ValueError(f"dilation must keep offsets in int32, got {dilation} for kernel_size {kernel_size}")
     grid = np.indices(kernel_size, np.int32).reshape(len(kernel_size), -1).T
     return np.ascontiguousarray(grid * np.array(dilation, np.int32))
 
@@ -49,8 +64,17 @@ class Stencil:
         self.offsets = offsets
         self.key = offsets.tobytes()
         self.low, self.high = offsets.min(axis=0), offsets.max(axis=0)
-        # How many values there are along each axis: for a box, what its user calls kernel_size.
-        self.kernel_size = tuple(len(np.unique(column)) for column in offsets.T)
+        self.kernel_size = _box_size(offsets)
+
+
+def _box_size(offsets: np.ndarray) -> tuple[int, ...] | None:
+    """Return the kernel size if the offsets are those of a box, in their order, else None."""
+    values = [np.unique(column) for column in offsets.T]
+    even = all(np.ptp(np.diff(v)) == 0 for v in values if len(v) > 1)
+    if not even or math.prod(len(v) for v in values) != len(offsets):
+        return None
+    box = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(offsets.shape)
+    return tuple(len(v) for v in values) if np.array_equal(box, offsets) else None
 
 
 @lru_cache(maxsize=256)
@@ -91,6 +115,8 @@ def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> Rea
     line_steps = np.column_stack([line_of[:, 1:], np.zeros(len(line_of), np.int64)])
     head_ids, head_sizes = np.unique(line_of[:, 0], return_counts=True)
     entries = np.lexsort((steps[:, -1], tail, line))
+    if len(head_ids) * len(values[-1]) >= 1 << 30:
+        raise ValueError(f"offsets have too many different remainders for stride {stride[1:].tolist()}")
     tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
     arrays = (
         divide,

@@ -1,5 +1,7 @@
 """How many threads a kernel gets: the one place that decides."""
 
+from __future__ import annotations
+
 import math
 import os
 from pathlib import Path
@@ -14,7 +16,7 @@ _num_threads: int | None = None
 
 
 def set_num_threads(n: int | None) -> None:
-    """Set how many threads spcy's kernels may use.
+    """Set how many threads spcy's kernels may use, in the whole process.
 
     The number never changes a result: kernels give the same bits for any number of threads.
 
@@ -55,6 +57,12 @@ def get_num_threads() -> int:
     -------
     int
         1 in a build without OpenMP.
+
+    Examples
+    --------
+    >>> import spcy
+    >>> spcy.get_num_threads() >= 1
+    True
     """
     global _num_threads
     if _num_threads is None:
@@ -69,7 +77,7 @@ def threads_for(work: float) -> int:
 
 def _default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdigit() and int(asked) > 0:
+    if asked.isascii() and asked.isdecimal() and int(asked) > 0:
         return int(asked)
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,5 +1,7 @@
 """Convolutions: execute a rulebook with a weight."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +12,8 @@ from ._backend import kernels_for
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .coords import Coords, same_sites
-from .rulebook import Rulebook, generative, strided, submanifold
-from .tensor import SparseTensor
+from .rulebook import Rulebook, generative, submanifold, windows
+from .tensor import SparseTensor, require_tensor
 
 
 def subm_conv(
@@ -116,9 +118,7 @@ def conv(
     stride = _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
     stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
-    if len(stencil.offsets) == 1 and set(stride) == {1} and set(padding) == {0}:
-        return _execute(x, weight, bias, submanifold(x.coords, stencil), x.coords)
-    rulebook, coords = strided(x.coords, stencil, stride, padding)
+    rulebook, coords = windows(x.coords, stencil, stride, padding)
     return _execute(x, weight, bias, rulebook, coords)
 
 
@@ -164,6 +164,8 @@ def inverse_conv(
     """
     parent, rulebook, kernel_size = parent_level(x, to)
     weight, bias = _weight_and_bias(x, weight, bias)
+    if kernel_size is None:
+        raise ValueError("x must be on a level that a box kernel made, got one made from other offsets")
     if weight.shape[:-2] != kernel_size:
         raise ValueError(
             f"weight must have the kernel size that made the level of x, {kernel_size}, "
@@ -226,8 +228,9 @@ def conv_transpose(
 
 def parent_level(
     x: SparseTensor, to: SparseTensor | Coords | None
-) -> tuple[Coords, Rulebook, tuple[int, ...]]:
+) -> tuple[Coords, Rulebook, tuple[int, ...] | None]:
     """Return the level that x's was made from, the rulebook between them and its kernel size."""
+    require_tensor(x, "x")
     child = x.coords._child
     if child is None:
         raise ValueError(
@@ -253,8 +256,7 @@ def tile_size_for(channels: int, num_out: int, threads: int) -> int:
 
 
 def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
-    if not isinstance(x, SparseTensor):
-        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    require_tensor(x, "x")
     weight = _check.weight(weight, x.ndim, x.num_channels, x.dtype)
     return weight, _check.bias(bias, weight.shape[-1], x.dtype)
 
@@ -262,6 +264,9 @@ def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
 def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) -> SparseTensor:
     """Run a rulebook: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     c_in, c_out = weight.shape[-2:]
+    weight = weight.reshape(-1, c_in, c_out)
+    if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
+        raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
     out = np.empty((rulebook.num_out, c_out), x.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
@@ -272,7 +277,6 @@ def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) 
         padded_bias = np.zeros(width, x.dtype)
         if bias is not None:
             padded_bias[:c_out] = bias
-        weight = weight.reshape(-1, c_in, c_out)
         kernels.conv(
             x.features,
             weight,

@@ -1,10 +1,12 @@
 """Sites of a grid: their keys and order, and what is derived from them."""
 
+from __future__ import annotations
+
+import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,15 +67,16 @@ class RowOrder:
 
     num_rows: int
     order: np.ndarray | None = None
+    _rank: np.ndarray | None = None
 
-    @cached_property
+    @property
     def rank(self) -> np.ndarray | None:
         """The inverse of `order`."""
-        if self.order is None:
-            return None
-        rank = np.empty_like(self.order)
-        rank[self.order] = np.arange(self.num_rows, dtype=np.int32)
-        return rank
+        if self.order is not None and self._rank is None:
+            rank = np.empty_like(self.order)
+            rank[self.order] = np.arange(self.num_rows, dtype=np.int32)
+            self._rank = rank
+        return self._rank
 
 
 @dataclass(eq=False)
@@ -90,14 +93,34 @@ class Sites:
     rows: RowOrder
     origin: np.ndarray  # (D,) float64
     voxel_size: np.ndarray
-    lock: threading.RLock = field(default_factory=threading.RLock)  # two threads must not derive the same
     derived: dict[Hashable, Any] = field(default_factory=dict)
-    children: dict[Hashable, "Child"] = field(default_factory=dict)
+    children: dict[Hashable, Child] = field(default_factory=dict)
 
-    @cached_property
+    _hashmap: HashMap | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock_owner: int = field(default_factory=os.getpid)
+
+    def __post_init__(self):
+        for array in (self.indices, self.origin, self.voxel_size):
+            array.flags.writeable = False
+        self.indices = self.indices.view()  # a view of a read-only array cannot be made writeable
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while something is derived, so that two threads do not derive the same.
+
+        A forked child gets a new one: the thread that held the old one is not there to let it go.
+        """
+        if self._lock_owner != os.getpid():
+            self._lock, self._lock_owner = threading.RLock(), os.getpid()
+        return self._lock
+
+    @property
     def hashmap(self) -> HashMap:
         """The coordinate hash, from key to rank."""
-        return HashMap(self.keys[:-1])
+        if self._hashmap is None:
+            self._hashmap = HashMap(self.keys[:-1])
+        return self._hashmap
 
     def rows_of_keys(self, keys: np.ndarray) -> np.ndarray:
         """Return the row of each key of the layout, -1 where there is no site."""
@@ -111,9 +134,11 @@ class Child:
     """A level made from another: its sites, the rulebook between, and the handle that is alive."""
 
     sites: Sites
-    rulebook: "Rulebook"
-    kernel_size: tuple[int, ...]
-    handle: weakref.ref["Coords"] | None = None
+    rulebook: Rulebook
+    kernel_size: tuple[int, ...] | None  # None: not made by a box
+    remake: Callable[..., Coords]  # makes the level again, from its parent and these arguments
+    arguments: tuple
+    handle: weakref.ref[Coords] | None = None
 
 
 class Coords:
@@ -162,7 +187,7 @@ class Coords:
     __slots__ = ("__weakref__", "_child", "_parent", "_sites")
 
     _sites: Sites
-    _parent: "Coords | None"
+    _parent: Coords | None
     _child: Child | None
 
     def __init__(self, indices: ArrayLike, shape: Sequence[int] | None = None, batch_size: int | None = None):
@@ -177,7 +202,7 @@ class Coords:
         self._child = None
 
     @classmethod
-    def _of(cls, sites: Sites, parent: "Coords | None" = None, child: Child | None = None) -> "Coords":
+    def _of(cls, sites: Sites, parent: Coords | None = None, child: Child | None = None) -> Coords:
         """Return a handle on sites that spcy made."""
         coords = cls.__new__(cls)
         coords._sites = sites
@@ -185,7 +210,7 @@ class Coords:
         coords._child = child
         return coords
 
-    def _select(self, mask: np.ndarray) -> "Coords":
+    def _select(self, mask: np.ndarray) -> Coords:
         """Return coords of the rows where a mask is True."""
         sites = self._sites
         args = sites.shape, sites.batch_size, sites.origin, sites.voxel_size
@@ -222,7 +247,7 @@ class Coords:
         return backend_of(self._sites.indices)
 
     @property
-    def parent(self) -> "Coords | None":
+    def parent(self) -> Coords | None:
         """The level that this one was made from by a strided, transposed or pooling step, or None."""
         return self._parent
 
@@ -243,7 +268,9 @@ class Coords:
         return f"Coords({describe(self)})"
 
     def __reduce__(self):
-        # Derived plans are computed again on demand; links to other levels do not survive a pickle.
+        # Plans are computed again on demand; a child level is made again from its parent.
+        if self._child is not None:
+            return self._child.remake, (self._parent, *self._child.arguments)
         sites = self._sites
         state = (sites.indices, sites.shape, sites.batch_size, sites.origin, sites.voxel_size)
         return _unpickle, state
@@ -282,8 +309,22 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
 def same_sites(a: Coords, b: Coords) -> bool:
     """Return whether two coords have the same sites in the same rows."""
     return a is b or (
-        a.shape == b.shape and a.batch_size == b.batch_size and np.array_equal(a.indices, b.indices)
+        a.shape == b.shape
+        and a.batch_size == b.batch_size
+        and np.array_equal(a.indices, b.indices)
+        and same_grid(a, b)
     )
+
+
+def same_grid(a: Coords, b: Coords) -> bool:
+    """Return whether cells of two coords lie at the same places in space."""
+    return np.array_equal(a.origin, b.origin) and np.array_equal(a.voxel_size, b.voxel_size)
+
+
+def require_coords(value: Any, name: str) -> None:
+    """Raise unless an argument is a `Coords`."""
+    if not isinstance(value, Coords):
+        raise TypeError(f"{name} must be Coords, got {type(value).__name__}")
 
 
 def describe(coords: Coords) -> str:
@@ -309,11 +350,10 @@ def _sites_of(
     """Check indices (a fresh array) against the grid, order them and find duplicates."""
     low, high = bounds_of(indices)
     if batch_size is None:
-        batch_size = int(high[0]) + 1 if len(indices) else 1
+        batch_size = max(int(high[0]) + 1, 1)
     _check_range(indices, low, high, shape, batch_size)
     layout = Layout(low, high)
     keys, order = _sorted_keys(indices, layout)
-    indices.flags.writeable = False
     rows = RowOrder(len(indices), order)
     return Sites(indices, shape, batch_size, low, high, layout, keys, rows, origin, voxel_size)
 
@@ -332,6 +372,7 @@ def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_range(indices, low, high, shape, batch_size) -> None:
     """Raise for the first row outside the grid; `low` and `high` tell whether there is one."""
+    batch_size = min(batch_size, _check.INT32.max)
     if low[0] < 0 or high[0] >= batch_size:
         batch = indices[:, 0]
         row = _check.first_row((batch < 0) | (batch >= batch_size))
@@ -421,7 +462,6 @@ def sites_from_keys(
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
-    indices.flags.writeable = False
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
 
@@ -471,7 +511,7 @@ def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
         return sites.derived[key]
 
 
-def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple["Rulebook", Coords]:
+def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Rulebook, Coords]:
     """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
     sites = coords._sites
     with sites.lock:
@@ -504,6 +544,8 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     ------
     ValueError
         If the grids differ.
+    TypeError
+        If `a` or `b` are no `Coords`.
 
     Examples
     --------
@@ -512,12 +554,14 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     >>> both.indices[:, 1], rows_a, rows_b
     (array([1, 3, 5], dtype=int32), array([2, 0], dtype=int32), array([1, 2], dtype=int32))
     """
+    require_coords(a, "a")
+    require_coords(b, "b")
     if a.ndim != b.ndim or a.shape != b.shape:
         raise ValueError(
             f"b must have the grid of a, {a.ndim} axes and shape {a.shape}, got {b.ndim} and {b.shape}"
         )
     sa, sb = a._sites, b._sites
-    if not (np.array_equal(sa.origin, sb.origin) and np.array_equal(sa.voxel_size, sb.voxel_size)):
+    if not same_grid(a, b):
         raise ValueError("b must have the metric grid of a: their origin or voxel_size differ")
     batch_size = max(a.batch_size, b.batch_size)
     filled = [sites for sites in (sa, sb) if sites.rows.num_rows] or [sa]  # empty ones have no bounds

@@ -1,5 +1,7 @@
 """The coordinate hash: from a packed key to its row."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

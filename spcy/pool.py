@@ -1,5 +1,7 @@
 """Pools: reduce the occupied sites of each window, or of each batch."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +14,8 @@ from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level, tile_size_for
 from .coords import Coords
-from .rulebook import Rulebook, strided
-from .tensor import SparseTensor
+from .rulebook import Rulebook, windows
+from .tensor import SparseTensor, require_tensor
 
 SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them
 _BLOCK = 2048  # rows that a global pool reduces at a time; fixed, so that threads change no bit
@@ -43,6 +45,13 @@ def max_pool(
     SparseTensor
         On the sites, the level and the shape that `conv` with the same geometry gives.
 
+    Raises
+    ------
+    ValueError
+        If the window is larger than the padded shape, or an argument is out of range.
+    TypeError
+        If an argument is no int.
+
     Examples
     --------
     >>> import numpy as np, spcy
@@ -62,7 +71,25 @@ def sum_pool(
 ) -> SparseTensor:
     """Return the sum of the features of each window's occupied sites.
 
-    Parameters and result are those of `max_pool`.
+    Parameters
+    ----------
+    x : SparseTensor
+    kernel_size : int or sequence of D ints
+    stride : int or sequence of D ints, optional
+        Default `kernel_size`.
+    padding, dilation : int or sequence of D ints
+
+    Returns
+    -------
+    SparseTensor
+        On the sites, the level and the shape that `conv` with the same geometry gives.
+
+    Raises
+    ------
+    ValueError
+        If the window is larger than the padded shape, or an argument is out of range.
+    TypeError
+        If an argument is no int.
 
     Examples
     --------
@@ -87,8 +114,11 @@ def avg_pool(
 
     Parameters
     ----------
-    x, kernel_size, stride, padding, dilation
-        As for `max_pool`.
+    x : SparseTensor
+    kernel_size : int or sequence of D ints
+    stride : int or sequence of D ints, optional
+        Default `kernel_size`.
+    padding, dilation : int or sequence of D ints
     count : {"sites", "window"}
         What the sum is divided by: the occupied sites of the window, or all its cells (the dense
         average, in which empty cells count as 0).
@@ -96,6 +126,14 @@ def avg_pool(
     Returns
     -------
     SparseTensor
+        On the sites, the level and the shape that `conv` with the same geometry gives.
+
+    Raises
+    ------
+    ValueError
+        If the window is larger than the padded shape, or an argument is out of range.
+    TypeError
+        If an argument is no int.
 
     Examples
     --------
@@ -141,8 +179,6 @@ def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> Spars
     >>> spcy.unpool(spcy.max_pool(x, 2)).features[:, 0]
     array([2., 2., 3.])
     """
-    if not isinstance(x, SparseTensor):
-        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
     parent, rulebook, _ = parent_level(x, to)
     rulebook = rulebook.transposed()
     counts = np.maximum(_pairs_per_row(rulebook), 1)
@@ -152,9 +188,13 @@ def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> Spars
 def global_max_pool(x: SparseTensor) -> np.ndarray:
     """Return the greatest feature of each batch, by channel.
 
+    Parameters
+    ----------
+    x : SparseTensor
+
     Returns
     -------
-    ndarray of shape (batch_size, C)
+    ndarray of shape (batch_size, C), of x's dtype
         ``-inf`` for a batch without sites.
 
     Examples
@@ -169,9 +209,13 @@ def global_max_pool(x: SparseTensor) -> np.ndarray:
 def global_sum_pool(x: SparseTensor) -> np.ndarray:
     """Return the sum of the features of each batch, by channel.
 
+    Parameters
+    ----------
+    x : SparseTensor
+
     Returns
     -------
-    ndarray of shape (batch_size, C)
+    ndarray of shape (batch_size, C), of x's dtype
         Summed in double precision; 0 for a batch without sites.
 
     Examples
@@ -186,9 +230,13 @@ def global_sum_pool(x: SparseTensor) -> np.ndarray:
 def global_avg_pool(x: SparseTensor) -> np.ndarray:
     """Return the mean of the features of each batch's sites, by channel.
 
+    Parameters
+    ----------
+    x : SparseTensor
+
     Returns
     -------
-    ndarray of shape (batch_size, C)
+    ndarray of shape (batch_size, C), of x's dtype
         0 for a batch without sites.
 
     Examples
@@ -197,15 +245,14 @@ def global_avg_pool(x: SparseTensor) -> np.ndarray:
     >>> spcy.global_avg_pool(spcy.SparseTensor([[0, 4], [0, 5]], np.array([[1.0], [2.0]])))
     array([[1.5]])
     """
-    sites = np.bincount(x.indices[:, 0], minlength=x.batch_size)
-    return _global_pool(x, SUM) / np.maximum(sites, 1)[:, None].astype(x.dtype)
+    return _global_pool(x, MEAN)
 
 
 def segment_reduce(
     features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int
 ) -> np.ndarray:
-    """Return the reduction of ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s."""
-    out = np.empty((len(segment_ptr) - 1, features.shape[1]), features.dtype)
+    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s, to float64."""
+    out = np.empty((len(segment_ptr) - 1, features.shape[1]))
     if len(out):
         kernels_for(features).pool.segment_reduce(
             features, order, segment_ptr, operation, out, threads_for(features.size + out.size)
@@ -214,13 +261,12 @@ def segment_reduce(
 
 
 def _pool(x, kernel_size, stride, padding, dilation, operation) -> tuple[SparseTensor, Rulebook]:
-    if not isinstance(x, SparseTensor):
-        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    require_tensor(x, "x")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
     stencil = box_stencil(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
     stride = kernel_size if stride is None else _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    rulebook, coords = strided(x.coords, stencil, stride, padding)
+    rulebook, coords = windows(x.coords, stencil, stride, padding)
     return SparseTensor(coords, _reduce(x, rulebook, operation)), rulebook
 
 
@@ -247,11 +293,15 @@ def _pairs_per_row(rulebook: Rulebook) -> np.ndarray:
 
 def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     """Reduce each batch: its rows in key order by blocks, then the blocks."""
-    order = x.coords._sites.rows.order
+    require_tensor(x, "x")
     sites = np.bincount(x.indices[:, 0], minlength=x.batch_size)
     batch_ptr = np.concatenate([[0], np.cumsum(sites)])
     starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
     block_ptr = np.concatenate([*starts, [x.num_sites]]).astype(np.int64)
-    blocks = segment_reduce(x.features, order, block_ptr, operation)
+    by_row = MAX if operation == MAX else SUM
+    blocks = segment_reduce(x.features, x.coords._sites.rows.order, block_ptr, by_row)
     blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
-    return segment_reduce(blocks, None, blocks_of_batch, operation)
+    pooled = segment_reduce(blocks, None, blocks_of_batch, by_row)
+    if operation == MEAN:
+        pooled /= np.maximum(sites, 1)[:, None]
+    return pooled.astype(x.dtype)

@@ -1,5 +1,7 @@
 """Rulebooks: which input row meets which output row under each kernel offset."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,11 +22,13 @@ from .coords import (
     derive_child,
     keys_in,
     layout_for,
+    require_coords,
     sites_from_keys,
     unique_ranks,
 )
 
 Ints = tuple[int, ...]
+Level = tuple[Sites, "Rulebook"]
 
 _UNBOUNDED = 1 << 40  # beyond every int32 coordinate, and far from overflow
 
@@ -86,6 +90,9 @@ class Rulebook:
             f"{self.num_pairs} pairs)"
         )
 
+    def __reduce__(self):
+        return _rulebook, (self.in_rows, self.out_rows, self.offset_ptr, self._in, self._out)
+
     def pairs(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the input rows and the output rows of kernel offset `k`.
 
@@ -104,8 +111,14 @@ class Rulebook:
         part = slice(self.offset_ptr[k], self.offset_ptr[k + 1])
         return self.in_rows[part], self.out_rows[part]
 
-    def transposed(self) -> "Rulebook":
-        """Return the rulebook that runs backwards: the same pairs, their roles swapped."""
+    def transposed(self) -> Rulebook:
+        """Return the rulebook that runs backwards: the same pairs, their roles swapped.
+
+        Returns
+        -------
+        Rulebook
+            In the canonical order too. The same object every time.
+        """
         if "transposed" not in self._cache:
             self._cache["transposed"] = Rulebook(
                 self.out_rows, self.in_rows, self.offset_ptr, self._out, self._in
@@ -146,6 +159,13 @@ def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
     Rulebook
         Cached on the coords: the same offsets give the same object.
 
+    Raises
+    ------
+    ValueError
+        If `offsets` have another shape, or two are equal (the message names the rows).
+    TypeError
+        If they are no integers.
+
     Examples
     --------
     >>> import spcy
@@ -153,6 +173,7 @@ def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
     >>> spcy.submanifold_rulebook(coords, [[-1], [0], [1]]).pairs(2)
     (array([1], dtype=int32), array([0], dtype=int32))
     """
+    require_coords(coords, "coords")
     return submanifold(coords, Stencil(_check.offsets(offsets, coords.ndim)))
 
 
@@ -205,6 +226,7 @@ def conv_rulebook(
     >>> out_coords.indices[:, 1], rulebook.pairs(1)
     (array([2, 4], dtype=int32), (array([1, 2], dtype=int32), array([0, 1], dtype=int32)))
     """
+    require_coords(coords, "coords")
     stencil = Stencil(_check.offsets(offsets, coords.ndim))
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
@@ -227,9 +249,17 @@ def strided(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
                     f"{(stencil.high + 1).tolist()} cells for shape {coords.shape} and padding {padding}"
                 )
             _check.out_shape(shape)
-        return _strided_child(coords._sites, stencil, stride, padding, shape)
+        made = _strided_level(coords._sites, stencil, stride, padding, shape)
+        return Child(*made, stencil.kernel_size, _remake_strided, (stencil.offsets, stride, padding))
 
     return derive_child(coords, ("conv", stencil.key, stride, padding), build)
+
+
+def windows(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tuple[Rulebook, Coords]:
+    """Return what `strided` does, but the coords themselves where each window is just its site's cell."""
+    if len(stencil.offsets) == 1 and not stencil.offsets.any() and {*stride} == {1} and {*padding} == {0}:
+        return submanifold(coords, stencil), coords
+    return strided(coords, stencil, stride, padding)
 
 
 def transposed_rulebook(
@@ -260,6 +290,11 @@ def transposed_rulebook(
     out_coords : Coords
         In ascending key order, a child level of `coords`. Both are cached on the coords.
 
+    Raises
+    ------
+    ValueError
+        If the padding leaves nothing of the output, or the output does not fit in int32.
+
     Examples
     --------
     >>> import spcy
@@ -267,6 +302,7 @@ def transposed_rulebook(
     >>> out_coords.indices[:, 1]
     array([6, 7], dtype=int32)
     """
+    require_coords(coords, "coords")
     stencil = Stencil(_check.offsets(offsets, coords.ndim))
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
@@ -286,47 +322,60 @@ def generative(
         )
 
     def build() -> Child:
-        if coords.shape is None:
-            return _transposed_child(coords._sites, stencil, stride, padding, None)
-        shape = tuple(
-            (n - 1) * s - 2 * p + int(o) + extra + 1
-            for n, s, p, o, extra in zip(
-                coords.shape, stride, padding, stencil.high, output_padding, strict=True
+        shape = None
+        if coords.shape is not None:
+            shape = tuple(
+                (n - 1) * s - 2 * p + int(o) + extra + 1
+                for n, s, p, o, extra in zip(
+                    coords.shape, stride, padding, stencil.high, output_padding, strict=True
+                )
             )
-        )
-        if min(shape) < 1:
-            raise ValueError(
-                f"padding must leave a cell of the output, got {padding}, for an output shape {shape}"
-            )
-        _check.out_shape(shape)
-        return _transposed_child(coords._sites, stencil, stride, padding, shape)
+            if min(shape) < 1:
+                raise ValueError(
+                    f"padding must leave a cell of the output, got {padding}, for an output shape {shape}"
+                )
+            _check.out_shape(shape)
+        made = _transposed_level(coords._sites, stencil, stride, padding, shape)
+        arguments = stencil.offsets, stride, padding, output_padding
+        return Child(*made, stencil.kernel_size, _remake_transposed, arguments)
 
     return derive_child(coords, ("transposed", stencil.key, stride, padding, output_padding), build)
 
 
-def _strided_child(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Child:
+def _remake_strided(parent: Coords, offsets: np.ndarray, stride: Ints, padding: Ints) -> Coords:
+    return conv_rulebook(parent, offsets, stride=stride, padding=padding)[1]
+
+
+def _remake_transposed(
+    parent: Coords, offsets: np.ndarray, stride: Ints, padding: Ints, output_padding: Ints
+) -> Coords:
+    args = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    return transposed_rulebook(parent, offsets, **args)[1]
+
+
+def _strided_level(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Level:
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
     # u = (c + padding - offset) / stride
     low = -((_with_batch(stencil.high) - sites.low - pad) // steps)
     high = (sites.high + pad - _with_batch(stencil.low)) // steps
     reach = reach_groups(stencil, stride, True), steps, pad
     origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
-    return _child(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
+    return _level(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
 
 
-def _transposed_child(
+def _transposed_level(
     sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None
-) -> Child:
+) -> Level:
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
     low = sites.low * steps - pad + _with_batch(stencil.low)
     high = sites.high * steps - pad + _with_batch(stencil.high)
     reach = reach_groups(stencil, stride, False), steps, pad
     voxel_size = sites.voxel_size / np.array(stride)
     origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
-    return _child(sites, stencil, reach, low, high, shape, origin, voxel_size)
+    return _level(sites, stencil, reach, low, high, shape, origin, voxel_size)
 
 
-def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Child:
+def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Level:
     """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
     columns = len(low)
     out_low, out_high = np.full(columns, -_UNBOUNDED), np.full(columns, _UNBOUNDED)
@@ -354,9 +403,9 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
         keys, base, code = sites.keys[:num], np.empty(num, np.uint64), np.empty(num, np.int32)
         known = plan, keys, base, code, np.empty((threads, plan.scratch_size), np.int32)
         kernels.count_reached(*known, counts, sizes, threads)
+    if sizes.sum() > _check.MAX_ROWS:
+        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {sizes.sum()}")
     candidates = np.empty(int(sizes.sum()), np.uint64)
-    if len(candidates) > _check.MAX_ROWS:
-        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {len(candidates)}")
     places = np.cumsum(sizes) - sizes
     if len(candidates):
         kernels.fill_reached(*known, places, candidates, threads)
@@ -371,7 +420,7 @@ def _child(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
             *known, places, ranks, sites.rows.order, pair_places, in_rows, out_rows, threads
         )
     rulebook = _rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows)
-    return Child(out, rulebook, stencil.kernel_size)
+    return out, rulebook
 
 
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
@@ -418,6 +467,8 @@ def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
 
 def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:
     for array in (in_rows, out_rows, offset_ptr):
+        if array.base is not None:  # a view of a read-only array cannot be made writeable
+            array.base.flags.writeable = False
         array.flags.writeable = False
     return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)
 

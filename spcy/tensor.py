@@ -1,7 +1,9 @@
 """Sparse tensors: coordinates and features."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Union
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,7 +61,7 @@ class SparseTensor:
     ):
         if not isinstance(coords, Coords):
             coords = Coords(coords, shape, batch_size)
-        elif shape is not None and tuple(shape) != coords.shape:
+        elif shape is not None and _check.shape(shape, coords.ndim) != coords.shape:
             raise ValueError(f"shape must be that of coords, {coords.shape}, or left out, got {shape}")
         elif batch_size is not None and batch_size != coords.batch_size:
             raise ValueError(
@@ -69,13 +71,26 @@ class SparseTensor:
         self._features = _check.features(features, coords.num_sites)
 
     @classmethod
-    def from_dense(cls, array: ArrayLike, channels_first: bool = False) -> "SparseTensor":
+    def from_dense(cls, array: ArrayLike, channels_first: bool = False) -> SparseTensor:
         r"""Return the sites of a dense array where any channel is not zero.
 
         Parameters
         ----------
         array : array_like of shape (B, \*shape, C), or (B, C, \*shape) with `channels_first`
+            float32 or float64.
         channels_first : bool
+
+        Returns
+        -------
+        SparseTensor
+            In ascending key order. NaN is not zero.
+
+        Raises
+        ------
+        ValueError
+            If the array does not have 1 .. 4 spatial axes, or one of length 0.
+        TypeError
+            If its dtype is neither float32 nor float64.
 
         Examples
         --------
@@ -151,12 +166,31 @@ class SparseTensor:
         words = f"{self.num_channels} channels, {self.dtype}, {self.backend}"
         return f"SparseTensor({describe(self._coords)}, {words})"
 
-    def replace(self, features: ArrayLike) -> "SparseTensor":
-        """Return a tensor with the same coords and other features, (N, any number of channels)."""
+    def replace(self, features: ArrayLike) -> SparseTensor:
+        """Return a tensor with the same coords and other features.
+
+        Parameters
+        ----------
+        features : array_like of shape (N, any number of channels), float32 or float64
+
+        Returns
+        -------
+        SparseTensor
+        """
         return SparseTensor(self._coords, features)
 
-    def map(self, func: Callable[[np.ndarray], np.ndarray]) -> "SparseTensor":
+    def map(self, func: Callable[[np.ndarray], np.ndarray]) -> SparseTensor:
         """Return a tensor with ``func(features)``, which must keep the rows.
+
+        Parameters
+        ----------
+        func : callable
+            Takes and returns an array of features.
+
+        Returns
+        -------
+        SparseTensor
+            On the same coords.
 
         Examples
         --------
@@ -191,7 +225,7 @@ class SparseTensor:
         dense[tuple(self.indices.T)] = self._features
         return np.ascontiguousarray(np.moveaxis(dense, -1, 1)) if channels_first else dense
 
-    def to(self, backend: str) -> "SparseTensor":
+    def to(self, backend: str) -> SparseTensor:
         """Return the tensor on another backend, itself if it is there already.
 
         Parameters
@@ -206,16 +240,19 @@ class SparseTensor:
         """Return the row of each (M, 1 + D) index, -1 where there is no site. See `Coords.rows_of`."""
         return self._coords.rows_of(indices)
 
-    def __add__(self, other: Union["SparseTensor", Scalar]) -> "SparseTensor":
+    def __array__(self, *args, **kwargs):
+        raise TypeError("a SparseTensor is no array: take x.features, or x.to_dense()")
+
+    def __add__(self, other: SparseTensor | Scalar) -> SparseTensor:
         return self._combine(other, np.add, "+")
 
-    def __mul__(self, other: Union["SparseTensor", Scalar]) -> "SparseTensor":
+    def __mul__(self, other: SparseTensor | Scalar) -> SparseTensor:
         return self._combine(other, np.multiply, "*")
 
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def _combine(self, other, operation, symbol) -> "SparseTensor":
+    def _combine(self, other, operation, symbol) -> SparseTensor:
         if isinstance(other, SparseTensor):
             _require_same(self, other, f"operand of {symbol}")
             return self.replace(operation(self._features, other._features))
@@ -241,6 +278,13 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     -------
     SparseTensor
         On x's coords if y has the same, else on new ones in ascending key order.
+
+    Raises
+    ------
+    ValueError
+        If the grids or the numbers of channels differ.
+    TypeError
+        If the dtypes differ.
 
     Examples
     --------
@@ -273,6 +317,13 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
     SparseTensor
         On the coords of the first.
 
+    Raises
+    ------
+    ValueError
+        If the coords differ.
+    TypeError
+        If the dtypes differ, or there is no tensor.
+
     Examples
     --------
     >>> import numpy as np, spcy
@@ -301,6 +352,13 @@ def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
     SparseTensor
         On new coords, rows in their old order.
 
+    Raises
+    ------
+    ValueError
+        If the mask's shape is another.
+    TypeError
+        If its dtype is not bool.
+
     Examples
     --------
     >>> import numpy as np, spcy
@@ -308,6 +366,7 @@ def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
     >>> spcy.prune(x, x.features[:, 0] > 1).indices
     array([[0, 2]], dtype=int32)
     """
+    require_tensor(x, "x")
     mask = as_array(mask, "mask")
     if mask.dtype != np.bool_:
         raise TypeError(f"mask must have dtype bool, got {mask.dtype}")
@@ -315,6 +374,12 @@ def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
         raise ValueError(f"mask must have shape ({x.num_sites},), one per site, got {mask.shape}")
     coords = x.coords._select(mask)
     return SparseTensor(coords, x.features[mask])
+
+
+def require_tensor(value: Any, name: str) -> None:
+    """Raise unless an argument is a `SparseTensor`."""
+    if not isinstance(value, SparseTensor):
+        raise TypeError(f"{name} must be a SparseTensor, got {type(value).__name__}")
 
 
 def _require_same(x: SparseTensor, y: SparseTensor, name: str, channels: bool = True) -> None:
@@ -327,6 +392,8 @@ def _require_same(x: SparseTensor, y: SparseTensor, name: str, channels: bool = 
 
 
 def _require_like(x: SparseTensor, y: SparseTensor, name: str = "y", channels: bool = True) -> None:
+    require_tensor(x, "x")
+    require_tensor(y, name)
     if x.dtype != y.dtype:
         raise TypeError(f"{name} must have dtype {x.dtype}, got {y.dtype}")
     if channels and x.num_channels != y.num_channels:

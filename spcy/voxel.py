@@ -1,5 +1,7 @@
 """Between points and sites."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from ._backend import kernels_for
 from ._threads import threads_for
 from .coords import Coords, Layout, Sites, bounds_of, rows_of, sites_from_keys, sort_keys, unique_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
-from .tensor import SparseTensor
+from .tensor import SparseTensor, require_tensor
 
 _REDUCTIONS = {"mean": MEAN, "sum": SUM, "max": MAX, "first": FIRST}
 
@@ -39,6 +41,7 @@ def voxelize(
     *,
     features: ArrayLike | None = None,
     batch: ArrayLike | None = None,
+    batch_size: int | None = None,
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
     reduce: str = "mean",
     max_points: int | None = None,
@@ -58,9 +61,11 @@ def voxelize(
         Default the points themselves.
     batch : array_like of shape (M,), integer, optional
         Default 0 for all.
+    batch_size : int, optional
+        Default the greatest batch index + 1.
     bounds : (low, high), each a float or D floats, optional
         The grid's origin is `low` and its shape ``round((high - low) / voxel_size)``; points outside
-        are left out, their row is -1. None is an unbounded grid with origin 0.
+        that grid are left out, their row is -1. None is an unbounded grid with origin 0.
     reduce : {"mean", "sum", "max", "first"}
         How the features of a site's points become one. Sums are in double precision, in the order of
         the points.
@@ -90,6 +95,7 @@ def voxelize(
     num, ndim = points.shape
     features = points if features is None else _check.features(features, num)
     batch = _check.point_batch(batch, num)
+    batch_size = _batch_size(batch_size, batch)
     operation = _REDUCTIONS[_check.choice(reduce, tuple(_REDUCTIONS), "reduce")]
     if max_points is not None:
         max_points = _check.per_axis(max_points, 1, "max_points", 1)[0]
@@ -108,7 +114,6 @@ def voxelize(
     kept = None if inside.all() else np.flatnonzero(inside).astype(np.int32)
     if kept is not None:
         indices = indices[kept]
-    batch_size = 1 if batch is None or not num else int(batch.max()) + 1
 
     kernels = kernels_for(indices).coords
     low, high = bounds_of(indices)
@@ -132,7 +137,7 @@ def voxelize(
         order = order[place < max_points]
         counts = np.minimum(counts, max_points)
         starts = np.concatenate([[0], np.cumsum(counts)])
-    reduced = segment_reduce(features, order, starts, operation)
+    reduced = segment_reduce(features, order, starts, operation).astype(features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, low, high, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
 
@@ -175,8 +180,7 @@ def devoxelize(
     >>> spcy.devoxelize(tensor, points)[:, 0]
     array([1.5, 1.5, 5. ])
     """
-    if not isinstance(x, SparseTensor):
-        raise TypeError(f"x must be a SparseTensor, got {type(x).__name__}")
+    require_tensor(x, "x")
     points = _check.points(points)
     if points.shape[1] != x.ndim:
         raise ValueError(f"points must have {x.ndim} columns, one per axis of x, got {points.shape[1]}")
@@ -184,6 +188,7 @@ def devoxelize(
     batch = _check.point_batch(batch, len(points))
     if batch is None and x.batch_size > 1:
         raise ValueError(f"batch must be given for a tensor of batch_size {x.batch_size}")
+    _batch_size(x.batch_size, batch)
     if mode == "nearest":
         cells, inside = _cells(points, batch, x.coords.origin, x.coords.voxel_size, None)
         rows = np.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
@@ -242,6 +247,18 @@ def _require_finite(points: np.ndarray, state: np.ndarray) -> None:
     row = _check.first_row(state == 2)
     if row is not None:
         raise ValueError(f"points must be finite, got {points[row].tolist()} in row {row}")
+
+
+def _batch_size(value: int | None, batch: np.ndarray | None) -> int:
+    """Return the number of batches, checked against the points' batch indices."""
+    least = 1 if batch is None or not len(batch) else int(batch.max()) + 1
+    if value is None:
+        return least
+    value = _check.per_axis(value, 1, "batch_size", 1)[0]
+    if value < least:
+        row = int(batch.argmax())
+        raise ValueError(f"batch must be less than batch_size {value}, got {batch[row]} in row {row}")
+    return value
 
 
 def _voxel_size(value: ArrayLike, ndim: int) -> np.ndarray:

@@ -1,4 +1,6 @@
+import copy
 import gc
+import pickle
 import weakref
 
 import numpy as np
@@ -235,3 +237,56 @@ def test_union_with_nothing():
     np.testing.assert_array_equal(get(rows_a), [1, 0])
     assert rows_b.shape == (0,)
     assert spcy.union(nothing, nothing)[0].num_sites == 0
+
+
+def test_nothing_that_is_cached_can_be_changed(rng):
+    x = spcy.voxelize(rng.random((50, 3)), 0.25).tensor
+    level = spcy.max_pool(x, 2).coords
+    book = spcy.submanifold_rulebook(x.coords, [[0, 0, -1], [0, 0, 1]])
+    arrays = [book.in_rows, book.out_rows, book.offset_ptr]
+    for coords in (x.coords, level, spcy.Coords([[0, 1]])):
+        arrays += [coords.indices, coords.origin, coords.voxel_size]
+    for array in arrays:
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+    for array in (book.in_rows, book.out_rows, x.coords.indices):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+
+
+def pickled(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_copies_keep_their_levels(duplicate, rng):
+    x = random_tensor(rng, 40, (9, 9), 2, np.float64)
+    weight = rng.standard_normal((3, 3, 2, 2))
+    y = spcy.conv(x, weight, stride=2, padding=1)
+    z = spcy.conv_transpose(y, rng.standard_normal((2, 2, 2, 2)), stride=2)
+    x2, y2, z2 = duplicate((x, y, z))
+    assert z2.coords.parent is y2.coords
+    assert y2.coords.parent is x2.coords
+    for old, new in ((x, x2), (y, y2), (z, z2)):
+        np.testing.assert_array_equal(new.indices, old.indices)
+        np.testing.assert_array_equal(new.coords.origin, old.coords.origin)
+    back, expected = spcy.inverse_conv(y2, weight), spcy.inverse_conv(y, weight)
+    assert back.coords is x2.coords
+    np.testing.assert_array_equal(back.features, expected.features)
+
+
+def test_other_metric_grids_do_not_mix(rng):
+    points = rng.random((30, 2))
+    x, y = spcy.voxelize(points, 0.5).tensor, spcy.voxelize(points * 2, 1.0).tensor
+    np.testing.assert_array_equal(x.indices, y.indices)
+    with pytest.raises(ValueError, match="same coords"):
+        x + y
+    with pytest.raises(ValueError, match="metric grid"):
+        spcy.add(x, y)
+
+
+def test_union_with_nothing_has_the_other_s_bounds():
+    far = spcy.Coords(np.array([[0] + [2**30] * 3]))
+    empty = spcy.Coords(np.empty((0, 4), np.int32))
+    for a, b in ((far, empty), (empty, far)):
+        np.testing.assert_array_equal(spcy.union(a, b)[0].indices, far.indices)

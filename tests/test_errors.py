@@ -49,6 +49,14 @@ def sites(*rows):
 
 
 BIG = 2**31 - 1
+
+
+def custom_level(coords, offsets):
+    """A tensor on the level that a stencil reaches."""
+    _, level = spcy.conv_rulebook(coords, offsets, stride=2)
+    return spcy.SparseTensor(level, put(np.ones((len(level), 1))))
+
+
 VALUE_ERRORS = {
     # coords: ndim, dtype, rows
     "indices_1d": (lambda a: spcy.Coords(a.indices[0]), r"^indices .*shape \(N, 1 \+ D\).*got shape \(3,\)"),
@@ -247,10 +255,48 @@ VALUE_ERRORS = {
     ),
     "devoxelize_columns": (lambda a: spcy.devoxelize(a.x, a.points[:, :1]), r"^points .*2 columns.*got 1"),
     "devoxelize_no_batch": (lambda a: spcy.devoxelize(a.x, a.points), r"^batch .*batch_size 2"),
+    "devoxelize_batch": (
+        lambda a: spcy.devoxelize(a.x, a.points, batch=changed(a.indices[:, 0], 3, 9)),
+        r"^batch .*batch_size 2.*got 9 in row 3\b",
+    ),
+    "voxelize_batch_size": (
+        lambda a: spcy.voxelize(a.points, 1, batch=a.indices[:, 0], batch_size=1),
+        r"^batch .*batch_size 1.*got 1 in row",
+    ),
+    # stencils
+    "dilation_overflow": (lambda a: spcy.kernel_offsets((3,), 2**31 - 1), r"^dilation .*int32"),
+    "offsets_unsigned": (
+        lambda a: spcy.submanifold_rulebook(a.coords, np.array([[0, 0], [2**64 - 1, 0]], np.uint64)),
+        r"^offsets .*int32.*in row 1\b",
+    ),
+    "offsets_least": (
+        lambda a: spcy.submanifold_rulebook(a.coords, [[-(2**63), 0]]),
+        r"^offsets .*int32.*in row 0\b",
+    ),
+    "inverse_stencil": (
+        lambda a: spcy.inverse_conv(custom_level(a.coords, [[0, 0], [1, 0], [0, 1]]), np.ones((2, 2, 1, 1))),
+        r"^x .*box",
+    ),
+    "inverse_permuted_box": (
+        lambda a: spcy.inverse_conv(
+            custom_level(a.coords, [[1, 1], [0, 0], [1, 0], [0, 1]]), np.ones((2, 2, 1, 1))
+        ),
+        r"^x .*box",
+    ),
     # the rest
     "threads_0": (lambda a: spcy.set_num_threads(0), r"^n .*at least 1.*got 0"),
 }
 TYPE_ERRORS = {
+    "masked": (
+        lambda a: spcy.SparseTensor(a.coords, np.ma.masked_array(get(a.features))),
+        r"^features .*mask",
+    ),
+    "union_arrays": (lambda a: spcy.union(a.coords, a.indices), r"^b must be Coords"),
+    "rulebook_of_a_tensor": (lambda a: spcy.submanifold_rulebook(a.x, [[0, 0]]), r"^coords must be Coords"),
+    "add_array": (lambda a: spcy.add(a.x, a.features), r"^y must be a SparseTensor"),
+    "global_pool_of_an_array": (lambda a: spcy.global_max_pool(a.features), r"^x must be a SparseTensor"),
+    "tensor_as_array": (lambda a: np.asarray(a.x), r"no array: take x\.features"),
+    "kernel_offsets_int": (lambda a: spcy.kernel_offsets(3), r"^kernel_size .*sequence"),
     # coords: ndim, dtype, rows
     "indices_float": (lambda a: spcy.Coords(a.indices.astype(float)), r"^indices .*integer.*got float64"),
     "indices_bool": (lambda a: spcy.Coords(a.indices > 0), r"^indices .*integer.*got bool"),

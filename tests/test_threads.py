@@ -185,3 +185,31 @@ def test_fork_after_use():
         pytest.skip("this system has no fork")
     out = run(FORK)
     assert out.stdout.strip() == "both", out.stderr
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_that_is_not_there():
+    """Fork while another thread derives a plan of the same coords; its lock must not hang the child."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    code = """
+import os, threading, warnings, numpy as np, spcy
+warnings.simplefilter("ignore")
+sites = np.argwhere(np.ones((1, 8, 8, 8), bool))
+coords = spcy.Coords(sites)
+held, go = threading.Event(), threading.Event()
+
+def hold():
+    with coords._sites.lock:
+        held.set()
+        go.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    book = spcy.submanifold_rulebook(coords, spcy.kernel_offsets((3, 3, 3)) - 1)
+    os._exit(0 if book.num_pairs == 22 ** 3 else 1)
+go.set()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run(code).stdout.strip() == "0"

@@ -213,3 +213,10 @@ def test_points_far_from_every_site(rng):
     far = put(np.array([[1e9, -1e9], [2.0**31, 0], [-1e30, 1e300]]))
     for mode in ("nearest", "linear"):
         np.testing.assert_array_equal(get(spcy.devoxelize(x, far, mode)), np.zeros((3, 2)))
+
+
+def test_batch_size_counts_empty_batches(rng):
+    points, batch = rng.random((10, 2)), np.zeros(10, int)
+    x = spcy.voxelize(points, 0.5, batch=batch, batch_size=3).tensor
+    assert x.batch_size == 3
+    assert spcy.global_sum_pool(x).shape == (3, 2)

@@ -20,13 +20,15 @@ def prepare_folder(folder: Path) -> None:
     ----------
     folder : Path
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--out must be a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder):
         pass
 
 
 def write_files(result: Result, folder: Path) -> list[Path]:
-    """Write the pictures and ``sites.npz``, each whole or not at all.
+    """Write the pictures and ``sites.npz``: all of them or none, each whole.
 
     Parameters
     ----------
@@ -41,15 +43,6 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         ``labels`` (into ``label_names``), ``normal``, ``linearity``, ``planarity``, ``verticality`` and
         ``features``, which the network gave; and ``point_rows``, the row of each point of the scan.
     """
-    paths = []
-    for name, draw in [
-        ("labels.png", pictures.draw_labels),
-        ("normals.png", pictures.draw_normals),
-        ("levels.png", pictures.draw_levels),
-    ]:
-        figure = draw(result)
-        paths.append(folder / name)
-        _replace(paths[-1], lambda file, figure=figure: figure.savefig(file, format="png"))
     geometry = result.geometry
     arrays = {
         "voxel_size": VOXEL_SIZE,
@@ -65,17 +58,20 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         "features": result.output.features,
         "point_rows": result.voxels.rows,
     }
-    paths.append(folder / "sites.npz")
-    _replace(paths[-1], lambda file: np.savez(file, **arrays))
-    return paths
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place, then put it there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    writers: dict[str, Callable[[BinaryIO], object]] = {
+        "labels.png": lambda file: pictures.draw_labels(result).savefig(file, format="png"),
+        "normals.png": lambda file: pictures.draw_normals(result).savefig(file, format="png"),
+        "levels.png": lambda file: pictures.draw_levels(result).savefig(file, format="png"),
+        "sites.npz": lambda file: np.savez(file, **arrays),
+    }
+    drafts = {folder / name: folder / f".{name}.{os.getpid()}" for name in writers}
     try:
-        with draft.open("wb") as file:
-            write(file)
-        draft.replace(path)
+        for draft, write in zip(drafts.values(), writers.values(), strict=True):
+            with draft.open("wb") as file:
+                write(file)
+        for path, draft in drafts.items():
+            draft.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+    return list(drafts)

@@ -76,7 +76,8 @@ def read_scan(path: str | Path) -> Scan:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     dtype = np.promote_types(points.dtype.newbyteorder("="), np.float32)
-    return Scan(path.name, np.ascontiguousarray(points[keep], dtype), left_out=int((~keep).sum()))
+    name = path.name.encode(errors="replace").decode()  # a file's name need not be text
+    return Scan(name, np.ascontiguousarray(points[keep], dtype), left_out=int((~keep).sum()))
 
 
 def _finite(points: np.ndarray) -> np.ndarray:

@@ -239,7 +239,7 @@ def quantize(
             indices[i, 1 + d] = 0
             if cell >= low[d] and cell <= high[d]:
                 indices[i, 1 + d] = <int32_t>cell
-            elif cell - cell == 0.0:
+            elif points[i, d] - points[i, d] == 0.0:
                 state[i] = max(state[i], <uint8_t>1)
             else:
                 state[i] = 2
@@ -284,7 +284,7 @@ cdef uint8_t _point_corners(
         place = (point[d] - origin[d]) / voxel_size[d] - 0.5
         cell = floor(place)
         fraction = place - cell
-        finite = finite and cell - cell == 0.0
+        finite = finite and point[d] - point[d] == 0.0
         for corner in range(corners):
             upper = (corner >> (ndim - 1 - d)) & 1
             weights[corner] *= fraction if upper else 1.0 - fraction

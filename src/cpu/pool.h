@@ -15,36 +15,28 @@ static inline void spcy_fill_row(T* row, int64_t channels, int operation) {
 }
 
 // y = y + x, or the greater of the two, NaN if either is.
-template <typename T>
-static inline void spcy_combine_row(T* y, const T* x, int64_t channels, int operation) {
+template <typename S, typename T>
+static inline void spcy_combine_row(S* y, const T* x, int64_t channels, int operation) {
     if (operation == SPCY_MAX)
         for (int64_t c = 0; c < channels; ++c) y[c] = x[c] > y[c] || x[c] != x[c] ? x[c] : y[c];
     else
         for (int64_t c = 0; c < channels; ++c) y[c] += x[c];
 }
 
-// Reduce rows order[begin:end] (order NULL: the rows themselves); sums in double, by blocks of channels.
+// Reduce rows order[begin:end] (order NULL: the rows themselves) in double precision, by blocks of channels.
 template <typename T>
 static inline void spcy_reduce_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin,
-                                    int64_t end, int operation, T* y) {
+                                    int64_t end, int operation, double* y) {
     constexpr int kBlock = 32;
-    if (operation == SPCY_MAX || operation == SPCY_FIRST) {
-        spcy_fill_row(y, channels, operation);
-        if (operation == SPCY_FIRST && begin < end) end = begin + 1;
-        for (int64_t i = begin; i < end; ++i)
-            spcy_combine_row(y, features + (order ? order[i] : i) * channels, channels,
-                             operation == SPCY_MAX ? SPCY_MAX : SPCY_SUM);
-        return;
-    }
+    if (operation == SPCY_FIRST && begin < end) end = begin + 1;
     for (int64_t first = 0; first < channels; first += kBlock) {
         const int64_t size = channels - first < kBlock ? channels - first : kBlock;
-        double sum[kBlock] = {0};
-        for (int64_t i = begin; i < end; ++i) {
-            const T* x = features + (order ? order[i] : i) * channels + first;
-            for (int64_t c = 0; c < size; ++c) sum[c] += x[c];
-        }
+        double value[kBlock];
+        spcy_fill_row(value, size, operation);
+        for (int64_t i = begin; i < end; ++i)
+            spcy_combine_row(value, features + (order ? order[i] : i) * channels + first, size, operation);
         const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
-        for (int64_t c = 0; c < size; ++c) y[first + c] = (T)(sum[c] / divisor);
+        for (int64_t c = 0; c < size; ++c) y[first + c] = value[c] / divisor;
     }
 }
 

@@ -6,10 +6,10 @@ from libc.stdint cimport int32_t, int64_t
 
 cdef extern from "cpu/pool.h" nogil:
     void spcy_fill_row[T](T* row, int64_t channels, int operation) noexcept
-    void spcy_combine_row[T](T* y, const T* x, int64_t channels, int operation) noexcept
+    void spcy_combine_row[S, T](S* y, const T* x, int64_t channels, int operation) noexcept
     void spcy_reduce_rows[T](
         const T* features, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
-        int operation, T* y,
+        int operation, double* y,
     ) noexcept
     void spcy_interpolate_row[T](
         const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t corners, T* y
@@ -70,7 +70,7 @@ def segment_reduce(
     const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
     int operation,  # 0 sum, 1 max, 2 mean, 3 first
-    floating[:, ::1] out,  # OUT, (segments, C)
+    double[:, ::1] out,  # OUT, (segments, C)
     int n_threads,
 ):
     """Reduce the rows of each segment; an empty one gives 0, its maximum -inf."""
