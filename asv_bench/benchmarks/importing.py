@@ -1,0 +1,2 @@
+def timeraw_import():
+    return "import spcy"
