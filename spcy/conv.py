@@ -272,32 +272,19 @@ def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) 
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
         tile_size = tile_size_for(c_out, len(out), threads)
         kernels = kernels_for(x.features, weight).conv
-        lanes = kernels.lanes(x.dtype.itemsize)
-        width = -(-c_out // lanes) * lanes
-        padded_bias = np.zeros(width, x.dtype)
-        if bias is not None:
-            padded_bias[:c_out] = bias
+        scratch = kernels.scratch_bytes(x.dtype.itemsize, len(weight), c_in, c_out, tile_size, threads)
         kernels.conv(
             x.features,
             weight,
-            padded_bias,
+            bias,
             rulebook.in_rows,
             rulebook.out_rows,
             rulebook._tiles(tile_size),
             rulebook._out.order,
             rulebook._out.rank,
             tile_size,
-            _aligned((len(weight) * c_in * width,), x.dtype),
-            _aligned((threads, tile_size * width), x.dtype),
+            np.empty(scratch, np.int8),
             out,
             threads,
         )
     return SparseTensor(coords, out)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
