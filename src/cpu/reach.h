@@ -17,7 +17,7 @@
 enum { SPCY_MAX_COLUMNS = 5, SPCY_REACH_CHUNK = 1024 };
 
 typedef struct {
-    int64_t columns, divide, n_heads, n_tails, n_sites;
+    int64_t columns, divide, n_heads, n_tails;
     const int64_t *low0, *shift0;           // layout of the input keys
     const int64_t *low1, *shift1;           // layout of the output keys
     const int64_t *stride, *padding;        // (columns,)
