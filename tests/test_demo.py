@@ -391,3 +391,34 @@ def test_geometry_of_too_few_sites_is_zero():
     assert geometry.neighbours.tolist() == [1, 2, 2]
     for array in geometry[1:]:
         assert not array.any()
+
+
+def test_interrupt_is_one_line(capsys, monkeypatch):
+    def run_demo(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spcy.demo.run.run_demo", run_demo)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "spcy: interrupted"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    command = [sys.executable, "-m", "spcy", "demo", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        printed = process.stderr.read()
+    assert process.returncode == 141
+    assert "Traceback" not in printed
+    assert "error" not in printed
+
+
+def test_a_file_name_need_not_be_text(tmp_path, capsys):
+    scan = os.fsencode(tmp_path) + b"/\xff.npy"
+    try:
+        with open(scan, "wb") as file:
+            np.save(file, np.random.default_rng(0).random((500, 3)).astype(np.float32) * 10)
+    except OSError as error:
+        pytest.skip(f"this file system wants text for a name: {error}")
+    assert main(["demo", os.fsdecode(scan), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert "scan: ?.npy" in capsys.readouterr().out
