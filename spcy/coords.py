@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike
 from . import _check
 from ._backend import backend_of, kernels_for
 from ._threads import threads_for
-from .hashmap import HashMap
+from .hashmap import NO_KEY, HashMap
 
 if TYPE_CHECKING:
     from .rulebook import Rulebook
 
 _KEY_BITS = 63  # one bit is kept free, so that sentinels lie above every key
 _MARGIN = 4  # cells of room around the sites, where it costs no bits: most queries then fit as they are
-_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 class Layout:
@@ -393,7 +392,7 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
     kernels = kernels_for(indices).coords
     num = len(indices)
     keys = np.empty(num + 1, np.uint64)
-    keys[num] = _NO_KEY
+    keys[num] = NO_KEY
     if not num:
         return keys, None
     kernels.pack(indices, layout.low, layout.shift, keys[:num], threads_for(3 * num))
@@ -440,7 +439,7 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     total = int(counts.sum())
     starts = np.empty(total + 1, np.int64)
     unique = np.empty(total + 1, np.uint64)
-    starts[total], unique[total] = num, _NO_KEY
+    starts[total], unique[total] = num, NO_KEY
     if num:
         kernels.fill_runs(keys, np.cumsum(counts) - counts, starts[:total], unique[:total], threads_for(num))
     return unique, starts
@@ -465,14 +464,18 @@ def sites_from_keys(
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
 
-def unique_ranks(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct keys in ascending order with a sentinel, and the rank of each key among them."""
+def group_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the distinct keys in ascending order with a sentinel, and the rank of each key among them.
+
+    Then the rows of `keys` in the order of their ranks, and where those of each rank begin (the last
+    element is their number). `keys` is overwritten.
+    """
     ranks = np.empty(len(keys), np.int32)
     keys, order = sort_keys(keys, bits)
     unique, starts = unique_keys(keys)
     if len(keys):
         kernels_for(keys).coords.spread_runs(starts, order, ranks, threads_for(2 * len(keys)))
-    return unique, ranks
+    return unique, ranks, order, starts
 
 
 def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
@@ -481,7 +484,7 @@ def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
         return sites.keys
     num = sites.rows.num_rows
     out = np.empty(num + 1, np.uint64)
-    out[num] = _NO_KEY
+    out[num] = NO_KEY
     if num:
         kernels_for(sites.keys).coords.repack(
             sites.keys[:num],
@@ -569,7 +572,7 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     high = np.maximum.reduce([sites.high for sites in filled])
     layout = layout_for(filled[0], low, high)
     keys = np.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
-    unique, ranks = unique_ranks(keys, layout.bits)
+    unique, ranks, _, _ = group_keys(keys, layout.bits)
     sites = sites_from_keys(unique, layout, low, high, a.shape, batch_size, sa.origin, sa.voxel_size)
     return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)
 

@@ -9,7 +9,7 @@ from . import _check
 from ._backend import as_array, kernels_for
 from ._threads import threads_for
 
-_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 class HashMap:
@@ -44,7 +44,7 @@ class HashMap:
 
     def __init__(self, keys: ArrayLike):
         keys = _as_keys(keys)
-        bad = _check.first_row(keys == _NO_KEY)
+        bad = _check.first_row(keys == NO_KEY)
         if bad is not None:
             raise ValueError(f"keys must be less than 2**64 - 1, got that value in row {bad}")
         self._num_keys = len(keys)

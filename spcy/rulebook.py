@@ -20,11 +20,11 @@ from .coords import (
     Sites,
     derive,
     derive_child,
+    group_keys,
     keys_in,
     layout_for,
     require_coords,
     sites_from_keys,
-    unique_ranks,
 )
 
 Ints = tuple[int, ...]
@@ -409,7 +409,7 @@ def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     places = np.cumsum(sizes) - sizes
     if len(candidates):
         kernels.fill_reached(*known, places, candidates, threads)
-    out_keys, ranks = unique_ranks(candidates, layout.bits)
+    out_keys, ranks, _, _ = group_keys(candidates, layout.bits)
     out = sites_from_keys(out_keys, layout, low, high, shape, sites.batch_size, origin, voxel_size)
 
     offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from . import _check
 from ._backend import kernels_for
 from ._threads import threads_for
-from .coords import Coords, Layout, Sites, bounds_of, rows_of, sites_from_keys, sort_keys, unique_keys
+from .coords import Coords, Layout, Sites, bounds_of, group_keys, rows_of, sites_from_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
 from .tensor import SparseTensor, require_tensor
 
@@ -115,17 +115,12 @@ def voxelize(
     if kept is not None:
         indices = indices[kept]
 
-    kernels = kernels_for(indices).coords
     low, high = bounds_of(indices)
     layout = Layout(low, high)
     keys = np.empty(len(indices), np.uint64)
     if len(indices):
-        kernels.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
-    keys, order = sort_keys(keys, layout.bits)
-    unique, starts = unique_keys(keys)
-    rows = np.empty(len(keys), np.int32)
-    if len(keys):
-        kernels.spread_runs(starts, order, rows, threads_for(2 * len(keys)))
+        kernels_for(indices).coords.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
+    unique, rows, order, starts = group_keys(keys, layout.bits)
     if kept is not None:
         order = kept[order]
         rows_kept, rows = rows, np.full(num, -1, np.int32)
