@@ -12,8 +12,10 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool")
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
 TILE_LEVELS = {
-    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"],
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
+    "avx512": AVX512,
     "avx2": ["-mavx2", "-mfma"],
     "baseline": [],
 }

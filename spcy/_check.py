@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from ._backend import as_array
 
-FEATURE_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+FEATURE_DTYPES = ("float32", "float64", "bfloat16")
+POINT_DTYPES = FEATURE_DTYPES[:2]
 INT32 = np.iinfo(np.int32)
 MAX_ROWS = INT32.max
 MAX_NDIM = 4
@@ -54,14 +55,20 @@ def features(value: ArrayLike, num_rows: int | None, name: str = "features") -> 
     return floats(array, name)
 
 
-def floats(array: np.ndarray, name: str, dtype: np.dtype | None = None) -> np.ndarray:
-    """Return a float32 or float64 array (or of the given dtype), native and C-contiguous."""
+def floats(array: np.ndarray, name: str, dtypes: Sequence[str] = FEATURE_DTYPES) -> np.ndarray:
+    """Return an array of a feature dtype (or of those named), native and C-contiguous."""
     native = array.dtype.newbyteorder("=")
-    if dtype is not None and native != dtype:
-        raise TypeError(f"{name} must have dtype {dtype}, as the features have, got {array.dtype}")
-    if native not in FEATURE_DTYPES:
-        raise TypeError(f"{name} must have dtype float32 or float64, got {array.dtype}")
+    if native.name not in dtypes:
+        names = f"{', '.join(dtypes[:-1])} or {dtypes[-1]}"
+        raise TypeError(f"{name} must have dtype {names}, got {array.dtype}")
     return contiguous(array, native)
+
+
+def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+    """Return an array of the features' dtype, native and C-contiguous."""
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}, as the features have, got {array.dtype}")
+    return contiguous(array, dtype)
 
 
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -82,7 +89,9 @@ def integer(value: Any, name: str) -> int:
 
 def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tuple[int, ...]:
     """Return an int, or one int per axis, as a tuple of `ndim` ints."""
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value):
+    if type(value) is int:  # what it is most often: a call costs little
+        values = (value,) * ndim
+    elif isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value):
         values = tuple(integer(v, name) for v in value)
         if len(values) != ndim:
             raise ValueError(f"{name} must be an int or {ndim} ints, one per axis, got {value!r}")
@@ -143,7 +152,7 @@ def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype) -> np.nd
             f"weight must have C_in = {channels}, the channels of x, on its axis {ndim}, "
             f"got shape {array.shape}"
         )
-    return floats(array, "weight", dtype)
+    return like_features(array, "weight", dtype)
 
 
 def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray | None:
@@ -153,7 +162,7 @@ def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray 
     array = as_array(value, "bias")
     if array.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one per output channel, got {array.shape}")
-    return floats(array, "bias", dtype)
+    return like_features(array, "bias", dtype)
 
 
 def points(value: ArrayLike) -> np.ndarray:
@@ -163,7 +172,7 @@ def points(value: ArrayLike) -> np.ndarray:
         raise ValueError(f"points must have shape (M, D) with D = 1, 2, 3 or 4, got shape {array.shape}")
     if array.shape[0] > MAX_ROWS:
         raise ValueError(f"points must have at most {MAX_ROWS} rows, got {array.shape[0]}")
-    return floats(array, "points")
+    return floats(array, "points", POINT_DTYPES)
 
 
 def point_batch(value: ArrayLike | None, num_points: int) -> np.ndarray | None:

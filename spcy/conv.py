@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import kernels_for
+from ._backend import as_bits, kernels_for
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .coords import Coords, same_sites
 from .rulebook import Rulebook, generative, submanifold, windows
 from .tensor import SparseTensor, require_tensor
+
+ACTIVATIONS = ("relu",)
 
 
 def subm_conv(
@@ -22,6 +24,8 @@ def subm_conv(
     bias: ArrayLike | None = None,
     *,
     dilation: int | Sequence[int] = 1,
+    residual: SparseTensor | None = None,
+    activation: str | None = None,
 ) -> SparseTensor:
     r"""Submanifold convolution: the output sites are the input sites.
 
@@ -39,6 +43,10 @@ def subm_conv(
     bias : array_like of shape (C_out,), optional
         Of x's dtype.
     dilation : int or sequence of D ints
+    residual : SparseTensor, optional
+        Added to the output before the activation: C_out channels of x's dtype, on the output's sites.
+    activation : {None, "relu"}
+        Bias, residual and activation are applied as each output row is written: no pass of their own.
 
     Returns
     -------
@@ -65,7 +73,7 @@ def subm_conv(
         raise ValueError(f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}")
     dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
     rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
-    return _execute(x, weight, bias, rulebook, x.coords)
+    return _execute(x, weight, bias, residual, activation, rulebook, x.coords)
 
 
 def conv(
@@ -76,6 +84,8 @@ def conv(
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    residual: SparseTensor | None = None,
+    activation: str | None = None,
 ) -> SparseTensor:
     r"""Regular sparse convolution: the output sites are all that an input site reaches.
 
@@ -91,6 +101,8 @@ def conv(
     bias : array_like of shape (C_out,), optional
         Added on the output sites.
     stride, padding, dilation : int or sequence of D ints
+    residual, activation : optional
+        As in `subm_conv`.
 
     Returns
     -------
@@ -119,7 +131,7 @@ def conv(
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
     stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
     rulebook, coords = windows(x.coords, stencil, stride, padding)
-    return _execute(x, weight, bias, rulebook, coords)
+    return _execute(x, weight, bias, residual, activation, rulebook, coords)
 
 
 def inverse_conv(
@@ -128,6 +140,8 @@ def inverse_conv(
     bias: ArrayLike | None = None,
     *,
     to: SparseTensor | Coords | None = None,
+    residual: SparseTensor | None = None,
+    activation: str | None = None,
 ) -> SparseTensor:
     r"""Inverse convolution: restores exactly the sites that x's level was made from.
 
@@ -143,6 +157,8 @@ def inverse_conv(
     bias : array_like of shape (C_out,), optional
     to : SparseTensor or Coords, optional
         The level to restore, checked to be the parent of x's.
+    residual, activation : optional
+        As in `subm_conv`.
 
     Returns
     -------
@@ -171,7 +187,7 @@ def inverse_conv(
             f"weight must have the kernel size that made the level of x, {kernel_size}, "
             f"got {weight.shape[:-2]}"
         )
-    return _execute(x, weight, bias, rulebook.transposed(), parent)
+    return _execute(x, weight, bias, residual, activation, rulebook.transposed(), parent)
 
 
 def conv_transpose(
@@ -183,6 +199,8 @@ def conv_transpose(
     padding: int | Sequence[int] = 0,
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    residual: SparseTensor | None = None,
+    activation: str | None = None,
 ) -> SparseTensor:
     r"""Transposed convolution: generates sites.
 
@@ -197,6 +215,8 @@ def conv_transpose(
         Of x's dtype.
     bias : array_like of shape (C_out,), optional
     stride, padding, output_padding, dilation : int or sequence of D ints
+    residual, activation : optional
+        As in `subm_conv`.
 
     Returns
     -------
@@ -223,7 +243,7 @@ def conv_transpose(
     output_padding = _check.per_axis(output_padding, x.ndim, "output_padding", 0)
     stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
     rulebook, coords = generative(x.coords, stencil, stride, padding, output_padding)
-    return _execute(x, weight, bias, rulebook, coords)
+    return _execute(x, weight, bias, residual, activation, rulebook, coords)
 
 
 def parent_level(
@@ -261,30 +281,36 @@ def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
     return weight, _check.bias(bias, weight.shape[-1], x.dtype)
 
 
-def _execute(x: SparseTensor, weight, bias, rulebook: Rulebook, coords: Coords) -> SparseTensor:
+def _execute(
+    x: SparseTensor, weight, bias, residual, activation, rulebook: Rulebook, coords: Coords
+) -> SparseTensor:
     """Run a rulebook: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     c_in, c_out = weight.shape[-2:]
     weight = weight.reshape(-1, c_in, c_out)
     if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
         raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
+    if activation is not None:
+        _check.choice(activation, ACTIVATIONS, "activation")
+    if residual is not None:
+        residual = _residual(residual, coords, c_out, x.dtype)
     out = np.empty((rulebook.num_out, c_out), x.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-        tile_size = tile_size_for(c_out, len(out), threads)
-        kernels = kernels_for(x.features, weight).conv
-        scratch = kernels.scratch_bytes(x.dtype.itemsize, len(weight), c_in, c_out, tile_size, threads)
-        kernels.conv(
-            x.features,
-            weight,
-            bias,
-            rulebook.in_rows,
-            rulebook.out_rows,
-            rulebook._tiles(tile_size),
-            rulebook._out.order,
-            rulebook._out.rank,
-            tile_size,
-            np.empty(scratch, np.int8),
-            out,
-            threads,
+        tiles = rulebook._conv_tiles(tile_size_for(c_out, len(out), threads))
+        scratch = np.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, threads), np.int8)
+        arrays = [as_bits(array) for array in (x.features, weight, bias, residual)]
+        kernels_for(x.features, weight).conv.conv(
+            tiles, *arrays, activation == "relu", scratch, as_bits(out), threads
         )
     return SparseTensor(coords, out)
+
+
+def _residual(residual: SparseTensor, coords: Coords, channels: int, dtype: np.dtype) -> np.ndarray:
+    require_tensor(residual, "residual")
+    if not same_sites(residual.coords, coords):
+        raise ValueError(f"residual must be on the output's sites, {coords!r}, got {residual.coords!r}")
+    if residual.num_channels != channels:
+        raise ValueError(
+            f"residual must have {channels} channels, as the output, got {residual.num_channels}"
+        )
+    return _check.like_features(residual.features, "residual", dtype)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from . import _check
-from ._backend import kernels_for
+from ._backend import kernels_for, widened
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level, tile_size_for
@@ -59,7 +59,7 @@ def max_pool(
     >>> spcy.max_pool(x, 2).features[:, 0]
     array([-1., -3.])
     """
-    return _pool(x, kernel_size, stride, padding, dilation, MAX)[0]
+    return _pool(x, kernel_size, stride, padding, dilation, MAX)
 
 
 def sum_pool(
@@ -98,7 +98,7 @@ def sum_pool(
     >>> spcy.sum_pool(x, 2).features[:, 0]
     array([2., 1.])
     """
-    return _pool(x, kernel_size, stride, padding, dilation, SUM)[0]
+    return _pool(x, kernel_size, stride, padding, dilation, SUM)
 
 
 def avg_pool(
@@ -143,10 +143,7 @@ def avg_pool(
     (array([1., 1.]), array([1. , 0.5]))
     """
     _check.choice(count, ("sites", "window"), "count")
-    y, rulebook = _pool(x, kernel_size, stride, padding, dilation, SUM)
-    if count == "window":
-        return y.map(lambda f: f / f.dtype.type(rulebook.num_offsets))
-    return y.map(lambda f: f / _pairs_per_row(rulebook)[:, None].astype(f.dtype))
+    return _pool(x, kernel_size, stride, padding, dilation, MEAN, count)
 
 
 def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> SparseTensor:
@@ -180,9 +177,7 @@ def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> Spars
     array([2., 2., 3.])
     """
     parent, rulebook, _ = parent_level(x, to)
-    rulebook = rulebook.transposed()
-    counts = np.maximum(_pairs_per_row(rulebook), 1)
-    return SparseTensor(parent, _reduce(x, rulebook, SUM) / counts[:, None].astype(x.dtype))
+    return SparseTensor(parent, _reduce(x, rulebook.transposed(), MEAN, "sites"))
 
 
 def global_max_pool(x: SparseTensor) -> np.ndarray:
@@ -255,30 +250,37 @@ def segment_reduce(
     out = np.empty((len(segment_ptr) - 1, features.shape[1]))
     if len(out):
         kernels_for(features).pool.segment_reduce(
-            features, order, segment_ptr, operation, out, threads_for(features.size + out.size)
+            widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
         )
     return out
 
 
-def _pool(x, kernel_size, stride, padding, dilation, operation) -> tuple[SparseTensor, Rulebook]:
+def _pool(x, kernel_size, stride, padding, dilation, operation, count="sites") -> SparseTensor:
     require_tensor(x, "x")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
     stencil = box_stencil(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
     stride = kernel_size if stride is None else _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
     rulebook, coords = windows(x.coords, stencil, stride, padding)
-    return SparseTensor(coords, _reduce(x, rulebook, operation)), rulebook
+    return SparseTensor(coords, _reduce(x, rulebook, operation, count))
 
 
-def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int) -> np.ndarray:
-    out = np.empty((rulebook.num_out, x.num_channels), x.dtype)
+def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int, count: str) -> np.ndarray:
+    """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
+    features = widened(x.features)
+    out = np.empty((rulebook.num_out, x.num_channels), features.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         tile_size = tile_size_for(x.num_channels, len(out), threads)
         tile_ptr = rulebook._tiles(tile_size)
         rows = rulebook.in_rows, rulebook.out_rows, tile_ptr, rulebook._out.order
-        kernels_for(x.features).pool.pool(x.features, *rows, tile_size, operation, out, threads)
-    return out
+        by_row = MAX if operation == MAX else SUM
+        kernels_for(features).pool.pool(features, *rows, tile_size, by_row, out, threads)
+    if operation == MEAN and count == "window":
+        out /= rulebook.num_offsets
+    elif operation == MEAN:
+        out /= np.maximum(_pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
+    return out.astype(x.dtype, copy=False)
 
 
 def _pairs_per_row(rulebook: Rulebook) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -140,6 +141,20 @@ class Rulebook:
             )
             self._cache[tile_size] = tile_ptr
         return self._cache[tile_size]
+
+    def _conv_tiles(self, tile_size: int) -> Any:
+        """Return the pairs as a convolution's kernels take them."""
+        if ("conv", tile_size) not in self._cache:
+            self._cache["conv", tile_size] = kernels_for(self.out_rows).conv.Tiles(
+                self.in_rows,
+                self.out_rows,
+                self._tiles(tile_size),
+                self._out.order,
+                self._out.rank,
+                tile_size,
+                self.num_out,
+            )
+        return self._cache["conv", tile_size]
 
 
 def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:

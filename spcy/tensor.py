@@ -22,7 +22,7 @@ class SparseTensor:
     ----------
     coords : Coords or array_like of shape (N, 1 + D), integer
         The sites; an array becomes `Coords`.
-    features : array_like of shape (N, C), float32 or float64
+    features : array_like of shape (N, C), float32, float64 or bfloat16
         Row i belongs to row i of the coords. Kept as it is if it is C-contiguous and in native byte
         order, else copied.
     shape, batch_size
@@ -77,7 +77,7 @@ class SparseTensor:
         Parameters
         ----------
         array : array_like of shape (B, \*shape, C), or (B, C, \*shape) with `channels_first`
-            float32 or float64.
+            float32, float64 or bfloat16.
         channels_first : bool
 
         Returns
@@ -90,7 +90,7 @@ class SparseTensor:
         ValueError
             If the array does not have 1 .. 4 spatial axes, or one of length 0.
         TypeError
-            If its dtype is neither float32 nor float64.
+            If its dtype is another.
 
         Examples
         --------
@@ -171,7 +171,7 @@ class SparseTensor:
 
         Parameters
         ----------
-        features : array_like of shape (N, any number of channels), float32 or float64
+        features : array_like of shape (N, any number of channels), float32, float64 or bfloat16
 
         Returns
         -------

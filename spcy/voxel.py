@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import kernels_for
+from ._backend import kernels_for, widened
 from ._threads import threads_for
 from .coords import Coords, Layout, Sites, bounds_of, group_keys, rows_of, sites_from_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
@@ -57,7 +57,7 @@ def voxelize(
         Finite.
     voxel_size : float or sequence of D floats
         Edge of a cell, in the points' unit.
-    features : array_like of shape (M, C), float32 or float64, optional
+    features : array_like of shape (M, C), float32, float64 or bfloat16, optional
         Default the points themselves.
     batch : array_like of shape (M,), integer, optional
         Default 0 for all.
@@ -190,13 +190,14 @@ def devoxelize(
         weights = np.ones_like(rows, dtype=np.float64)
     else:
         rows, weights = _corners(x.coords._sites, points, batch)
-    out = np.empty((len(points), x.num_channels), x.dtype)
+    features = widened(x.features)
+    out = np.empty((len(points), x.num_channels), features.dtype)
     if len(out) and x.num_sites:
         threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-        kernels_for(x.features, rows).pool.interpolate(x.features, rows, weights, out, threads)
+        kernels_for(features, rows).pool.interpolate(features, rows, weights, out, threads)
     else:
         out[:] = 0
-    return out
+    return out.astype(x.dtype, copy=False)
 
 
 def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:

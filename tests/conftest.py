@@ -14,8 +14,10 @@ def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=["float32", "float64", "bfloat16"])
 def dtype(request):
+    if request.param == "bfloat16":
+        return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
     return np.dtype(request.param)
 
 
@@ -30,7 +32,7 @@ def backend(request):
     context.__exit__(None, None, None)
 
 
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
+@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "baseline"])
 def simd(request):
     if request.param not in simd_levels.available():
         pytest.skip(f"this machine or build has no {request.param}, only {simd_levels.available()}")

@@ -141,7 +141,7 @@ def test_simd_from_the_environment(name):
 def test_simd_levels():
     levels = simd.available()
     assert levels[-1] == "baseline"
-    assert set(levels) <= {"avx512", "avx2", "baseline"}
+    assert set(levels) <= {"avx512_bf16", "avx512", "avx2", "baseline"}
     assert run("from spcy._cpu import simd; print(simd.current())").stdout.strip() == levels[0]
     before = simd.current()
     with pytest.raises(ValueError, match="baseline"):

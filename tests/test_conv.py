@@ -19,10 +19,10 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 LAYERS = {
-    "subm": lambda x, w, b=None: spcy.subm_conv(x, w, b),
-    "conv": lambda x, w, b=None: spcy.conv(x, w, b, stride=2, padding=1),
-    "inverse": lambda x, w, b=None: spcy.inverse_conv(spcy.max_pool(x, 3, 2, 1), w, b),
-    "transpose": lambda x, w, b=None: spcy.conv_transpose(x, w, b, stride=2, padding=1),
+    "subm": lambda x, w, b=None, **more: spcy.subm_conv(x, w, b, **more),
+    "conv": lambda x, w, b=None, **more: spcy.conv(x, w, b, stride=2, padding=1, **more),
+    "inverse": lambda x, w, b=None, **more: spcy.inverse_conv(spcy.max_pool(x, 3, 2, 1), w, b, **more),
+    "transpose": lambda x, w, b=None, **more: spcy.conv_transpose(x, w, b, stride=2, padding=1, **more),
 }
 layers = pytest.mark.parametrize("layer", LAYERS)
 
@@ -260,6 +260,56 @@ def test_nan_and_inf_stay_where_they_are(layer, dtype, simd, rng):
         assert reached.any()
         assert not np.isfinite(out[reached]).any()
         np.testing.assert_array_equal(out[~reached], clean[~reached])
+
+
+def residual_of(y, rng):
+    return y.replace(put(rng.standard_normal(get(y.features).shape).astype(y.dtype)))
+
+
+@pytest.mark.parametrize("channels", [(3, 20), (16, 33), (7, 1)], ids="{0[0]}to{0[1]}".format)
+@layers
+def test_epilogue(layer, channels, dtype, simd, rng):
+    """Bias, residual and activation are what separate passes would give, in one rounding."""
+    x = random_tensor(rng, 90, (5, 6, 7), channels[0], dtype, batch_size=2)
+    weight, bias = random_weight(rng, (3, 3, 3), *channels, dtype)
+    residual = residual_of(LAYERS[layer](x, weight), rng)
+    sums = LAYERS[layer](
+        x.map(np.float64), put(get(weight).astype(np.float64)), put(get(bias).astype(np.float64))
+    )
+    for more in (None, residual):
+        expected = get(sums.features) + (0 if more is None else np.float64(get(more.features)))
+        assert (expected < 0).any()
+        assert_close(LAYERS[layer](x, weight, bias, residual=more).features, expected, dtype)
+        y = LAYERS[layer](x, weight, bias, residual=more, activation="relu")
+        assert_close(y.features, np.maximum(expected, 0), dtype)
+
+
+def test_relu_keeps_nan(dtype, simd, rng):
+    x = random_tensor(rng, 20, (5, 6, 7), 1, dtype)
+    features = get(x.features).copy()
+    features[3:5] = [[np.nan], [-np.inf]]
+    x = x.replace(put(features))
+    y = get(spcy.subm_conv(x, put(np.ones((1, 1, 1, 1, 17), dtype)), activation="relu").features)
+    assert np.isnan(np.float64(y[3])).all()
+    np.testing.assert_array_equal(np.float64(y[4]), 0)
+
+
+def test_bfloat16_sums_in_float32(simd, rng):
+    """Sums are those of float32 features, rounded once, to nearest even."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = random_tensor(rng, 90, (5, 6, 7), 65, bfloat16)
+    weight, bias = random_weight(rng, (3, 3, 3), 65, 20, bfloat16)
+    y = get(spcy.subm_conv(x, weight, bias).features)
+    args = x.map(np.float32), put(get(weight).astype(np.float32)), put(get(bias).astype(np.float32))
+    expected = get(spcy.subm_conv(*args).features)
+    scale = np.abs(expected).max()
+    error = np.abs(y.astype(np.float32) - expected)
+    assert (error <= np.abs(expected) * 2**-8 + scale * 1e-5).all()
+    # A sum whose rounding is known: 1 + 2**-8 lies in the middle, and goes to the even 1.
+    terms = put(np.array([[1, 2**-8], [1, 3 * 2**-8], [-1, -(2**-8)]]).astype(bfloat16))
+    x = spcy.SparseTensor(put(np.array([[0, 0], [0, 1], [0, 2]])), terms)
+    y = get(spcy.subm_conv(x, put(np.ones((1, 2, 1), bfloat16))).features)[:, 0]
+    np.testing.assert_array_equal(y.astype(float), [1, 1 + 2**-6, -1])
 
 
 @layers

@@ -155,6 +155,18 @@ VALUE_ERRORS = {
     "weight_empty": (lambda a: spcy.conv(a.x, a.weight[:0]), r"^weight .*\(0, 3, 3, 4\)"),
     "weight_even": (lambda a: spcy.subm_conv(a.x, a.even), r"^weight .*odd.*got \(2, 3\)"),
     "bias_length": (lambda a: spcy.conv(a.x, a.weight, a.bias[:3]), r"^bias .*\(4,\).*got \(3,\)"),
+    "activation": (
+        lambda a: spcy.conv(a.x, a.weight, activation="gelu"),
+        r"^activation .*'relu'.*got 'gelu'",
+    ),
+    "residual_channels": (
+        lambda a: spcy.subm_conv(a.x, a.weight, residual=a.x),
+        r"^residual .*4 channels.*got 3",
+    ),
+    "residual_sites": (
+        lambda a: spcy.subm_conv(a.x, a.weight, residual=spcy.conv(a.x, a.weight, stride=2)),
+        r"^residual .*the output's sites",
+    ),
     "bias_rank": (lambda a: spcy.subm_conv(a.x, a.weight, a.bias[None]), r"^bias .*\(4,\).*got \(1, 4\)"),
     # geometry
     "stride_0": (lambda a: spcy.conv(a.x, a.weight, stride=0), r"^stride .*at least 1.*got 0"),
@@ -307,7 +319,7 @@ TYPE_ERRORS = {
     # tensors
     "features_int": (
         lambda a: spcy.SparseTensor(a.coords, a.indices),
-        r"^features .*float32 or float64.*got int32",
+        r"^features .*float32, float64 or bfloat16.*got int32",
     ),
     "features_half": (lambda a: a.x.map(lambda f: f.astype(np.float16)), r"^features .*got float16"),
     "features_complex": (lambda a: a.x.replace(a.features * 1j), r"^features .*got complex64"),
@@ -334,6 +346,14 @@ TYPE_ERRORS = {
         r"^weight .*float32.*got float64",
     ),
     "weight_int": (lambda a: spcy.conv_transpose(a.x, a.weight.astype(int)), r"^weight .*float32.*got int64"),
+    "residual_type": (
+        lambda a: spcy.subm_conv(a.x, a.weight, residual=a.x.features),
+        r"^residual .*SparseTensor.*ndarray",
+    ),
+    "residual_dtype": (
+        lambda a: spcy.subm_conv(a.x, a.weight, residual=spcy.subm_conv(a.x, a.weight).map(np.float64)),
+        r"^residual .*float32.*got float64",
+    ),
     "bias_dtype": (lambda a: spcy.conv(a.x, a.weight, a.bias.astype(float)), r"^bias .*float32.*got float64"),
     "x_array": (lambda a: spcy.conv(a.features, a.weight), r"^x .*SparseTensor.*got ndarray"),
     # geometry

@@ -5,6 +5,13 @@ from helpers import assert_close, assert_tensor, get, put, random_tensor, random
 
 import spcy
 
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """What points can be."""
+    return np.dtype(request.param)
+
+
 REDUCE = ["mean", "sum", "max", "first"]
 BOUNDS = {"unbounded": None, "bounds": ([-0.5, -1.0, 0.0, -1.0], [1.0, 1.0, 1.5, 0.5])}
 
@@ -55,13 +62,18 @@ def test_defaults(dtype, rng):
     assert tensor.batch_size == 1
 
 
-def test_features_keep_their_own_dtype(rng):
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_features_keep_their_own_dtype(name, rng):
+    dtype = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name, name))
     points = rng.uniform(0, 3, (20, 2))
-    features = rng.standard_normal((20, 1)).astype(np.float32)
-    out = spcy.voxelize(put(points), 1, features=put(features))
-    assert out.tensor.dtype == np.float32
-    expected = ref.voxelize(points, np.zeros(20, int), features, 0, 1, None, "mean", None)
-    assert_close(out.tensor.features, expected[1], np.float32)
+    features = rng.standard_normal((20, 1)).astype(dtype)
+    x = spcy.voxelize(put(points), 1, features=put(features)).tensor
+    expected = ref.voxelize(points, np.zeros(20, int), np.float64(features), 0, 1, None, "mean", None)
+    assert_close(x.features, expected[1], dtype)
+    for mode in ("nearest", "linear"):
+        sites, batch = get(x.indices), np.zeros(20, int)
+        expected = ref.devoxelize(np.float64(get(x.features)), sites, batch, points, mode)
+        assert_close(spcy.devoxelize(x, put(points), mode), expected, dtype)
 
 
 def test_order_of_the_points_decides_the_first():

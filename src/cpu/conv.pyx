@@ -1,8 +1,7 @@
 """Run a rulebook with a weight, in tiles of output rows."""
 
-from cython cimport floating
 from cython.parallel import prange, threadid
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from spcy._cpu.simd cimport level
@@ -12,6 +11,7 @@ cdef extern from "cpu/tile.h" nogil:
         const void* features
         const void* weight
         const void* bias
+        const void* residual
         const int32_t* in_rows
         const int32_t* out_rows
         const int64_t* tile_ptr
@@ -26,72 +26,119 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t c_in
         int64_t c_out
         int64_t width
+        bint relu
     ctypedef struct spcy_tile_kernels:
         int64_t lanes
+        int64_t sum_bytes
+        int64_t channels
+        int64_t copied_rows
         void (*pack)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
         void (*conv)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
-    const spcy_tile_kernels* spcy_tile_kernels_of(int level, bint is_double) noexcept
+    const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) noexcept
+    cdef enum:
+        SPCY_FLOAT
+        SPCY_DOUBLE
+        SPCY_BFLOAT16
+
+ctypedef fused number:
+    float
+    double
+    uint16_t  # the bits of a bfloat16
 
 cdef enum:
     CACHE_LINE = 64
-    PARALLEL_PACK = 1 << 17  # weights worth a second team of threads
+    PARALLEL_PACK = 1 << 17  # bytes of weights worth a second team of threads
 
 
-cdef int64_t _width(int itemsize, int64_t c_out) noexcept nogil:
-    """Output channels, padded to whole vectors."""
-    cdef int64_t lanes = spcy_tile_kernels_of(level(), itemsize == sizeof(double)).lanes
-    return (c_out + lanes - 1) // lanes * lanes
+cdef class Tiles:
+    """The pairs of a rulebook, cut into tiles of output ranks."""
+
+    cdef spcy_conv_plan plan  # with all that does not depend on the features
+    cdef tuple arrays  # what the plan points into
+
+    def __init__(
+        self,
+        const int32_t[::1] in_rows,  # (pairs,)
+        const int32_t[::1] out_rows,  # (pairs,)
+        const int64_t[:, ::1] tile_ptr,  # (K, tiles + 1)
+        const int32_t[::1] order,  # None, or the row of each output rank
+        const int32_t[::1] rank,  # None, or the rank of each output row
+        int64_t tile_size,
+        int64_t n_out,
+    ):
+        self.arrays = in_rows, out_rows, tile_ptr, order, rank
+        self.plan.in_rows = self.plan.out_rows = self.plan.order = self.plan.rank = NULL
+        if in_rows.shape[0]:
+            self.plan.in_rows, self.plan.out_rows = &in_rows[0], &out_rows[0]
+        if order is not None:
+            self.plan.order, self.plan.rank = &order[0], &rank[0]
+        self.plan.tile_ptr = &tile_ptr[0, 0]
+        self.plan.n_offsets, self.plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
+        self.plan.tile_size, self.plan.n_out = tile_size, n_out
+
+    def scratch_bytes(self, int number_bytes, int64_t c_in, int64_t c_out, int n_threads):
+        """Return how much scratch `conv` needs: the bias, the packed weight, a tile for each thread."""
+        cdef const spcy_tile_kernels* kernels = _kernels(number_bytes)
+        cdef int64_t width = _padded(c_out, kernels.lanes)
+        cdef int64_t weight = self.plan.n_offsets * _padded(c_in, kernels.channels) // kernels.channels * width
+        return CACHE_LINE + kernels.sum_bytes * (
+            width + weight + n_threads * _tile_sums(kernels, &self.plan, width, c_in)
+        )
 
 
-def scratch_bytes(
-    int itemsize, int64_t n_offsets, int64_t c_in, int64_t c_out, int64_t tile_size, int n_threads
-):
-    """Return how much scratch `conv` needs: the padded bias, the packed weight, a tile for each thread."""
-    return CACHE_LINE + itemsize * _width(itemsize, c_out) * (1 + n_offsets * c_in + n_threads * tile_size)
+cdef const spcy_tile_kernels* _kernels(int number_bytes) noexcept nogil:
+    return spcy_tile_kernels_of(
+        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
+    )
+
+
+cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
+    return (count + multiple - 1) // multiple * multiple
+
+
+cdef int64_t _tile_sums(
+    const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, int64_t width, int64_t c_in
+) noexcept nogil:
+    """Sums that a thread's part of the scratch holds, in whole cache lines."""
+    return _padded(plan.tile_size * width + kernels.copied_rows * c_in, CACHE_LINE)
 
 
 def conv(
-    const floating[:, ::1] features,  # IN, (n_in, C_in)
-    const floating[:, :, ::1] weight,  # IN, (K, C_in, C_out)
-    const floating[::1] bias,  # IN or None, (C_out,)
-    const int32_t[::1] in_rows,  # IN, (pairs,)
-    const int32_t[::1] out_rows,  # IN, (pairs,)
-    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
-    const int32_t[::1] order,  # IN or None, row of each output rank
-    const int32_t[::1] rank,  # IN or None, rank of each output row
-    int64_t tile_size,
-    char[::1] scratch,  # scratch_bytes(..)
-    floating[:, ::1] out,  # OUT, (n_out, C_out)
+    Tiles tiles,
+    const number[:, ::1] features,  # IN, (n_in, C_in)
+    const number[:, :, ::1] weight,  # IN, (K, C_in, C_out)
+    const number[::1] bias,  # IN or None, (C_out,)
+    const number[:, ::1] residual,  # IN or None, (n_out, C_out)
+    bint relu,
+    char[::1] scratch,  # tiles.scratch_bytes(..)
+    number[:, ::1] out,  # OUT, (n_out, C_out)
     int n_threads,
 ):
-    """Write ``out[o] = bias + sum over pairs (i, o) of features[i] @ weight[k]``."""
-    cdef const spcy_tile_kernels* kernels = spcy_tile_kernels_of(level(), floating is double)
-    cdef spcy_conv_plan plan
+    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``."""
+    cdef const spcy_tile_kernels* kernels = _kernels(sizeof(number))
+    cdef spcy_conv_plan plan = tiles.plan
     cdef Py_ssize_t tile, k
-    cdef int64_t width = _width(sizeof(floating), weight.shape[2])
-    cdef floating* padded_bias = <floating*>(
+    cdef char* padded_bias = <char*>(
         <uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
     )
-    cdef floating* packed = padded_bias + width
-    cdef floating* tiles = packed + weight.shape[0] * weight.shape[1] * width
-    memset(padded_bias, 0, width * sizeof(floating))
+    plan.n_in, plan.c_in, plan.c_out = features.shape[0], weight.shape[1], weight.shape[2]
+    plan.width = _padded(plan.c_out, kernels.lanes)
+    cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
+    cdef int64_t units = _padded(plan.c_in, kernels.channels) // kernels.channels
+    cdef char* sums = packed + kernels.sum_bytes * plan.n_offsets * units * plan.width
+    cdef int64_t tile_bytes = kernels.sum_bytes * _tile_sums(kernels, &plan, plan.width, plan.c_in)
+    memset(padded_bias, 0, packed - padded_bias)
     if bias is not None:
-        memcpy(padded_bias, &bias[0], bias.shape[0] * sizeof(floating))
-    plan.n_offsets, plan.c_in, plan.c_out = weight.shape[0], weight.shape[1], weight.shape[2]
-    plan.n_in, plan.n_out = features.shape[0], out.shape[0]
-    plan.n_tiles, plan.tile_size = tile_ptr.shape[1] - 1, tile_size
-    plan.width = width
-    plan.tile_ptr = &tile_ptr[0, 0]
+        memcpy(padded_bias, &bias[0], bias.shape[0] * sizeof(number))
     plan.weight, plan.bias, plan.out = packed, padded_bias, &out[0, 0]
-    plan.features = plan.in_rows = plan.out_rows = plan.order = plan.rank = NULL
-    if in_rows.shape[0]:
-        plan.features, plan.in_rows, plan.out_rows = &features[0, 0], &in_rows[0], &out_rows[0]
-    if order is not None:
-        plan.order, plan.rank = &order[0], &rank[0]
+    plan.features = &features[0, 0] if features.shape[0] else NULL
+    plan.residual = &residual[0, 0] if residual is not None else NULL
+    plan.relu = relu
     for k in prange(
-        weight.shape[0], nogil=True, schedule="static", num_threads=n_threads,
-        use_threads_if=tiles - packed > PARALLEL_PACK,
+        plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads,
+        use_threads_if=sums - packed > PARALLEL_PACK,
     ):
-        kernels.pack(&weight[k, 0, 0], k, &plan, packed)
+        if plan.tile_ptr[k * (plan.n_tiles + 1)] < plan.tile_ptr[(k + 1) * (plan.n_tiles + 1) - 1]:
+            kernels.pack(&weight[k, 0, 0], k, &plan, packed)
     for tile in prange(plan.n_tiles, nogil=True, schedule="dynamic", num_threads=n_threads):
-        kernels.conv(&plan, tile, tiles + threadid() * tile_size * width)
+        kernels.conv(&plan, tile, sums + threadid() * tile_bytes)

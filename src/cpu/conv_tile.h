@@ -1,10 +1,11 @@
 // A tile of a convolution: y[out] += x[in] @ w[k] over the tile's pairs, offsets in ascending order.
 //
 // The tile accumulates in a scratch block that stays in cache, indexed by rank; y is written once, at
-// the end. Pairs are taken in groups of up to MAX_ROWS: their output rows are loaded into registers,
-// one rank-1 update per input channel reads the input rows where they lie, through row pointers, and
-// the rows are stored again. Under one offset an output occurs once, so the rows of a group differ.
-// Each row sees the same operations in the same order whatever its group and tile.
+// the end, through the epilogue: bias, residual, activation. Pairs are taken in groups of up to
+// Group::max_rows: their output rows are loaded into registers, one rank-1 update per input channel
+// reads the input rows where they lie, through row pointers, and the rows are stored again. Under one
+// offset an output occurs once, so the rows of a group differ. Each row sees the same operations in the
+// same order whatever its group and tile.
 //
 // Packed weights: columns are cut into blocks of 4, 3, 2 or 1 vectors; a block holds, for each offset,
 // (c_in, block width) contiguously. The last block is padded with zeros.
@@ -13,6 +14,11 @@
 
 #include <stdint.h>
 #include <string.h>
+
+#include <type_traits>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #include "cpu/tile.h"
 
@@ -30,18 +36,73 @@ constexpr int kVectorBytes = 16, kRegisters = 16;
 
 template <typename T>
 struct Vector {
+    static constexpr int lanes = kVectorBytes / sizeof(T);
     typedef T type __attribute__((vector_size(kVectorBytes), may_alias));
     typedef T unaligned __attribute__((vector_size(kVectorBytes), may_alias, aligned(alignof(T))));
-    static constexpr int lanes = kVectorBytes / sizeof(T);
 };
+
+// bfloat16, the upper half of a float: features are stored so and summed as floats.
+struct bfloat16 {
+    uint16_t bits;
+};
+
+// How features of type T are multiplied: as rows of type Row, of which one step reads a Unit, adding the
+// product with a vector of weight Units to a vector of Sums.
+template <typename T>
+struct Arithmetic {
+    typedef T Row;
+    typedef T Unit;
+    typedef T Sum;
+    static constexpr int channels = 1;  // of a Unit
+
+    static void add_product(typename Vector<T>::type& sum, T x, typename Vector<T>::type w) { sum += x * w; }
+};
+
+#if defined(__AVX512BF16__)
+// Two channels at a time, by an instruction that takes subnormal numbers for zeros.
+template <>
+struct Arithmetic<bfloat16> {
+    typedef bfloat16 Row;
+    typedef uint32_t Unit;
+    typedef float Sum;
+    static constexpr int channels = 2;
+
+    static void add_product(Vector<float>::type& sum, uint32_t x, Vector<uint32_t>::type w) {
+        sum = (Vector<float>::type)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)x), (__m512bh)w);
+    }
+};
+#else
+// Widened to floats, which is exact.
+template <>
+struct Arithmetic<bfloat16> : Arithmetic<float> {};
+#endif
+
+inline void convert(float x, float* y) { *y = x; }
+inline void convert(double x, double* y) { *y = x; }
+inline void convert(bfloat16 x, bfloat16* y) { *y = x; }
+
+inline void convert(bfloat16 x, float* y) {
+    const uint32_t bits = (uint32_t)x.bits << 16;
+    memcpy(y, &bits, sizeof bits);
+}
+
+// Round to nearest, ties to even; a NaN stays one.
+inline void convert(float x, bfloat16* y) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    y->bits = (uint16_t)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 constexpr int kMaxVectors = kRegisters == 32 ? 4 : 2;
 
-// Rows of a group: as many accumulators as leave registers for the weight vectors and a broadcast.
+// A step takes `units` of a row, so that one look at the row's pointer serves several products. Rows of a
+// group: as many as have their accumulators in registers beside the weights of a step and a broadcast.
 template <int VECTORS>
 struct Group {
-    static constexpr int fit = (kRegisters - 2 - VECTORS) / VECTORS;
-    static constexpr int max_rows = fit > 12 ? 12 : fit;
+    static constexpr int units = VECTORS == 1 ? 4 : VECTORS == 2 && kRegisters == 32 ? 2 : 1;
+    static constexpr int fit = (kRegisters - 2 - units * VECTORS) / VECTORS;
+    static constexpr int most = VECTORS == 1 ? 8 : 12;
+    static constexpr int max_rows = fit > most ? most : fit;
 };
 
 // Vectors of the next block: the fewest blocks, of even widths.
@@ -50,89 +111,154 @@ inline int block_vectors(int64_t vectors_left) {
     return (int)((vectors_left + blocks - 1) / blocks);
 }
 
-// The first lines of rows that are read soon: the hardware cannot foresee a gather.
+// Units that hold c_in channels.
 template <typename T>
-inline void prefetch_rows(const T* features, int64_t c_in, const int32_t* in_rows, int count) {
-    constexpr int64_t line = 64 / sizeof(T);
-    const int64_t end = c_in < 4 * line ? c_in : 4 * line;
-    for (int r = 0; r < count; ++r)
-        for (int64_t c = 0; c < end; c += line) __builtin_prefetch(features + in_rows[r] * c_in + c);
+inline int64_t units_of(int64_t c_in) {
+    return (c_in + Arithmetic<T>::channels - 1) / Arithmetic<T>::channels;
 }
 
 template <typename T, int VECTORS, int ROWS>
-inline void update_rows(const T* features, int64_t c_in, const T* weight, const int32_t* in_rows,
-                        const int32_t* places, T* scratch, int64_t width) {
-    typedef typename Vector<T>::type vector;
-    constexpr int lanes = Vector<T>::lanes;
-    const T* x[ROWS];
-    vector* y[ROWS];
+inline void update_rows(const typename Arithmetic<T>::Row* const* in, typename Arithmetic<T>::Sum* const* out,
+                        int64_t c_in, const typename Arithmetic<T>::Unit* weight) {
+    typedef Arithmetic<T> A;
+    typedef typename Vector<typename A::Sum>::type vector;
+    typedef typename Vector<typename A::Unit>::type weights;
+    typedef typename A::Unit unaligned_unit __attribute__((may_alias, aligned(alignof(typename A::Row))));
+    constexpr int STEP = Group<VECTORS>::units;
+    const weights* w = reinterpret_cast<const weights*>(weight);
     vector sum[ROWS][VECTORS];
-    for (int r = 0; r < ROWS; ++r) {
-        x[r] = features + in_rows[r] * c_in;
-        y[r] = reinterpret_cast<vector*>(scratch + places[r] * width);
-        for (int v = 0; v < VECTORS; ++v) sum[r][v] = y[r][v];
-    }
-    for (int64_t c = 0; c < c_in; ++c) {
-        vector w[VECTORS];
-        const vector* source = reinterpret_cast<const vector*>(weight + c * VECTORS * lanes);
-        for (int v = 0; v < VECTORS; ++v) w[v] = source[v];
-        for (int r = 0; r < ROWS; ++r)
-            for (int v = 0; v < VECTORS; ++v) sum[r][v] += x[r][c] * w[v];
-    }
     for (int r = 0; r < ROWS; ++r)
-        for (int v = 0; v < VECTORS; ++v) y[r][v] = sum[r][v];
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = reinterpret_cast<const vector*>(out[r])[v];
+    const int64_t units = c_in / A::channels;
+    int64_t u = 0;
+    for (; u + STEP <= units; u += STEP, w += STEP * VECTORS)
+        for (int r = 0; r < ROWS; ++r) {
+            const unaligned_unit* x = reinterpret_cast<const unaligned_unit*>(in[r]) + u;
+            for (int s = 0; s < STEP; ++s)
+                for (int v = 0; v < VECTORS; ++v) A::add_product(sum[r][v], x[s], w[s * VECTORS + v]);
+        }
+    for (; u < units; ++u, w += VECTORS)
+        for (int r = 0; r < ROWS; ++r) {
+            const unaligned_unit* x = reinterpret_cast<const unaligned_unit*>(in[r]) + u;
+            for (int v = 0; v < VECTORS; ++v) A::add_product(sum[r][v], *x, w[v]);
+        }
+    if (units * A::channels < c_in)
+        for (int r = 0; r < ROWS; ++r) {
+            typename A::Unit x = 0;
+            memcpy(&x, in[r] + units * A::channels, sizeof(typename A::Row));
+            for (int v = 0; v < VECTORS; ++v) A::add_product(sum[r][v], x, w[v]);
+        }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) reinterpret_cast<vector*>(out[r])[v] = sum[r][v];
 }
 
 // The last group of a run, of fewer rows.
 template <typename T, int VECTORS, int ROWS>
-inline void update_rest(int rows, const T* features, int64_t c_in, const T* weight, const int32_t* in_rows,
-                        const int32_t* places, T* scratch, int64_t width) {
+inline void update_rest(int rows, const typename Arithmetic<T>::Row* const* in,
+                        typename Arithmetic<T>::Sum* const* out, int64_t c_in,
+                        const typename Arithmetic<T>::Unit* weight) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS)
-            update_rows<T, VECTORS, ROWS>(features, c_in, weight, in_rows, places, scratch, width);
+            update_rows<T, VECTORS, ROWS>(in, out, c_in, weight);
         else
-            update_rest<T, VECTORS, ROWS - 1>(rows, features, c_in, weight, in_rows, places, scratch, width);
+            update_rest<T, VECTORS, ROWS - 1>(rows, in, out, c_in, weight);
     }
 }
 
-// All pairs of one offset in the tile, for one block of columns.
+// The first lines of rows that are read soon: the hardware cannot foresee a gather.
+template <typename Row>
+inline void prefetch_rows(const Row* const* rows, int count, int64_t c_in) {
+    constexpr int64_t line = 64 / sizeof(Row);
+    const int64_t end = c_in < 4 * line ? c_in : 4 * line;
+    for (int r = 0; r < count; ++r)
+        for (int64_t c = 0; c < end; c += line) __builtin_prefetch(rows[r] + c);
+}
+
+// All pairs of a run, for one block of columns.
 template <typename T, int VECTORS>
-inline void update_block(const T* features, int64_t c_in, const T* weight, const int32_t* in_rows,
-                         const int32_t* places, int count, T* scratch, int64_t width, bool far) {
-    constexpr int ROWS = Group<VECTORS>::max_rows;
+inline void update_block(const typename Arithmetic<T>::Row* const* in, typename Arithmetic<T>::Sum* const* out,
+                         int count, int64_t c_in, const typename Arithmetic<T>::Unit* weight, bool far) {
+    constexpr int ROWS = Group<VECTORS>::max_rows, AHEAD = 24;
     int j = 0;
     for (; j + ROWS <= count; j += ROWS) {
-        const int next = count - j - ROWS < ROWS ? count - j - ROWS : ROWS;
-        if (far) prefetch_rows(features, c_in, in_rows + j + ROWS, next);
-        update_rows<T, VECTORS, ROWS>(features, c_in, weight, in_rows + j, places + j, scratch, width);
+        if (far && j + AHEAD < count)
+            prefetch_rows(in + j + AHEAD, count - j - AHEAD < ROWS ? count - j - AHEAD : ROWS, c_in);
+        update_rows<T, VECTORS, ROWS>(in + j, out + j, c_in, weight);
     }
-    update_rest<T, VECTORS, ROWS - 1>(count - j, features, c_in, weight, in_rows + j, places + j, scratch,
-                                      width);
+    update_rest<T, VECTORS, ROWS - 1>(count - j, in + j, out + j, c_in, weight);
 }
 
+// Rows of a run, whose pointers are computed at a time: whole groups of any size. Fewer where rows are
+// copied to be converted, so that the copies stay in cache.
 template <typename T>
-inline void write_row(const T* sums, const T* bias, int64_t c_out, T* out) {
-    typedef Vector<T> V;
+struct Run {
+    static constexpr bool copies = !std::is_same<T, typename Arithmetic<T>::Row>::value;
+    static constexpr int rows = copies ? 72 : 504;
+};
+
+template <typename T, typename Row>
+inline void find_rows(const T* features, const int32_t* rows, int count, int64_t c_in, Row* copy, const Row** in) {
+    for (int j = 0; j < count; ++j, copy += c_in) {
+        const T* row = features + rows[j] * c_in;
+        if constexpr (Run<T>::copies) {
+            for (int64_t c = 0; c < c_in; ++c) convert(row[c], copy + c);
+            in[j] = copy;
+        } else {
+            in[j] = row;
+        }
+    }
+}
+
+// The epilogue of a row: bias, residual, activation.
+template <typename T, bool RESIDUAL, bool RELU>
+inline void write_row(const typename Arithmetic<T>::Sum* __restrict sums, const T* __restrict bias,
+                      const T* __restrict residual, int64_t c_out, T* __restrict out) {
+    typedef typename Arithmetic<T>::Sum Sum;
+    const auto write = [&](int64_t c) {
+        Sum value, more;
+        convert(bias[c], &value);
+        value += sums[c];
+        if (RESIDUAL) {
+            convert(residual[c], &more);
+            value += more;
+        }
+        if (RELU) value = value < 0 ? 0 : value;  // NaN stays
+        convert(value, out + c);
+    };
+    constexpr int lanes = Vector<Sum>::lanes;
     int64_t c = 0;
-    for (; c + V::lanes <= c_out; c += V::lanes)
-        *reinterpret_cast<typename V::unaligned*>(out + c) =
-            *reinterpret_cast<const typename V::type*>(sums + c) +
-            *reinterpret_cast<const typename V::unaligned*>(bias + c);
-    for (; c < c_out; ++c) out[c] = sums[c] + bias[c];
+    for (; c + lanes <= c_out; c += lanes)
+        for (int lane = 0; lane < lanes; ++lane) write(c + lane);
+    for (; c < c_out; ++c) write(c);
+}
+
+template <typename T, bool RESIDUAL, bool RELU>
+inline void write_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows,
+                       const typename Arithmetic<T>::Sum* sums) {
+    const T* residual = static_cast<const T*>(plan->residual);
+    for (int64_t r = 0; r < rows; ++r) {
+        const int64_t start = (plan->order ? plan->order[first + r] : first + r) * plan->c_out;
+        write_row<T, RESIDUAL, RELU>(sums + r * plan->width, static_cast<const T*>(plan->bias),
+                                     RESIDUAL ? residual + start : nullptr, plan->c_out,
+                                     static_cast<T*>(plan->out) + start);
+    }
 }
 
 template <typename T>
 void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
-    constexpr int lanes = Vector<T>::lanes;
-    constexpr int kRun = 504;  // pairs whose places are computed at a time; whole groups of any size
+    typedef typename Arithmetic<T>::Row Row;
+    typedef typename Arithmetic<T>::Unit Unit;
+    typedef typename Arithmetic<T>::Sum Sum;
+    constexpr int lanes = Vector<Sum>::lanes;
     constexpr int64_t kNearBytes = 1 << 21;  // features of this size stay in cache
-    const int64_t width = plan->width, c_in = plan->c_in, c_out = plan->c_out;
+    const int64_t width = plan->width, c_in = plan->c_in, units = units_of<T>(c_in);
     const int64_t first = tile * plan->tile_size;
     const int64_t rows = plan->n_out - first < plan->tile_size ? plan->n_out - first : plan->tile_size;
     const T* features = static_cast<const T*>(plan->features);
-    T* scratch = static_cast<T*>(memory);
-    const bool far = plan->n_in * c_in * (int64_t)sizeof(T) > kNearBytes;
-    memset(scratch, 0, rows * width * sizeof(T));
+    Sum* sums = static_cast<Sum*>(memory);
+    Row* copies = reinterpret_cast<Row*>(sums + plan->tile_size * width);
+    const bool far = !Run<T>::copies && plan->n_in * c_in * (int64_t)sizeof(T) > kNearBytes;
+    memset(sums, 0, rows * width * sizeof(Sum));
 
     for (int64_t k = 0; k < plan->n_offsets; ++k) {
         const int64_t* cut = plan->tile_ptr + k * (plan->n_tiles + 1) + tile;
@@ -143,54 +269,73 @@ void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
                 __builtin_prefetch(plan->out_rows + j);
             }
         }
-        for (int64_t begin = cut[0]; begin < cut[1]; begin += kRun) {
-            const int count = cut[1] - begin < kRun ? (int)(cut[1] - begin) : kRun;
-            const int32_t* in_rows = plan->in_rows + begin;
+        for (int64_t begin = cut[0]; begin < cut[1]; begin += Run<T>::rows) {
+            const int count = cut[1] - begin < Run<T>::rows ? (int)(cut[1] - begin) : Run<T>::rows;
             const int32_t* out_rows = plan->out_rows + begin;
-            int32_t places[kRun];
+            const Row* in[Run<T>::rows];
+            Sum* out[Run<T>::rows];
+            find_rows(features, plan->in_rows + begin, count, c_in, copies, in);
             for (int j = 0; j < count; ++j)
-                places[j] = (int32_t)((plan->rank ? plan->rank[out_rows[j]] : out_rows[j]) - first);
+                out[j] = sums + ((plan->rank ? plan->rank[out_rows[j]] : out_rows[j]) - first) * width;
+            const Unit* weight = static_cast<const Unit*>(plan->weight);
             for (int64_t column = 0; column < width;) {
                 const int vectors = block_vectors((width - column) / lanes);
-                const T* weight = static_cast<const T*>(plan->weight) + plan->n_offsets * c_in * column +
-                                  k * c_in * vectors * lanes;
-#define SPCY_UPDATE(VECTORS) \
-    update_block<T, VECTORS>(features, c_in, weight, in_rows, places, count, scratch + column, width, far)
+                const int64_t block = vectors * lanes;
+                const Unit* w = weight + (plan->n_offsets * column + k * block) * units;
                 switch (vectors) {
-                    case 1: SPCY_UPDATE(1); break;
-                    case 2: SPCY_UPDATE(2); break;
+                    case 1: update_block<T, 1>(in, out, count, c_in, w, far); break;
+                    case 2: update_block<T, 2>(in, out, count, c_in, w, far); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-                    case 3: SPCY_UPDATE(3); break;
-                    case 4: SPCY_UPDATE(4); break;
+                    case 3: update_block<T, 3>(in, out, count, c_in, w, far); break;
+                    case 4: update_block<T, 4>(in, out, count, c_in, w, far); break;
 #endif
                 }
-#undef SPCY_UPDATE
-                column += vectors * lanes;
+                column += block;
+                for (int j = 0; j < count && column < width; ++j) out[j] += block;
             }
         }
     }
 
-    T* out = static_cast<T*>(plan->out);
-    for (int64_t r = 0; r < rows; ++r) {
-        const int64_t row = plan->order ? plan->order[first + r] : first + r;
-        write_row<T>(scratch + r * width, static_cast<const T*>(plan->bias), c_out, out + row * c_out);
-    }
+    if (plan->residual && plan->relu)
+        write_rows<T, true, true>(plan, first, rows, sums);
+    else if (plan->residual)
+        write_rows<T, true, false>(plan, first, rows, sums);
+    else if (plan->relu)
+        write_rows<T, false, true>(plan, first, rows, sums);
+    else
+        write_rows<T, false, false>(plan, first, rows, sums);
 }
 
 template <typename T>
 void pack_weight(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
-    constexpr int lanes = Vector<T>::lanes;
+    typedef typename Arithmetic<T>::Unit Unit;
+    constexpr int lanes = Vector<typename Arithmetic<T>::Sum>::lanes;
+    const int64_t units = units_of<T>(plan->c_in);
     const T* weight = static_cast<const T*>(source);
     for (int64_t column = 0; column < plan->width;) {
         const int64_t block = block_vectors((plan->width - column) / lanes) * lanes;
         const int64_t used = plan->c_out - column < block ? plan->c_out - column : block;
-        T* packed = static_cast<T*>(target) + plan->n_offsets * plan->c_in * column + offset * plan->c_in * block;
-        for (int64_t c = 0; c < plan->c_in; ++c) {
-            memcpy(packed + c * block, weight + c * plan->c_out + column, used * sizeof(T));
-            memset(packed + c * block + used, 0, (block - used) * sizeof(T));
+        Unit* packed = static_cast<Unit*>(target) + (plan->n_offsets * column + offset * block) * units;
+        for (int64_t u = 0; u < units; ++u, packed += block) {
+            const T* row = weight + u * Arithmetic<T>::channels * plan->c_out + column;
+            if constexpr (Arithmetic<T>::channels == 2) {
+                const bool last = 2 * u + 1 == plan->c_in;
+                for (int64_t i = 0; i < used; ++i) packed[i] = row[i].bits;
+                for (int64_t i = 0; i < used && !last; ++i) packed[i] |= (Unit)row[plan->c_out + i].bits << 16;
+            } else {
+                for (int64_t i = 0; i < used; ++i) convert(row[i], packed + i);
+            }
+            memset(packed + used, 0, (block - used) * sizeof(Unit));
         }
         column += block;
     }
+}
+
+template <typename T>
+constexpr spcy_tile_kernels kernels_of() {
+    typedef typename Arithmetic<T>::Sum Sum;
+    return {Vector<Sum>::lanes, sizeof(Sum), Arithmetic<T>::channels, Run<T>::copies ? Run<T>::rows : 0,
+            pack_weight<T>, conv_tile<T>};
 }
 
 }  // namespace

@@ -5,7 +5,7 @@ import os
 cdef extern from "cpu/tile.h" nogil:
     bint spcy_has_level(int level) noexcept
 
-NAMES = ("baseline", "avx2", "avx512")
+NAMES = ("baseline", "avx2", "avx512", "avx512_bf16")
 cdef int _level = 0
 
 

@@ -5,7 +5,8 @@
 #define SPCY_JOIN(a, b) a##b
 #define SPCY_TABLE(level) SPCY_JOIN(spcy_tile_kernels_, level)
 
-extern "C" const spcy_tile_kernels SPCY_TABLE(SPCY_LEVEL)[2] = {
-    {Vector<float>::lanes, pack_weight<float>, conv_tile<float>},
-    {Vector<double>::lanes, pack_weight<double>, conv_tile<double>},
+extern "C" const spcy_tile_kernels SPCY_TABLE(SPCY_LEVEL)[SPCY_NUMBERS] = {
+    kernels_of<float>(),
+    kernels_of<double>(),
+    kernels_of<bfloat16>(),
 };

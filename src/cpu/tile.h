@@ -4,11 +4,12 @@
 
 #include <stdint.h>
 
-// A convolution, cut into tiles of output ranks. Arrays are of one dtype, float or double.
+// A convolution, cut into tiles of output ranks. Arrays are of one dtype: float, double or bfloat16.
 typedef struct {
     const void* features;     // (n_in, c_in)
     const void* weight;       // packed, see conv_tile.h
-    const void* bias;         // (width,), zero-padded
+    const void* bias;         // (c_out,)
+    const void* residual;     // (n_out, c_out) to be added, or NULL
     const int32_t* in_rows;   // (pairs,)
     const int32_t* out_rows;  // (pairs,)
     const int64_t* tile_ptr;  // (offsets, tiles + 1)
@@ -17,23 +18,31 @@ typedef struct {
     void* out;                // (n_out, c_out)
     int64_t n_offsets, n_tiles, n_in, n_out, tile_size;
     int64_t c_in, c_out, width;
+    bool relu;
 } spcy_conv_plan;
 
 typedef struct {
-    int64_t lanes;  // numbers in a vector; a plan's width is a multiple of it
+    int64_t lanes;        // sums in a vector; a plan's width is a multiple of it
+    int64_t sum_bytes;    // of a sum, and of a unit of packed weights
+    int64_t channels;     // input channels in a unit
+    int64_t copied_rows;  // input rows that a tile's scratch has room for
     // Pack one offset's (c_in, c_out) weight into its places in the packed array.
     void (*pack)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
-    // Compute a tile of outputs, with a scratch of (tile_size, width).
+    // Compute a tile of outputs, with a scratch of tile_size * width + copied_rows * c_in sums.
     void (*conv)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
 } spcy_tile_kernels;
 
-enum { SPCY_BASELINE, SPCY_AVX2, SPCY_AVX512, SPCY_LEVELS };
+enum { SPCY_BASELINE, SPCY_AVX2, SPCY_AVX512, SPCY_AVX512_BF16, SPCY_LEVELS };
 
-// (float, double) kernels of each level: the same source, compiled once per level.
+// What features can be, and the place of their kernels in a level's table.
+enum { SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_NUMBERS };
+
+// The kernels of each level: the same source, compiled once per level.
 extern "C" {
-extern const spcy_tile_kernels spcy_tile_kernels_baseline[2];
-extern const spcy_tile_kernels spcy_tile_kernels_avx2[2];
-extern const spcy_tile_kernels spcy_tile_kernels_avx512[2];
+extern const spcy_tile_kernels spcy_tile_kernels_baseline[SPCY_NUMBERS];
+extern const spcy_tile_kernels spcy_tile_kernels_avx2[SPCY_NUMBERS];
+extern const spcy_tile_kernels spcy_tile_kernels_avx512[SPCY_NUMBERS];
+extern const spcy_tile_kernels spcy_tile_kernels_avx512_bf16[SPCY_NUMBERS];
 }
 
 static inline bool spcy_has_level(int level) {
@@ -47,19 +56,25 @@ static inline bool spcy_has_level(int level) {
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 #endif
+#ifdef SPCY_HAVE_AVX512_BF16
+        case SPCY_AVX512_BF16: return spcy_has_level(SPCY_AVX512) && __builtin_cpu_supports("avx512bf16");
+#endif
         default: return false;
     }
 }
 
-static inline const spcy_tile_kernels* spcy_tile_kernels_of(int level, bool is_double) {
+static inline const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) {
     switch (level) {
+#ifdef SPCY_HAVE_AVX512_BF16
+        case SPCY_AVX512_BF16: return spcy_tile_kernels_avx512_bf16 + number;
+#endif
 #ifdef SPCY_HAVE_AVX512
-        case SPCY_AVX512: return spcy_tile_kernels_avx512 + is_double;
+        case SPCY_AVX512: return spcy_tile_kernels_avx512 + number;
 #endif
 #ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return spcy_tile_kernels_avx2 + is_double;
+        case SPCY_AVX2: return spcy_tile_kernels_avx2 + number;
 #endif
-        default: return spcy_tile_kernels_baseline + is_double;
+        default: return spcy_tile_kernels_baseline + number;
     }
 }
 
