@@ -130,19 +130,14 @@ def kernels_for(*arrays: Any) -> ModuleType:
     return _cpu
 
 
-def is_bfloat16(array: Any) -> bool:
-    """Whether an array is of ml_dtypes' bfloat16, which NumPy's own code knows by name only."""
-    return array.dtype.name == "bfloat16"
+def is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether a dtype is ml_dtypes' bfloat16, which NumPy itself knows by name only."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
 def widened(features: np.ndarray) -> np.ndarray:
     """Return features in a dtype that every kernel computes in: bfloat16 as float32."""
-    return features.astype(np.float32) if is_bfloat16(features) else features
-
-
-def as_bits(features: np.ndarray | None) -> np.ndarray | None:
-    """Return features as convolution kernels read them: bfloat16 as its bits."""
-    return features.view(np.uint16) if features is not None and is_bfloat16(features) else features
+    return features.astype(np.float32) if is_bfloat16(features.dtype) else features
 
 
 def require(backend: str) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._backend import as_array
+from ._backend import as_array, is_bfloat16
 
-FEATURE_DTYPES = ("float32", "float64", "bfloat16")
-POINT_DTYPES = FEATURE_DTYPES[:2]
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INT32 = np.iinfo(np.int32)
 MAX_ROWS = INT32.max
 MAX_NDIM = 4
@@ -52,21 +51,27 @@ def features(value: ArrayLike, num_rows: int | None, name: str = "features") -> 
         raise ValueError(f"{name} must have shape (N, C) with C >= 1, got shape {array.shape}")
     if num_rows is not None and array.shape[0] != num_rows:
         raise ValueError(f"{name} must have {num_rows} rows, one per site, got {array.shape[0]}")
-    return floats(array, name)
+    return feature_values(array, name)
 
 
-def floats(array: np.ndarray, name: str, dtypes: Sequence[str] = FEATURE_DTYPES) -> np.ndarray:
-    """Return an array of a feature dtype (or of those named), native and C-contiguous."""
+def feature_values(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array of a feature dtype, native and C-contiguous."""
+    if is_bfloat16(array.dtype):
+        return contiguous(array, array.dtype)
+    return floats(array, name, "float32, float64 or bfloat16")
+
+
+def floats(array: np.ndarray, name: str, expected: str = "float32 or float64") -> np.ndarray:
+    """Return a float32 or float64 array, native and C-contiguous."""
     native = array.dtype.newbyteorder("=")
-    if native.name not in dtypes:
-        names = f"{', '.join(dtypes[:-1])} or {dtypes[-1]}"
-        raise TypeError(f"{name} must have dtype {names}, got {array.dtype}")
+    if native not in FLOATS:
+        raise TypeError(f"{name} must have dtype {expected}, got {array.dtype}")
     return contiguous(array, native)
 
 
 def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
     """Return an array of the features' dtype, native and C-contiguous."""
-    if array.dtype.newbyteorder("=") != dtype:
+    if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name} must have dtype {dtype}, as the features have, got {array.dtype}")
     return contiguous(array, dtype)
 
@@ -172,7 +177,7 @@ def points(value: ArrayLike) -> np.ndarray:
         raise ValueError(f"points must have shape (M, D) with D = 1, 2, 3 or 4, got shape {array.shape}")
     if array.shape[0] > MAX_ROWS:
         raise ValueError(f"points must have at most {MAX_ROWS} rows, got {array.shape[0]}")
-    return floats(array, "points", POINT_DTYPES)
+    return floats(array, "points")
 
 
 def point_batch(value: ArrayLike | None, num_points: int) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_bits, kernels_for
+from ._backend import is_bfloat16, kernels_for
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .coords import Coords, same_sites
@@ -298,11 +298,11 @@ def _execute(
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(tile_size_for(c_out, len(out), threads))
         scratch = np.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, threads), np.int8)
-        arrays = [as_bits(array) for array in (x.features, weight, bias, residual)]
-        kernels_for(x.features, weight).conv.conv(
-            tiles, *arrays, activation == "relu", scratch, as_bits(out), threads
-        )
-    return SparseTensor(coords, out)
+        arrays = x.features, weight, bias, residual, out
+        if is_bfloat16(x.dtype):
+            arrays = (array if array is None else array.view(np.uint16) for array in arrays)
+        kernels_for(x.features, weight).conv.conv(tiles, *arrays, activation == "relu", scratch, threads)
+    return SparseTensor._of(coords, out)
 
 
 def _residual(residual: SparseTensor, coords: Coords, channels: int, dtype: np.dtype) -> np.ndarray:

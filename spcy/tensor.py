@@ -71,6 +71,13 @@ class SparseTensor:
         self._features = _check.features(features, coords.num_sites)
 
     @classmethod
+    def _of(cls, coords: Coords, features: np.ndarray) -> SparseTensor:
+        """Return a tensor of features that need no check."""
+        tensor = cls.__new__(cls)
+        tensor._coords, tensor._features = coords, features
+        return tensor
+
+    @classmethod
     def from_dense(cls, array: ArrayLike, channels_first: bool = False) -> SparseTensor:
         r"""Return the sites of a dense array where any channel is not zero.
 
@@ -108,7 +115,7 @@ class SparseTensor:
         if min(array.shape) < 1:
             raise ValueError(f"array must have no axis of length 0, got shape {array.shape}")
         occupied = np.nonzero((array != 0).any(axis=-1))
-        features = _check.floats(array[occupied], "array")
+        features = _check.feature_values(array[occupied], "array")
         coords = Coords(np.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
         return cls(coords, features)
 

@@ -109,9 +109,9 @@ def conv(
     const number[:, :, ::1] weight,  # IN, (K, C_in, C_out)
     const number[::1] bias,  # IN or None, (C_out,)
     const number[:, ::1] residual,  # IN or None, (n_out, C_out)
+    number[:, ::1] out,  # OUT, (n_out, C_out)
     bint relu,
     char[::1] scratch,  # tiles.scratch_bytes(..)
-    number[:, ::1] out,  # OUT, (n_out, C_out)
     int n_threads,
 ):
     """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``."""
