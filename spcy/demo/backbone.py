@@ -88,7 +88,7 @@ class Network:
                 x,
                 channels,
                 lambda x: spcy.submanifold_rulebook(x.coords, OFFSETS - 1),
-                lambda x, weight: spcy.subm_conv(x, weight),
+                lambda x, weight: spcy.subm_conv(x, weight, activation="relu"),
             )
         return x
 
@@ -99,21 +99,20 @@ class Network:
             x,
             channels,
             lambda x: spcy.conv_rulebook(x.coords, OFFSETS, stride=2, padding=1)[0],
-            lambda x, weight: spcy.conv(x, weight, stride=2, padding=1),
+            lambda x, weight: spcy.conv(x, weight, stride=2, padding=1, activation="relu"),
         )
         self.levels.append(y.coords)
         return y
 
     def up(self, x: spcy.SparseTensor, skip: spcy.SparseTensor) -> spcy.SparseTensor:
-        """Run an inverse convolution: back on the very sites of skip, so that the two can be added."""
-        y = self._run(
+        """Run an inverse convolution: back on the very sites of skip, which is added."""
+        return self._run(
             "inverse",
             x,
             skip.num_channels,
             lambda x: spcy.conv_rulebook(x.coords.parent, OFFSETS, stride=2, padding=1)[0].transposed(),
-            lambda x, weight: spcy.inverse_conv(x, weight, to=skip),
+            lambda x, weight: spcy.inverse_conv(x, weight, to=skip, residual=skip, activation="relu"),
         )
-        return y + skip
 
     def _run(
         self,
@@ -149,12 +148,7 @@ class Network:
                 cells_around(windows.coords) * len(OFFSETS) * flop_per_pair,
             )
         )
-        return y.map(relu)
-
-
-def relu(features: np.ndarray) -> np.ndarray:
-    """Return features with the negative ones set to 0."""
-    return np.maximum(features, 0)
+        return y
 
 
 def cells_around(coords: spcy.Coords) -> int:
