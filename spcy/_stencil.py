@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import _check
+from ._backend import as_array
+
+_WINDOW = 32  # reach.h: the steps of a line span less
 
 
 def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1) -> np.ndarray:
@@ -77,6 +80,19 @@ def _box_size(offsets: np.ndarray) -> tuple[int, ...] | None:
     return tuple(len(v) for v in values) if np.array_equal(box, offsets) else None
 
 
+def stencil_of(offsets: ArrayLike, ndim: int) -> Stencil:
+    """Return the stencil of offsets as a user writes them; equal ones are checked once and kept."""
+    array = as_array(offsets, "offsets")
+    if array.dtype.kind not in "iu":
+        return Stencil(_check.offsets(array, ndim))  # raises, by its own order of checks
+    return _kept_stencil(array.tobytes(), array.shape, array.dtype, ndim)
+
+
+@lru_cache(maxsize=256)
+def _kept_stencil(data: bytes, shape: tuple[int, ...], dtype: np.dtype, ndim: int) -> Stencil:
+    return Stencil(_check.offsets(np.frombuffer(data, dtype).reshape(shape), ndim))
+
+
 @lru_cache(maxsize=256)
 def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred: bool = False) -> Stencil:
     """Return the stencil of a box, from checked arguments."""
@@ -84,21 +100,13 @@ def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred
     return Stencil(offsets - offsets[len(offsets) // 2] if centred else offsets)
 
 
-class ReachGroups(NamedTuple):
-    """Offsets grouped as reach.h takes them: by remainders into heads and tails, by steps into lines.
-
-    `arrays` are the arguments of the kernels' `Reach` behind its columns; `step_low` and `step_high`
-    bound the steps from a quotient to an output, the batch first.
-    """
-
-    step_low: np.ndarray
-    step_high: np.ndarray
-    arrays: tuple[bool | np.ndarray, ...]
-
-
 @lru_cache(maxsize=256)
-def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> ReachGroups:
-    """Return the groups of a strided convolution's offsets (divide), or of a transposed one's."""
+def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tuple[bool | np.ndarray, ...]:
+    """Return how reach.h takes the offsets of a strided convolution (divide) or of a transposed one.
+
+    They are grouped by remainders into heads and tails, by steps into lines. These are the arguments of
+    the kernels' `Reach` behind its columns.
+    """
     offsets, stride = np.insert(stencil.offsets, 0, 0, axis=1), np.array((1, *stride))
     remainders = np.mod(offsets, stride) if divide else np.zeros_like(offsets)
     steps = (remainders - offsets) // stride if divide else offsets
@@ -110,23 +118,36 @@ def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> Rea
     for c in range(columns - 1):
         head = head * len(values[c]) + place[c]
     tail = place[-1]
-    line_of, line = np.unique(np.column_stack([head, steps[:, :-1]]), axis=0, return_inverse=True)
+    part = (steps[:, -1] - steps[:, -1].min()) // _WINDOW
+    line_of, line = np.unique(np.column_stack([head, steps[:, :-1], part]), axis=0, return_inverse=True)
     line = line.ravel()
-    line_steps = np.column_stack([line_of[:, 1:], np.zeros(len(line_of), np.int64)])
-    head_ids, head_sizes = np.unique(line_of[:, 0], return_counts=True)
+    low, high = _bounds_of_groups(steps, line, len(line_of))
+    head_ids, head, head_sizes = np.unique(line_of[:, 0], return_inverse=True, return_counts=True)
+    head_low, head_high = _bounds_of_groups(steps, head.ravel()[line], len(head_ids))
     entries = np.lexsort((steps[:, -1], tail, line))
     if len(head_ids) * len(values[-1]) >= 1 << 30:
         raise ValueError(f"offsets have too many different remainders for stride {stride[1:].tolist()}")
     tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
-    arrays = (
+    return (
         divide,
         residue_ptr,
         np.concatenate(values),
         head_ids,
         np.concatenate([[0], np.cumsum(head_sizes)]),
-        line_steps,
+        head_low,
+        head_high,
+        low,
+        high[:, -1] - low[:, -1],
         np.concatenate([[0], np.cumsum(tails)]),
-        steps[entries, -1],
+        (steps[:, -1] - low[line, -1])[entries],
         entries,
     )
-    return ReachGroups(steps.min(axis=0), steps.max(axis=0), arrays)
+
+
+def _bounds_of_groups(values: np.ndarray, group: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the greatest value of each column, by group of rows."""
+    low = np.full((num, values.shape[1]), np.iinfo(np.int64).max)
+    high = np.full((num, values.shape[1]), np.iinfo(np.int64).min)
+    np.minimum.at(low, group, values)
+    np.maximum.at(high, group, values)
+    return low, high

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import kernels_for
-from ._stencil import Stencil, reach_groups
+from ._stencil import Stencil, reach_groups, stencil_of
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -21,17 +21,15 @@ from .coords import (
     Sites,
     derive,
     derive_child,
-    group_keys,
     keys_in,
     layout_for,
     require_coords,
-    sites_from_keys,
+    sort_keys,
 )
+from .hashmap import NO_KEY
 
 Ints = tuple[int, ...]
 Level = tuple[Sites, "Rulebook"]
-
-_UNBOUNDED = 1 << 40  # beyond every int32 coordinate, and far from overflow
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -189,7 +187,7 @@ def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
     (array([1], dtype=int32), array([0], dtype=int32))
     """
     require_coords(coords, "coords")
-    return submanifold(coords, Stencil(_check.offsets(offsets, coords.ndim)))
+    return submanifold(coords, stencil_of(offsets, coords.ndim))
 
 
 def submanifold(coords: Coords, stencil: Stencil) -> Rulebook:
@@ -242,7 +240,7 @@ def conv_rulebook(
     (array([2, 4], dtype=int32), (array([1, 2], dtype=int32), array([0, 1], dtype=int32)))
     """
     require_coords(coords, "coords")
-    stencil = Stencil(_check.offsets(offsets, coords.ndim))
+    stencil = stencil_of(offsets, coords.ndim)
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
     return strided(coords, stencil, stride, padding)
@@ -318,7 +316,7 @@ def transposed_rulebook(
     array([6, 7], dtype=int32)
     """
     require_coords(coords, "coords")
-    stencil = Stencil(_check.offsets(offsets, coords.ndim))
+    stencil = stencil_of(offsets, coords.ndim)
     stride = _check.per_axis(stride, coords.ndim, "stride", 1)
     padding = _check.per_axis(padding, coords.ndim, "padding", 0)
     output_padding = _check.per_axis(output_padding, coords.ndim, "output_padding", 0)
@@ -392,14 +390,12 @@ def _transposed_level(
 
 def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Level:
     """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
-    columns = len(low)
-    out_low, out_high = np.full(columns, -_UNBOUNDED), np.full(columns, _UNBOUNDED)
     if shape is not None:
-        out_low[1:], out_high[1:] = 0, np.array(shape, np.int64) - 1
-        low, high = np.maximum(low, out_low), np.minimum(high, out_high)
+        low = np.maximum(low, _with_batch(np.zeros(len(shape), np.int64)))
+        high = np.minimum(high, (sites.high[0], *(n - 1 for n in shape)))
     num = sites.rows.num_rows
     if not num or (low > high).any():
-        low = high = np.zeros(columns, np.int64)
+        low = high = np.zeros(len(low), np.int64)
     if low.min() < _check.INT32.min or high.max() > _check.INT32.max:
         raise ValueError(
             f"indices of the output must fit in int32, got up to {low[1:].tolist()} .. {high[1:].tolist()}"
@@ -409,33 +405,64 @@ def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     kernels = kernels_for(sites.keys).rulebook
     chunks = -(-num // kernels.CHUNK)
     counts, sizes = np.zeros((chunks, len(stencil.offsets)), np.int64), np.zeros(chunks, np.int64)
-    threads = threads_for(40 * num)
+    threads = threads_for(20 * num)
     if num:
         groups, *steps = reach
         layouts = sites.layout.low, sites.layout.shift, layout.low, layout.shift
-        limits = *steps, groups.step_low, groups.step_high, out_low, out_high
-        plan = kernels.Reach(np.stack([*layouts, *limits]), *groups.arrays)
-        keys, base, code = sites.keys[:num], np.empty(num, np.uint64), np.empty(num, np.int32)
-        known = plan, keys, base, code, np.empty((threads, plan.scratch_size), np.int32)
+        runs, n_runs, places = (
+            np.empty((num, 2), np.uint64),
+            np.empty(chunks, np.int32),
+            np.empty(num, np.int32),
+        )
+        plan = kernels.Reach(np.stack([*layouts, *steps, low, high]), *groups, runs, n_runs, places)
+        known = plan, sites.keys[:num], np.empty((threads, plan.scratch_size), np.uint64)
         kernels.count_reached(*known, counts, sizes, threads)
-    if sizes.sum() > _check.MAX_ROWS:
-        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {sizes.sum()}")
-    candidates = np.empty(int(sizes.sum()), np.uint64)
+    total = int(sizes.sum())
+    if total > _check.MAX_ROWS:
+        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {total}")
     places = np.cumsum(sizes) - sizes
-    if len(candidates):
-        kernels.fill_reached(*known, places, candidates, threads)
-    out_keys, ranks, _, _ = group_keys(candidates, layout.bits)
-    out = sites_from_keys(out_keys, layout, low, high, shape, sites.batch_size, origin, voxel_size)
+    blocks, cells = np.empty(total, np.uint64), np.empty(total, np.uint64)
+    if total:
+        kernels.fill_reached(*known, places, blocks, cells, threads)
+    keys, indices, ranks = _outputs(blocks, cells, layout)
+    out = Sites(
+        indices, shape, sites.batch_size, low, high, layout, keys, RowOrder(len(indices)), origin, voxel_size
+    )
 
     offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
     in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
     if len(in_rows):
         pair_places = np.cumsum(counts, axis=0) - counts + offset_ptr[:-1]
         kernels.fill_reached_pairs(
-            *known, places, ranks, sites.rows.order, pair_places, in_rows, out_rows, threads
+            *known, places, cells, ranks, sites.rows.order, pair_places, in_rows, out_rows, threads
         )
     rulebook = _rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows)
     return out, rulebook
+
+
+def _outputs(blocks: np.ndarray, cells: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
+    """Unite candidates for outputs: return the outputs' keys, with a sentinel, and their coordinates.
+
+    Then, by candidate, the rank of its block's first output; `cells` becomes all outputs of the block.
+    """
+    kernels = kernels_for(blocks).rulebook
+    num = len(blocks)
+    blocks, order = sort_keys(blocks, layout.bits - 6)
+    counts = np.empty(-(-num // kernels.CHUNK), np.int64)
+    threads = threads_for(10 * num)
+    if num:
+        kernels.merge_blocks(blocks, order, cells, counts, threads)
+    total = int(counts.sum())
+    if total > _check.MAX_ROWS:
+        raise ValueError(f"coords must reach at most {_check.MAX_ROWS} sites, got {total}")
+    ranks, keys = np.empty(num, np.int32), np.empty(total + 1, np.uint64)
+    indices = np.empty((total, len(layout.low)), np.int32)
+    keys[total] = NO_KEY
+    if num:
+        first = np.cumsum(counts) - counts
+        args = layout.low, layout.shift, ranks, keys, indices
+        kernels.fill_outputs(blocks, order, cells, first, *args, threads)
+    return keys, indices, ranks
 
 
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:

@@ -7,34 +7,49 @@
 //
 // Offsets that differ along the last axis only form a line. A site takes part in the lines whose
 // remainders are its own on the other axes (its head), and there in the entries with its own remainder
-// on the last axis (its tail). Along a line the sites' outputs ascend with the sites, so equal ones
-// follow each other.
+// on the last axis (its tail).
+//
+// Sites are taken by runs: neighbours in key order that share all columns but the last, and whose
+// quotients there lie in a window of 32. A line's steps span less than 32 too, so that what a run
+// reaches along a line is a mask of 64 cells. Cut where output keys are multiples of 64, masks become
+// candidates (block, cells of the block): the outputs are the union of the candidates of equal blocks.
 #ifndef SPCY_CPU_REACH_H
 #define SPCY_CPU_REACH_H
 
-#include "common/key.h"
+#include <string.h>
 
-enum { SPCY_MAX_COLUMNS = 5, SPCY_REACH_CHUNK = 1024 };
+#include "common/key.h"
+#include "cpu/bits.h"
+
+enum { SPCY_MAX_COLUMNS = 5, SPCY_REACH_CHUNK = 1024, SPCY_WINDOW_BITS = 5, SPCY_WINDOW = 1 << SPCY_WINDOW_BITS };
 
 typedef struct {
     int64_t columns, divide, n_heads, n_tails;
     const int64_t *low0, *shift0;           // layout of the input keys
     const int64_t *low1, *shift1;           // layout of the output keys
     const int64_t *stride, *padding;        // (columns,)
-    const int64_t *residue_ptr, *residues;  // by column, the remainders that offsets have
+    const int64_t *out_low, *out_high;      // (columns,) first and last valid output
+    const int64_t *residue_ptr, *residues;  // by column, the remainders that offsets have, ascending
     const int64_t* head_ids;                // (n_heads,) ascending: mixed-radix number of a head's remainders
     const int64_t* head_ptr;                // (n_heads + 1,) lines of a head
-    const int64_t* line_steps;              // (lines, columns) step of a line; 0 on the last axis
+    const int64_t *head_low, *head_high;    // (n_heads, columns) bounds of a head's steps
+    const int64_t* line_steps;              // (lines, columns) step of a line; the least one on the last axis
+    const int64_t* line_spans;              // (lines,) how much further its greatest step is
     const int64_t* tail_ptr;                // (lines * n_tails + 1,) entries of a line and tail, ascending
-    const int64_t* entry_steps;             // (entries,) step along the last axis
+    const int64_t* entry_steps;             // (entries,) step along the last axis, from the line's least
     const int64_t* entry_offsets;           // (entries,) kernel offset
-    const int64_t *step_low, *step_high;    // (columns,) over all steps
-    const int64_t *out_low, *out_high;      // (columns,) first and last valid output
 } spcy_reach;
 
-// What is known of each input site: the key of q, and head * n_tails + tail, -1 if it reaches nothing,
-// with a flag if some of its outputs may lie outside the grid.
-enum { SPCY_EDGE = 1 << 30 };
+typedef struct {
+    uint64_t base;         // key of the first site's quotients
+    int32_t head;          // -1: reaches nothing
+    uint32_t first : 10;   // site, from the chunk's first
+    uint32_t size : 11;    // sites
+    uint32_t extent : 10;  // the last site's quotient, from the first one's
+    uint32_t edge : 1;     // some of its outputs may be no valid ones
+} spcy_run;
+
+static_assert(sizeof(spcy_run) == 16, "callers provide 16 bytes for each");
 
 static inline void spcy_quotient(const spcy_reach* reach, uint64_t key, int64_t* quotient, int64_t* remainder) {
     for (int c = 0; c < reach->columns; ++c) {
@@ -45,9 +60,9 @@ static inline void spcy_quotient(const spcy_reach* reach, uint64_t key, int64_t*
             continue;
         }
         const int64_t shifted = value + reach->padding[c];
-        if (stride == 2) {  // the usual one; a division costs ten times as much
-            quotient[c] = shifted >> 1;
-            remainder[c] = shifted & 1;
+        if (stride <= 2) {  // the usual ones; a division costs ten times as much
+            quotient[c] = shifted >> (stride - 1);
+            remainder[c] = shifted & (stride - 1);
         } else {
             quotient[c] = shifted / stride;
             remainder[c] = shifted % stride;
@@ -56,140 +71,359 @@ static inline void spcy_quotient(const spcy_reach* reach, uint64_t key, int64_t*
     }
 }
 
-static inline void spcy_classify(const spcy_reach* reach, const uint64_t* keys, int64_t begin, int64_t end,
-                                 uint64_t* base, int32_t* code) {
+// The place of a value in an ascending array, -1 if it is not there. Mostly all that are possible are.
+static inline int64_t spcy_place(const int64_t* values, int64_t size, int64_t value) {
+    if (value < size && values[value] == value) return value;
+    int64_t place = 0;
+    for (int64_t j = 0; j < size; ++j) place += values[j] < value;
+    return place < size && values[place] == value ? place : -1;
+}
+
+static inline int64_t spcy_residue(const spcy_reach* reach, int c, int64_t remainder) {
+    const int64_t first = reach->residue_ptr[c];
+    return spcy_place(reach->residues + first, reach->residue_ptr[c + 1] - first, remainder);
+}
+
+static inline int32_t spcy_head(const spcy_reach* reach, const int64_t* remainder) {
+    int64_t id = 0;
+    for (int c = 0; c + 1 < reach->columns; ++c) {
+        const int64_t place = spcy_residue(reach, c, remainder[c]);
+        if (place < 0) return -1;
+        id = id * (reach->residue_ptr[c + 1] - reach->residue_ptr[c]) + place;
+    }
+    return (int32_t)spcy_place(reach->head_ids, reach->n_heads, id);
+}
+
+// Write a site's tail and its quotient from the first one's to places[site], -1 if it reaches nothing.
+// Returns the number of runs.
+static inline int spcy_find_runs(const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs,
+                                 int32_t* places) {
     const int last = (int)reach->columns - 1;
-    for (int64_t i = begin; i < end; ++i) {
-        int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS], id = 0, tail = 0;
-        bool met = true, inside = true;
+    const int64_t stride = reach->stride[last];
+    const uint64_t row_mask = (1ull << reach->shift0[last - 1]) - 1;
+    int n_runs = 0;
+    for (int64_t i = 0; i < n_sites;) {
+        int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS];
         spcy_quotient(reach, keys[i], quotient, remainder);
-        base[i] = 0;
-        for (int c = 0; c <= last; ++c) {
-            const int64_t first = reach->residue_ptr[c], size = reach->residue_ptr[c + 1] - first;
-            int64_t place = 0;
-            for (int64_t j = 0; j < size; ++j) place += reach->residues[first + j] < remainder[c];
-            met = met && place < size && reach->residues[first + place] == remainder[c];
-            if (c < last)
-                id = id * size + place;
-            else
-                tail = place;
-            inside = inside && quotient[c] + reach->step_low[c] >= reach->out_low[c] &&
-                     quotient[c] + reach->step_high[c] <= reach->out_high[c];
-            base[i] += (uint64_t)(quotient[c] - reach->low1[c]) << reach->shift1[c];
-        }
-        int64_t head = 0;
-        for (int64_t h = 0; h < reach->n_heads; ++h) head += reach->head_ids[h] < id;
-        met = met && head < reach->n_heads && reach->head_ids[head] == id;
-        code[i] = met ? (int32_t)(head * reach->n_tails + tail) | (inside ? 0 : SPCY_EDGE) : -1;
-    }
-}
+        const int64_t cells = reach->divide ? SPCY_WINDOW * stride - remainder[last]
+                                            : (SPCY_WINDOW - 1 + stride) / stride;
+        const uint64_t row_end = (keys[i] | row_mask) + 1, stop = keys[i] + (uint64_t)cells;
+        const uint64_t limit = stop < row_end ? stop : row_end;
+        int64_t j = i, extent;
+        do {
+            const int64_t from = (int64_t)(keys[j] - keys[i]);
+            int64_t tail = 0;
+            if (!reach->divide) {
+                extent = from * stride;
+            } else if (stride <= 2) {
+                extent = (from + remainder[last]) >> (stride - 1);
+                tail = spcy_residue(reach, last, (from + remainder[last]) & (stride - 1));
+            } else {
+                extent = (from + remainder[last]) / stride;
+                tail = spcy_residue(reach, last, (from + remainder[last]) % stride);
+            }
+            places[j] = tail < 0 ? -1 : (int32_t)(tail << SPCY_WINDOW_BITS | extent);
+        } while (++j < n_sites && keys[j] < limit);
 
-static inline bool spcy_valid(const spcy_reach* reach, uint64_t key, const int64_t* line_step, int64_t tail_step) {
-    int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS];
-    bool valid = true;
-    spcy_quotient(reach, key, quotient, remainder);
-    quotient[reach->columns - 1] += tail_step;
-    for (int c = 0; c < reach->columns; ++c) {
-        const int64_t u = quotient[c] + line_step[c];
-        valid = valid && u >= reach->out_low[c] && u <= reach->out_high[c];
-    }
-    return valid;
-}
-
-// Call visit(site, output key, kernel offset) for all pairs of a chunk, line by line, and line(first key)
-// before each line. `starts` has n_heads + 1 places.
-template <typename Line, typename Visit>
-static inline void spcy_each_pair(const spcy_reach* reach, const uint64_t* keys, const uint64_t* base,
-                                  const int32_t* code, int64_t begin, int64_t end, int32_t* starts, Line line,
-                                  Visit visit) {
-    uint16_t sites[SPCY_REACH_CHUNK];
-    for (int64_t h = 0; h <= reach->n_heads; ++h) starts[h] = 0;
-    for (int64_t i = begin; i < end; ++i)
-        if (code[i] >= 0) ++starts[(code[i] & ~SPCY_EDGE) / reach->n_tails];
-    int32_t total = 0;
-    for (int64_t h = 0; h <= reach->n_heads; ++h) {
-        const int32_t size = starts[h];
-        starts[h] = total;
-        total += size;
-    }
-    for (int64_t i = begin; i < end; ++i)
-        if (code[i] >= 0) sites[starts[(code[i] & ~SPCY_EDGE) / reach->n_tails]++] = (uint16_t)(i - begin);
-
-    for (int64_t h = 0; h < reach->n_heads; ++h) {  // starts[h] is now where head h ends
-        const int32_t first = h ? starts[h - 1] : 0;
-        for (int64_t l = reach->head_ptr[h]; l < reach->head_ptr[h + 1]; ++l) {
-            const int64_t* step = reach->line_steps + l * reach->columns;
-            const int64_t* tails = reach->tail_ptr + l * reach->n_tails - h * reach->n_tails;
-            uint64_t shift = 0;
-            for (int c = 0; c < reach->columns; ++c) shift += (uint64_t)step[c] << reach->shift1[c];
-            line();
-            for (int32_t j = first; j < starts[h]; ++j) {
-                const int64_t i = begin + sites[j];
-                const int32_t at = code[i] & ~SPCY_EDGE;
-                for (int64_t e = tails[at]; e < tails[at + 1]; ++e) {
-                    if ((code[i] & SPCY_EDGE) && !spcy_valid(reach, keys[i], step, reach->entry_steps[e])) continue;
-                    visit(i, base[i] + shift + (uint64_t)reach->entry_steps[e], reach->entry_offsets[e]);
-                }
+        const int32_t head = spcy_head(reach, remainder);
+        spcy_run run = {0, head, (uint32_t)i, (uint32_t)(j - i), (uint32_t)extent, 0};
+        if (head >= 0) {
+            const int64_t* low = reach->head_low + head * reach->columns;
+            const int64_t* high = reach->head_high + head * reach->columns;
+            for (int c = 0; c <= last; ++c) {
+                run.base += (uint64_t)(quotient[c] - reach->low1[c]) << reach->shift1[c];
+                run.edge |= quotient[c] + low[c] < reach->out_low[c] ||
+                            quotient[c] + (c == last ? extent : 0) + high[c] > reach->out_high[c];
             }
         }
+        runs[n_runs++] = run;
+        i = j;
+    }
+    return n_runs;
+}
+
+// Sort runs by head, stably, and drop those that reach nothing. Returns how many are left.
+static inline int spcy_sort_runs(const spcy_reach* reach, const spcy_run* runs, int n_runs, int32_t* starts,
+                                 spcy_run* sorted) {
+    memset(starts, 0, (reach->n_heads + 1) * sizeof(*starts));
+    for (int j = 0; j < n_runs; ++j) ++starts[runs[j].head + 1];
+    starts[0] = 0;
+    for (int64_t h = 0; h < reach->n_heads; ++h) starts[h + 1] += starts[h];
+    const int total = starts[reach->n_heads];
+    for (int j = 0; j < n_runs; ++j)
+        if (runs[j].head >= 0) sorted[starts[runs[j].head]++] = runs[j];
+    return total;
+}
+
+// A chunk's runs, and what each thread needs to work on them.
+typedef struct {
+    const uint64_t* keys;     // of the chunk's sites
+    const int32_t* places;    // of the chunk's sites
+    const spcy_run* runs;     // sorted by head
+    int n_runs;
+    uint64_t* tails;                   // (n_tails, SPCY_REACH_CHUNK) by tail, a run's quotients from its first one
+    uint64_t cells[SPCY_REACH_CHUNK];  // those that a run reaches along the line in hand
+} spcy_chunk;
+
+// Runs [begin, end) of one head. If `edge`, some of what they reach may be no valid outputs.
+typedef struct {
+    int begin, end;
+    bool edge;
+} spcy_group;
+
+static inline spcy_group spcy_next_group(const spcy_chunk* chunk, int begin) {
+    spcy_group group = {begin, begin, false};
+    for (; group.end < chunk->n_runs && chunk->runs[group.end].head == chunk->runs[begin].head; ++group.end)
+        group.edge = group.edge || chunk->runs[group.end].edge;
+    return group;
+}
+
+static inline void spcy_fill_tails(const spcy_reach* reach, spcy_chunk* chunk, spcy_group group) {
+    for (int64_t t = 0; t < reach->n_tails; ++t)
+        memset(chunk->tails + t * SPCY_REACH_CHUNK + group.begin, 0, (group.end - group.begin) * sizeof(uint64_t));
+    for (int j = group.begin; j < group.end; ++j) {
+        const int32_t* place = chunk->places + chunk->runs[j].first;
+        for (uint32_t i = 0; i < chunk->runs[j].size; ++i)
+            if (place[i] >= 0)
+                chunk->tails[(place[i] >> SPCY_WINDOW_BITS) * (int64_t)SPCY_REACH_CHUNK + j] |=
+                    1ull << (place[i] & (SPCY_WINDOW - 1));
     }
 }
 
-// Numbers the candidates for outputs in the order of spcy_each_pair. Along a line, neighbouring sites
-// mostly agree on an output: it is a new candidate only if it is neither of the two before it.
+// The cells of a line, seen from a run's first site, that are valid outputs.
+static inline uint64_t spcy_valid_cells(const spcy_reach* reach, uint64_t key, int64_t line) {
+    const int last = (int)reach->columns - 1;
+    const int64_t* step = reach->line_steps + line * reach->columns;
+    int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS];
+    spcy_quotient(reach, key, quotient, remainder);
+    for (int c = 0; c < last; ++c)
+        if (quotient[c] + step[c] < reach->out_low[c] || quotient[c] + step[c] > reach->out_high[c]) return 0;
+    const int64_t from = reach->out_low[last] - quotient[last] - step[last];
+    const int64_t to = reach->out_high[last] - quotient[last] - step[last];
+    if (from > 63 || to < 0) return 0;
+    return (~0ull << (from < 0 ? 0 : from)) & (~0ull >> (to > 63 ? 0 : 63 - to));
+}
+
+// Write the valid cells that runs reach along a line. `counts` or NULL: take from each offset's pairs
+// those that are not valid.
+static SPCY_INLINE void spcy_fill_cells(const spcy_reach* reach, spcy_chunk* chunk, spcy_group group, int64_t line,
+                                   int64_t* counts) {
+    const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
+    memset(chunk->cells + group.begin, 0, (group.end - group.begin) * sizeof(uint64_t));
+    for (int64_t t = 0; t < reach->n_tails; ++t)
+        for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e) {
+            const uint64_t* tails = chunk->tails + t * SPCY_REACH_CHUNK;
+            const int64_t step = reach->entry_steps[e];
+            for (int j = group.begin; j < group.end; ++j) chunk->cells[j] |= tails[j] << step;
+        }
+    if (!group.edge) return;
+    for (int j = group.begin; j < group.end; ++j) {
+        if (!chunk->runs[j].edge) continue;
+        const uint64_t valid = spcy_valid_cells(reach, chunk->keys[chunk->runs[j].first], line);
+        chunk->cells[j] &= valid;
+        if (!counts) continue;
+        for (int64_t t = 0; t < reach->n_tails; ++t)
+            for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e)
+                counts[reach->entry_offsets[e]] -= spcy_popcount(
+                    (chunk->tails[t * SPCY_REACH_CHUNK + j] << reach->entry_steps[e]) & ~valid);
+    }
+}
+
+// Numbers a chunk's candidates in the order in which its groups, lines and runs are visited; neighbouring
+// runs mostly share a block.
 struct spcy_candidates {
     int64_t count = 0;
-    uint64_t last = SPCY_NO_KEY, before = SPCY_NO_KEY;
+    uint64_t last = SPCY_NO_KEY;
 
-    void start_line() { last = before = SPCY_NO_KEY; }
-
-    // The candidate's number.
-    int64_t number(uint64_t key) {
-        if (key == last) return count - 1;
-        if (key == before) return count - 2;
-        before = last;
-        last = key;
-        return count++;
+    // Call visit(run, key, skip, number, two) for a group's runs that reach something along a line: from cell
+    // `skip` on, which has that key and lies in the candidate of that number. If `two`, what it reaches
+    // goes on in the next block, which has the next number.
+    template <typename Visit>
+    SPCY_INLINE void each(const spcy_reach* reach, const spcy_chunk* chunk, spcy_group group, int64_t line,
+                          Visit visit) {
+        uint64_t shift = 0;
+        for (int c = 0; c < reach->columns; ++c)
+            shift += (uint64_t)reach->line_steps[line * reach->columns + c] << reach->shift1[c];
+        for (int j = group.begin; j < group.end; ++j) {
+            int skip = 0, extent = (int)(chunk->runs[j].extent + reach->line_spans[line]);
+            if (group.edge) {  // cells that are not valid may have no key
+                if (!chunk->cells[j]) continue;
+                skip = spcy_lowest(chunk->cells[j]);
+                extent = spcy_highest(chunk->cells[j]) - skip;
+            }
+            const uint64_t key = chunk->runs[j].base + shift + (uint64_t)skip;
+            const uint64_t first = key >> 6, final = (key + (uint64_t)extent) >> 6;
+            count += first != last;
+            const int64_t number = count - 1;
+            count += final != first;
+            last = final;
+            visit(j, key, skip, number, final != first);
+        }
     }
 };
 
-// Classify the sites of a chunk, count the pairs of each offset, and return the number of candidates.
-static inline int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys, int64_t begin, int64_t end,
-                                         uint64_t* base, int32_t* code, int32_t* starts, int64_t* counts) {
-    spcy_candidates seen;
-    spcy_classify(reach, keys, begin, end, base, code);
-    spcy_each_pair(
-        reach, keys, base, code, begin, end, starts, [&] { seen.start_line(); },
-        [&](int64_t, uint64_t key, int64_t offset) {
-            ++counts[offset];
-            seen.number(key);
-        });
-    return seen.count;
+// How many 64-bit words of scratch a thread needs.
+static inline int64_t spcy_reach_scratch(const spcy_reach* reach) {
+    return reach->n_tails * SPCY_REACH_CHUNK + (reach->n_heads + reach->n_tails + 4) / 2;
 }
 
-// Write the candidates' keys.
-static inline void spcy_fill_reached(const spcy_reach* reach, const uint64_t* keys, const uint64_t* base,
-                                     const int32_t* code, int64_t begin, int64_t end, int32_t* starts,
-                                     uint64_t* candidates) {
-    spcy_candidates seen;
-    spcy_each_pair(
-        reach, keys, base, code, begin, end, starts, [&] { seen.start_line(); },
-        [&](int64_t, uint64_t key, int64_t) { candidates[seen.number(key)] = key; });
+// Find the runs of a chunk, count the pairs of each offset, and return the number of candidates.
+SPCY_BIT_CLONES
+static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs,
+                                  int32_t* n_runs, int32_t* places, uint64_t* scratch, int64_t* counts) {
+    spcy_run found[SPCY_REACH_CHUNK];
+    int32_t* starts = (int32_t*)(scratch + reach->n_tails * SPCY_REACH_CHUNK);
+    int32_t* sizes = starts + reach->n_heads + 1;
+    *n_runs = spcy_sort_runs(reach, found, spcy_find_runs(reach, keys, n_sites, found, places), starts, runs);
+    spcy_chunk chunk = {keys, places, runs, *n_runs, scratch, {}};
+    spcy_candidates candidates;
+    for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
+        group = spcy_next_group(&chunk, group.end);
+        if (group.edge) spcy_fill_tails(reach, &chunk, group);
+        memset(sizes, 0, (reach->n_tails + 1) * sizeof(*sizes));
+        for (int j = group.begin; j < group.end; ++j)
+            for (uint32_t i = 0; i < runs[j].size; ++i) ++sizes[(places[runs[j].first + i] >> SPCY_WINDOW_BITS) + 1];
+        const int32_t head = runs[group.begin].head;
+        for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
+            const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
+            for (int64_t t = 0; t < reach->n_tails; ++t)
+                for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e)
+                    counts[reach->entry_offsets[e]] += sizes[t + 1];
+            if (group.edge) spcy_fill_cells(reach, &chunk, group, line, counts);
+            candidates.each(reach, &chunk, group, line, [](int, uint64_t, int, int64_t, bool) {});
+        }
+    }
+    return candidates.count;
 }
 
-// Write the pairs: rows of the inputs, and the ranks that the candidates got among the outputs.
-static inline void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* keys, const uint64_t* base,
-                                           const int32_t* code, int64_t begin, int64_t end, int32_t* starts,
-                                           const int32_t* ranks, const int32_t* order, int64_t* places,
-                                           int32_t* in_rows, int32_t* out_rows) {
-    spcy_candidates seen;
-    spcy_each_pair(
-        reach, keys, base, code, begin, end, starts, [&] { seen.start_line(); },
-        [&](int64_t i, uint64_t key, int64_t offset) {
-            const int64_t pair = places[offset]++;
-            in_rows[pair] = order ? order[i] : (int32_t)i;
-            out_rows[pair] = ranks[seen.number(key)];
-        });
+// Write the candidates: their blocks and cells.
+static void spcy_fill_reached(const spcy_reach* reach, const uint64_t* keys, const spcy_run* runs, int32_t n_runs,
+                              const int32_t* places, uint64_t* scratch, uint64_t* blocks, uint64_t* cells) {
+    spcy_chunk chunk = {keys, places, runs, n_runs, scratch, {}};
+    spcy_candidates candidates;
+    int64_t written = 0;
+    for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
+        group = spcy_next_group(&chunk, group.end);
+        spcy_fill_tails(reach, &chunk, group);
+        const int32_t head = runs[group.begin].head;
+        for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
+            spcy_fill_cells(reach, &chunk, group, line, NULL);
+            candidates.each(
+                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) {
+                    const uint64_t mine = chunk.cells[run] >> skip;
+                    const int bit = key & 63;
+                    cells[number] = (number < written ? cells[number] : 0) | mine << bit;
+                    blocks[number] = key >> 6;
+                    written = number + 1;
+                    if (two) {
+                        cells[number + 1] = mine >> (64 - bit);
+                        blocks[number + 1] = (key >> 6) + 1;
+                        written = number + 2;
+                    }
+                });
+        }
+    }
+}
+
+// Write the pairs: rows of the inputs, and ranks of the outputs. `cells` and `ranks` are, by candidate,
+// the outputs in its block and the rank of the first one.
+SPCY_BIT_CLONES
+static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* keys, int64_t first_site,
+                                    const spcy_run* runs, int32_t n_runs, const int32_t* places, uint64_t* scratch,
+                                    const uint64_t* cells, const int32_t* ranks, const int32_t* order,
+                                    int64_t* pairs, int32_t* in_rows, int32_t* out_rows) {
+    struct {
+        uint64_t cells;  // the outputs along the line in hand, from its cell 0 on
+        int64_t rank;    // of the first
+    } outputs[SPCY_REACH_CHUNK];
+    int32_t rows[SPCY_REACH_CHUNK];   // a group's sites by tail
+    uint16_t owner[SPCY_REACH_CHUNK]; // their runs
+    uint8_t at[SPCY_REACH_CHUNK];     // their quotients, from the first one of the run
+    int32_t* starts = (int32_t*)(scratch + reach->n_tails * SPCY_REACH_CHUNK);
+    spcy_chunk chunk = {keys, places, runs, n_runs, scratch, {}};
+    spcy_candidates candidates;
+    for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
+        group = spcy_next_group(&chunk, group.end);
+        if (group.edge) spcy_fill_tails(reach, &chunk, group);
+        // starts[t + 1]: where the sites of tail t begin, and once they are listed, where they end.
+        memset(starts, 0, (reach->n_tails + 2) * sizeof(*starts));
+        for (int j = group.begin; j < group.end; ++j)
+            for (uint32_t i = runs[j].first, end = i + runs[j].size; i < end; ++i)
+                if (places[i] >= 0) ++starts[(places[i] >> SPCY_WINDOW_BITS) + 2];
+        for (int64_t t = 0; t < reach->n_tails; ++t) starts[t + 2] += starts[t + 1];
+        for (int j = group.begin; j < group.end; ++j)
+            for (uint32_t i = runs[j].first, end = i + runs[j].size; i < end; ++i) {
+                if (places[i] < 0) continue;
+                const int32_t to = starts[(places[i] >> SPCY_WINDOW_BITS) + 1]++;
+                rows[to] = order ? order[first_site + i] : (int32_t)(first_site + i);
+                owner[to] = (uint16_t)j;
+                at[to] = places[i] & (SPCY_WINDOW - 1);
+            }
+        const int32_t head = runs[group.begin].head;
+        for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
+            if (group.edge) spcy_fill_cells(reach, &chunk, group, line, NULL);
+            candidates.each(
+                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) {
+                    const int bit = key & 63;
+                    const uint64_t more = two ? cells[number + 1] << (64 - bit) : 0;
+                    outputs[run].cells = (cells[number] >> bit | more) << skip;
+                    outputs[run].rank = ranks[number] + spcy_popcount(cells[number] & ((1ull << bit) - 1));
+                });
+            const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
+            for (int64_t t = 0; t < reach->n_tails; ++t)
+                for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e) {
+                    const int64_t step = reach->entry_steps[e];
+                    int64_t* const next = pairs + reach->entry_offsets[e];
+                    int32_t *in = in_rows + *next, *out = out_rows + *next;
+                    for (int32_t j = starts[t]; j < starts[t + 1]; ++j) {
+                        const int64_t cell = at[j] + step;
+                        if (group.edge && !(chunk.cells[owner[j]] >> cell & 1)) continue;
+                        const auto& found = outputs[owner[j]];
+                        *in++ = rows[j];
+                        *out++ = (int32_t)(found.rank + spcy_popcount(found.cells & ((1ull << cell) - 1)));
+                    }
+                    *next = out - out_rows;
+                }
+        }
+    }
+}
+
+// The union of the candidates of each block that begins in [begin, end) of the sorted blocks, written to all
+// of them. Returns how many outputs those have.
+SPCY_BIT_CLONES
+static int64_t spcy_merge_blocks(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+                                 uint64_t* cells) {
+    int64_t count = 0;
+    while (begin > 0 && begin < end && blocks[begin] == blocks[begin - 1]) ++begin;
+    for (int64_t j = begin, next; j < end; j = next) {
+        uint64_t all = cells[order[j]];
+        for (next = j + 1; next < n && blocks[next] == blocks[j]; ++next) all |= cells[order[next]];
+        for (int64_t i = j; i < next; ++i) cells[order[i]] = all;
+        count += spcy_popcount(all);
+    }
+    return count;
+}
+
+// Write the outputs of those blocks, their keys and coordinates, and to each candidate the rank of its
+// block's first one. The rank of the first of them all is given.
+static void spcy_fill_outputs(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+                              const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
+                              int32_t* ranks, uint64_t* keys, int32_t* indices) {
+    const bool in_row = shift[columns - 2] >= 6;  // a block's cells differ on the last axis only
+    while (begin > 0 && begin < end && blocks[begin] == blocks[begin - 1]) ++begin;
+    for (int64_t j = begin, next; j < end; j = next) {
+        for (next = j; next < n && blocks[next] == blocks[j]; ++next) ranks[order[next]] = (int32_t)rank;
+        int32_t first[SPCY_MAX_COLUMNS];
+        for (int c = 0; c < columns; ++c) first[c] = (int32_t)spcy_unpack(blocks[j] << 6, low, shift, c);
+        for (uint64_t left = cells[order[j]]; left; left &= left - 1, ++rank) {
+            const uint64_t cell = (uint64_t)spcy_lowest(left);
+            keys[rank] = blocks[j] << 6 | cell;
+            int32_t* index = indices + rank * columns;
+            for (int c = 0; c < columns; ++c)
+                index[c] = in_row ? first[c] : (int32_t)spcy_unpack(keys[rank], low, shift, c);
+            index[columns - 1] = in_row ? first[columns - 1] + (int32_t)cell : index[columns - 1];
+        }
+    }
 }
 
 #endif

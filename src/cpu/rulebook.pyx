@@ -27,30 +27,43 @@ cdef extern from "cpu/reach.h" nogil:
         const int64_t* shift1
         const int64_t* stride
         const int64_t* padding
-        const int64_t* step_low
-        const int64_t* step_high
         const int64_t* out_low
         const int64_t* out_high
         const int64_t* residue_ptr
         const int64_t* residues
         const int64_t* head_ids
         const int64_t* head_ptr
+        const int64_t* head_low
+        const int64_t* head_high
         const int64_t* line_steps
+        const int64_t* line_spans
         const int64_t* tail_ptr
         const int64_t* entry_steps
         const int64_t* entry_offsets
+    ctypedef struct spcy_run:
+        pass
+    int64_t spcy_reach_scratch(const spcy_reach* reach) noexcept
     int64_t spcy_count_reached(
-        const spcy_reach* reach, const uint64_t* keys, int64_t begin, int64_t end, uint64_t* base,
-        int32_t* code, int32_t* starts, int64_t* counts,
+        const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs, int32_t* n_runs,
+        int32_t* places, uint64_t* scratch, int64_t* counts,
     ) noexcept
     void spcy_fill_reached(
-        const spcy_reach* reach, const uint64_t* keys, const uint64_t* base, const int32_t* code,
-        int64_t begin, int64_t end, int32_t* starts, uint64_t* candidates,
+        const spcy_reach* reach, const uint64_t* keys, const spcy_run* runs, int32_t n_runs,
+        const int32_t* places, uint64_t* scratch, uint64_t* blocks, uint64_t* cells,
     ) noexcept
     void spcy_fill_reached_pairs(
-        const spcy_reach* reach, const uint64_t* keys, const uint64_t* base, const int32_t* code,
-        int64_t begin, int64_t end, int32_t* starts, const int32_t* ranks, const int32_t* order,
-        int64_t* places, int32_t* in_rows, int32_t* out_rows,
+        const spcy_reach* reach, const uint64_t* keys, int64_t first_site, const spcy_run* runs,
+        int32_t n_runs, const int32_t* places, uint64_t* scratch, const uint64_t* cells,
+        const int32_t* ranks, const int32_t* order, int64_t* pairs, int32_t* in_rows, int32_t* out_rows,
+    ) noexcept
+    int64_t spcy_merge_blocks(
+        const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+        uint64_t* cells,
+    ) noexcept
+    void spcy_fill_outputs(
+        const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+        const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
+        int32_t* ranks, uint64_t* keys, int32_t* indices,
     ) noexcept
 
 CHUNK = 1024  # sites walked at a time: the ranks of a line's pairs stay in the first-level cache
@@ -123,29 +136,38 @@ def fill_pairs(
 
 
 cdef class Reach:
-    """Which output sites input sites reach: the plan that the three functions below carry out."""
+    """Which output sites input sites reach: the plan that the functions below carry out, step by step."""
 
     cdef spcy_reach plan
     cdef tuple arrays  # what the plan points into
+    cdef spcy_run* runs  # (sites,), those of each chunk where its sites begin
+    cdef int32_t[::1] n_runs  # (chunks,)
+    cdef int32_t[::1] places  # (sites,)
 
     def __init__(
         self,
-        # (10, 1 + D): low0, shift0, low1, shift1, stride, padding, step_low, step_high, out_low, out_high
+        # (8, 1 + D): low0, shift0, low1, shift1, stride, padding, out_low, out_high
         const int64_t[:, ::1] columns,
         bint divide,
         const int64_t[::1] residue_ptr,
         const int64_t[::1] residues,
         const int64_t[::1] head_ids,
         const int64_t[::1] head_ptr,
+        const int64_t[:, ::1] head_low,
+        const int64_t[:, ::1] head_high,
         const int64_t[:, ::1] line_steps,
+        const int64_t[::1] line_spans,
         const int64_t[::1] tail_ptr,
         const int64_t[::1] entry_steps,
         const int64_t[::1] entry_offsets,
+        uint64_t[:, ::1] runs,  # scratch, (sites, 2)
+        int32_t[::1] n_runs,  # scratch, (chunks,)
+        int32_t[::1] places,  # scratch, (sites,)
     ):
         cdef spcy_reach* plan = &self.plan
         self.arrays = (
-            columns, residue_ptr, residues, head_ids, head_ptr, line_steps, tail_ptr, entry_steps,
-            entry_offsets,
+            columns, residue_ptr, residues, head_ids, head_ptr, head_low, head_high, line_steps, line_spans,
+            tail_ptr, entry_steps, entry_offsets, runs,
         )
         plan.columns, plan.divide = columns.shape[1], divide
         plan.n_heads = head_ids.shape[0]
@@ -154,66 +176,103 @@ cdef class Reach:
             &columns[0, 0], &columns[1, 0], &columns[2, 0], &columns[3, 0]
         )
         plan.stride, plan.padding = &columns[4, 0], &columns[5, 0]
-        plan.step_low, plan.step_high = &columns[6, 0], &columns[7, 0]
-        plan.out_low, plan.out_high = &columns[8, 0], &columns[9, 0]
+        plan.out_low, plan.out_high = &columns[6, 0], &columns[7, 0]
         plan.residue_ptr, plan.residues = &residue_ptr[0], &residues[0]
         plan.head_ids, plan.head_ptr = &head_ids[0], &head_ptr[0]
-        plan.line_steps, plan.tail_ptr = &line_steps[0, 0], &tail_ptr[0]
+        plan.head_low, plan.head_high = &head_low[0, 0], &head_high[0, 0]
+        plan.line_steps, plan.line_spans = &line_steps[0, 0], &line_spans[0]
+        plan.tail_ptr = &tail_ptr[0]
         plan.entry_steps, plan.entry_offsets = &entry_steps[0], &entry_offsets[0]
+        self.runs, self.n_runs, self.places = <spcy_run*>&runs[0, 0], n_runs, places
 
     @property
     def scratch_size(self):
-        """How many int32 each thread needs as scratch."""
-        return self.plan.n_heads + 1
+        """How many uint64 each thread needs as scratch."""
+        return spcy_reach_scratch(&self.plan)
 
 
 def count_reached(
     Reach reach,
     const uint64_t[::1] keys,  # IN
-    uint64_t[::1] base,  # OUT, (n,), for the next functions
-    int32_t[::1] code,  # OUT, (n,), likewise
-    int32_t[:, ::1] scratch,  # (n_threads, scratch_size)
+    uint64_t[:, ::1] scratch,  # (n_threads, scratch_size)
     int64_t[:, ::1] counts,  # INOUT, (chunks, offsets), zeros
     int64_t[::1] candidates,  # OUT, (chunks,)
     int n_threads,
 ):
     """Write how many pairs each offset has, and how many candidates for outputs there are, by chunk."""
-    cdef Py_ssize_t chunk
+    cdef Py_ssize_t chunk, begin
     for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        begin = chunk * CHUNK_ROWS
         candidates[chunk] = spcy_count_reached(
-            &reach.plan, &keys[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, keys.shape[0]),
-            &base[0], &code[0], &scratch[threadid(), 0], &counts[chunk, 0],
+            &reach.plan, &keys[begin], min(CHUNK_ROWS, keys.shape[0] - begin), reach.runs + begin,
+            &reach.n_runs[chunk], &reach.places[begin], &scratch[threadid(), 0], &counts[chunk, 0],
         )
 
 
 def fill_reached(
     Reach reach,
     const uint64_t[::1] keys,  # IN
-    const uint64_t[::1] base,  # IN
-    const int32_t[::1] code,  # IN
-    int32_t[:, ::1] scratch,
+    uint64_t[:, ::1] scratch,
     const int64_t[::1] places,  # IN, (chunks,) where each chunk's candidates begin
-    uint64_t[::1] candidates,  # OUT, keys of outputs, with repetitions
+    uint64_t[::1] blocks,  # OUT, which 64 cells a candidate is about; blocks occur repeatedly
+    uint64_t[::1] cells,  # OUT, which of them are reached
     int n_threads,
 ):
     """Write the candidates for outputs."""
-    cdef Py_ssize_t chunk
+    cdef Py_ssize_t chunk, begin
     for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        begin = chunk * CHUNK_ROWS
         spcy_fill_reached(
-            &reach.plan, &keys[0], &base[0], &code[0], chunk * CHUNK_ROWS,
-            min((chunk + 1) * CHUNK_ROWS, keys.shape[0]), &scratch[threadid(), 0],
-            &candidates[0] + places[chunk],
+            &reach.plan, &keys[begin], reach.runs + begin, reach.n_runs[chunk], &reach.places[begin],
+            &scratch[threadid(), 0], &blocks[0] + places[chunk], &cells[0] + places[chunk],
+        )
+
+
+def merge_blocks(
+    const uint64_t[::1] blocks,  # IN, ascending
+    const int32_t[::1] order,  # IN, the candidate at each sorted place
+    uint64_t[::1] cells,  # INOUT, by candidate: what it reaches, then all outputs in its block
+    int64_t[::1] counts,  # OUT, outputs by chunk
+    int n_threads,
+):
+    """Unite the candidates of each block, and count the outputs."""
+    cdef Py_ssize_t chunk
+    for chunk in prange(counts.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        counts[chunk] = spcy_merge_blocks(
+            &blocks[0], &order[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, blocks.shape[0]),
+            blocks.shape[0], &cells[0],
+        )
+
+
+def fill_outputs(
+    const uint64_t[::1] blocks,  # IN
+    const int32_t[::1] order,  # IN
+    const uint64_t[::1] cells,  # IN
+    const int64_t[::1] places,  # IN, rank of each chunk's first output
+    const int64_t[::1] low,  # IN, layout of the outputs
+    const int64_t[::1] shift,  # IN
+    int32_t[::1] ranks,  # OUT, by candidate, the rank of its block's first output
+    uint64_t[::1] keys,  # OUT
+    int32_t[:, ::1] indices,  # OUT
+    int n_threads,
+):
+    """Write the outputs, in key order."""
+    cdef Py_ssize_t chunk
+    for chunk in prange(places.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        spcy_fill_outputs(
+            &blocks[0], &order[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, blocks.shape[0]),
+            blocks.shape[0], &cells[0], &low[0], &shift[0], <int>indices.shape[1], places[chunk], &ranks[0],
+            &keys[0], &indices[0, 0],
         )
 
 
 def fill_reached_pairs(
     Reach reach,
     const uint64_t[::1] keys,  # IN
-    const uint64_t[::1] base,  # IN
-    const int32_t[::1] code,  # IN
-    int32_t[:, ::1] scratch,
+    uint64_t[:, ::1] scratch,
     const int64_t[::1] candidate_places,  # IN, as for fill_reached
-    const int32_t[::1] ranks,  # IN, which output each candidate is
+    const uint64_t[::1] cells,  # IN
+    const int32_t[::1] ranks,  # IN
     const int32_t[::1] order,  # IN or None, rows of the inputs
     int64_t[:, ::1] places,  # INOUT, (chunks, offsets) where each chunk's pairs begin
     int32_t[::1] in_rows,  # OUT
@@ -221,15 +280,16 @@ def fill_reached_pairs(
     int n_threads,
 ):
     """Write the pairs counted by `count_reached`."""
-    cdef Py_ssize_t chunk
+    cdef Py_ssize_t chunk, begin
     cdef const int32_t* rows = NULL
     if order is not None:
         rows = &order[0]
     for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        begin = chunk * CHUNK_ROWS
         spcy_fill_reached_pairs(
-            &reach.plan, &keys[0], &base[0], &code[0], chunk * CHUNK_ROWS,
-            min((chunk + 1) * CHUNK_ROWS, keys.shape[0]), &scratch[threadid(), 0],
-            &ranks[0] + candidate_places[chunk], rows, &places[chunk, 0], &in_rows[0], &out_rows[0],
+            &reach.plan, &keys[begin], begin, reach.runs + begin, reach.n_runs[chunk], &reach.places[begin],
+            &scratch[threadid(), 0], &cells[0] + candidate_places[chunk], &ranks[0] + candidate_places[chunk],
+            rows, &places[chunk, 0], &in_rows[0], &out_rows[0],
         )
 
 
