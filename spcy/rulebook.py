@@ -408,13 +408,14 @@ def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     threads = threads_for(20 * num)
     if num:
         groups, *steps = reach
-        layouts = sites.layout.low, sites.layout.shift, layout.low, layout.shift
+        fields = sites.layout.shift, sites.layout.high - sites.layout.low, sites.layout.low
+        columns = np.array((*fields, layout.shift, layout.low, low, high, *steps)).T.copy()
         runs, n_runs, places = (
             np.empty((num, 2), np.uint64),
             np.empty(chunks, np.int32),
             np.empty(num, np.int32),
         )
-        plan = kernels.Reach(np.stack([*layouts, *steps, low, high]), *groups, runs, n_runs, places)
+        plan = kernels.Reach(columns, *groups, runs, n_runs, places)
         known = plan, sites.keys[:num], np.empty((threads, plan.scratch_size), np.uint64)
         kernels.count_reached(*known, counts, sizes, threads)
     total = int(sizes.sum())

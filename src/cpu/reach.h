@@ -23,12 +23,17 @@
 
 enum { SPCY_MAX_COLUMNS = 5, SPCY_REACH_CHUNK = 1024, SPCY_WINDOW_BITS = 5, SPCY_WINDOW = 1 << SPCY_WINDOW_BITS };
 
+// What is known of a column of the coordinates; an array of them comes as a matrix.
+typedef struct {
+    int64_t shift0, mask0, low0;  // its field in the input keys
+    int64_t shift1, low1;         // its field in the output keys
+    int64_t out_low, out_high;    // first and last valid output
+    int64_t stride, padding;
+} spcy_column;
+
 typedef struct {
     int64_t columns, divide, n_heads, n_tails;
-    const int64_t *low0, *shift0;           // layout of the input keys
-    const int64_t *low1, *shift1;           // layout of the output keys
-    const int64_t *stride, *padding;        // (columns,)
-    const int64_t *out_low, *out_high;      // (columns,) first and last valid output
+    const spcy_column* column;              // (columns,)
     const int64_t *residue_ptr, *residues;  // by column, the remainders that offsets have, ascending
     const int64_t* head_ids;                // (n_heads,) ascending: mixed-radix number of a head's remainders
     const int64_t* head_ptr;                // (n_heads + 1,) lines of a head
@@ -51,22 +56,33 @@ typedef struct {
 
 static_assert(sizeof(spcy_run) == 16, "callers provide 16 bytes for each");
 
-static inline void spcy_quotient(const spcy_reach* reach, uint64_t key, int64_t* quotient, int64_t* remainder) {
-    for (int c = 0; c < reach->columns; ++c) {
-        const int64_t value = spcy_unpack(key, reach->low0, reach->shift0, c), stride = reach->stride[c];
+// Functions that go through all columns are compiled for each number of them.
+#define SPCY_BY_COLUMNS(count, CALL) \
+    switch (count) {                 \
+        case 2: CALL(2); break;      \
+        case 3: CALL(3); break;      \
+        case 4: CALL(4); break;      \
+        default: CALL(5);            \
+    }
+
+static inline void spcy_quotient(const spcy_reach* reach, int columns, uint64_t key, int64_t* quotient,
+                                 int64_t* remainder) {
+    for (int c = 0; c < columns; ++c) {
+        const spcy_column column = reach->column[c];
+        const int64_t value = (int64_t)(key >> column.shift0 & (uint64_t)column.mask0) + column.low0;
         if (!reach->divide) {
-            quotient[c] = value * stride - reach->padding[c];
+            quotient[c] = value * column.stride - column.padding;
             remainder[c] = 0;
             continue;
         }
-        const int64_t shifted = value + reach->padding[c];
-        if (stride <= 2) {  // the usual ones; a division costs ten times as much
-            quotient[c] = shifted >> (stride - 1);
-            remainder[c] = shifted & (stride - 1);
+        const int64_t shifted = value + column.padding;
+        if (column.stride <= 2) {  // the usual ones; a division costs ten times as much
+            quotient[c] = shifted >> (column.stride - 1);
+            remainder[c] = shifted & (column.stride - 1);
         } else {
-            quotient[c] = shifted / stride;
-            remainder[c] = shifted % stride;
-            if (remainder[c] < 0) remainder[c] += stride, --quotient[c];
+            quotient[c] = shifted / column.stride;
+            remainder[c] = shifted % column.stride;
+            if (remainder[c] < 0) remainder[c] += column.stride, --quotient[c];
         }
     }
 }
@@ -84,9 +100,9 @@ static inline int64_t spcy_residue(const spcy_reach* reach, int c, int64_t remai
     return spcy_place(reach->residues + first, reach->residue_ptr[c + 1] - first, remainder);
 }
 
-static inline int32_t spcy_head(const spcy_reach* reach, const int64_t* remainder) {
+static inline int32_t spcy_head(const spcy_reach* reach, int columns, const int64_t* remainder) {
     int64_t id = 0;
-    for (int c = 0; c + 1 < reach->columns; ++c) {
+    for (int c = 0; c + 1 < columns; ++c) {
         const int64_t place = spcy_residue(reach, c, remainder[c]);
         if (place < 0) return -1;
         id = id * (reach->residue_ptr[c + 1] - reach->residue_ptr[c]) + place;
@@ -96,15 +112,16 @@ static inline int32_t spcy_head(const spcy_reach* reach, const int64_t* remainde
 
 // Write a site's tail and its quotient from the first one's to places[site], -1 if it reaches nothing.
 // Returns the number of runs.
+template <int COLUMNS>
 static inline int spcy_find_runs(const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs,
                                  int32_t* places) {
-    const int last = (int)reach->columns - 1;
-    const int64_t stride = reach->stride[last];
-    const uint64_t row_mask = (1ull << reach->shift0[last - 1]) - 1;
+    const int last = COLUMNS - 1;
+    const int64_t stride = reach->column[last].stride;
+    const uint64_t row_mask = (1ull << reach->column[last - 1].shift0) - 1;
     int n_runs = 0;
     for (int64_t i = 0; i < n_sites;) {
         int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS];
-        spcy_quotient(reach, keys[i], quotient, remainder);
+        spcy_quotient(reach, COLUMNS, keys[i], quotient, remainder);
         const int64_t cells = reach->divide ? SPCY_WINDOW * stride - remainder[last]
                                             : (SPCY_WINDOW - 1 + stride) / stride;
         const uint64_t row_end = (keys[i] | row_mask) + 1, stop = keys[i] + (uint64_t)cells;
@@ -125,15 +142,16 @@ static inline int spcy_find_runs(const spcy_reach* reach, const uint64_t* keys, 
             places[j] = tail < 0 ? -1 : (int32_t)(tail << SPCY_WINDOW_BITS | extent);
         } while (++j < n_sites && keys[j] < limit);
 
-        const int32_t head = spcy_head(reach, remainder);
+        const int32_t head = spcy_head(reach, COLUMNS, remainder);
         spcy_run run = {0, head, (uint32_t)i, (uint32_t)(j - i), (uint32_t)extent, 0};
         if (head >= 0) {
-            const int64_t* low = reach->head_low + head * reach->columns;
-            const int64_t* high = reach->head_high + head * reach->columns;
+            const int64_t* low = reach->head_low + head * COLUMNS;
+            const int64_t* high = reach->head_high + head * COLUMNS;
             for (int c = 0; c <= last; ++c) {
-                run.base += (uint64_t)(quotient[c] - reach->low1[c]) << reach->shift1[c];
-                run.edge |= quotient[c] + low[c] < reach->out_low[c] ||
-                            quotient[c] + (c == last ? extent : 0) + high[c] > reach->out_high[c];
+                const spcy_column column = reach->column[c];
+                const int64_t end = quotient[c] + (c == last ? extent : 0);
+                run.base += (uint64_t)(quotient[c] - column.low1) << column.shift1;
+                run.edge |= (quotient[c] + low[c] < column.out_low) | (end + high[c] > column.out_high);
             }
         }
         runs[n_runs++] = run;
@@ -195,11 +213,12 @@ static inline uint64_t spcy_valid_cells(const spcy_reach* reach, uint64_t key, i
     const int last = (int)reach->columns - 1;
     const int64_t* step = reach->line_steps + line * reach->columns;
     int64_t quotient[SPCY_MAX_COLUMNS], remainder[SPCY_MAX_COLUMNS];
-    spcy_quotient(reach, key, quotient, remainder);
+    spcy_quotient(reach, (int)reach->columns, key, quotient, remainder);
+    const spcy_column* column = reach->column;
     for (int c = 0; c < last; ++c)
-        if (quotient[c] + step[c] < reach->out_low[c] || quotient[c] + step[c] > reach->out_high[c]) return 0;
-    const int64_t from = reach->out_low[last] - quotient[last] - step[last];
-    const int64_t to = reach->out_high[last] - quotient[last] - step[last];
+        if (quotient[c] + step[c] < column[c].out_low || quotient[c] + step[c] > column[c].out_high) return 0;
+    const int64_t from = column[last].out_low - quotient[last] - step[last];
+    const int64_t to = column[last].out_high - quotient[last] - step[last];
     if (from > 63 || to < 0) return 0;
     return (~0ull << (from < 0 ? 0 : from)) & (~0ull >> (to > 63 ? 0 : 63 - to));
 }
@@ -243,7 +262,7 @@ struct spcy_candidates {
                           Visit visit) {
         uint64_t shift = 0;
         for (int c = 0; c < reach->columns; ++c)
-            shift += (uint64_t)reach->line_steps[line * reach->columns + c] << reach->shift1[c];
+            shift += (uint64_t)reach->line_steps[line * reach->columns + c] << reach->column[c].shift1;
         for (int j = group.begin; j < group.end; ++j) {
             int skip = 0, extent = (int)(chunk->runs[j].extent + reach->line_spans[line]);
             if (group.edge) {  // cells that are not valid may have no key
@@ -274,7 +293,10 @@ static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys,
     spcy_run found[SPCY_REACH_CHUNK];
     int32_t* starts = (int32_t*)(scratch + reach->n_tails * SPCY_REACH_CHUNK);
     int32_t* sizes = starts + reach->n_heads + 1;
-    *n_runs = spcy_sort_runs(reach, found, spcy_find_runs(reach, keys, n_sites, found, places), starts, runs);
+    int n_found;
+#define SPCY_FIND_RUNS(columns) n_found = spcy_find_runs<columns>(reach, keys, n_sites, found, places)
+    SPCY_BY_COLUMNS(reach->columns, SPCY_FIND_RUNS)
+    *n_runs = spcy_sort_runs(reach, found, n_found, starts, runs);
     spcy_chunk chunk = {keys, places, runs, *n_runs, scratch, {}};
     spcy_candidates candidates;
     for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
@@ -336,9 +358,8 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
         uint64_t cells;  // the outputs along the line in hand, from its cell 0 on
         int64_t rank;    // of the first
     } outputs[SPCY_REACH_CHUNK];
-    int32_t rows[SPCY_REACH_CHUNK];   // a group's sites by tail
-    uint16_t owner[SPCY_REACH_CHUNK]; // their runs
-    uint8_t at[SPCY_REACH_CHUNK];     // their quotients, from the first one of the run
+    int32_t rows[SPCY_REACH_CHUNK];    // a group's sites by tail
+    uint16_t slots[SPCY_REACH_CHUNK];  // their runs, and their quotients from the run's first one
     int32_t* starts = (int32_t*)(scratch + reach->n_tails * SPCY_REACH_CHUNK);
     spcy_chunk chunk = {keys, places, runs, n_runs, scratch, {}};
     spcy_candidates candidates;
@@ -355,10 +376,11 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
             for (uint32_t i = runs[j].first, end = i + runs[j].size; i < end; ++i) {
                 if (places[i] < 0) continue;
                 const int32_t to = starts[(places[i] >> SPCY_WINDOW_BITS) + 1]++;
-                rows[to] = order ? order[first_site + i] : (int32_t)(first_site + i);
-                owner[to] = (uint16_t)j;
-                at[to] = places[i] & (SPCY_WINDOW - 1);
+                rows[to] = (int32_t)(first_site + i);
+                slots[to] = (uint16_t)(j << SPCY_WINDOW_BITS | (places[i] & (SPCY_WINDOW - 1)));
             }
+        if (order)
+            for (int32_t j = 0; j < starts[reach->n_tails]; ++j) rows[j] = order[rows[j]];
         const int32_t head = runs[group.begin].head;
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
             if (group.edge) spcy_fill_cells(reach, &chunk, group, line, NULL);
@@ -373,16 +395,18 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
             for (int64_t t = 0; t < reach->n_tails; ++t)
                 for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e) {
                     const int64_t step = reach->entry_steps[e];
-                    int64_t* const next = pairs + reach->entry_offsets[e];
-                    int32_t *in = in_rows + *next, *out = out_rows + *next;
+                    int32_t* in = in_rows + pairs[reach->entry_offsets[e]];
+                    int32_t* out = out_rows + pairs[reach->entry_offsets[e]];
+                    int64_t count = 0;
                     for (int32_t j = starts[t]; j < starts[t + 1]; ++j) {
-                        const int64_t cell = at[j] + step;
-                        if (group.edge && !(chunk.cells[owner[j]] >> cell & 1)) continue;
-                        const auto& found = outputs[owner[j]];
-                        *in++ = rows[j];
-                        *out++ = (int32_t)(found.rank + spcy_popcount(found.cells & ((1ull << cell) - 1)));
+                        const int64_t run = slots[j] >> SPCY_WINDOW_BITS, cell = (slots[j] & (SPCY_WINDOW - 1)) + step;
+                        if (group.edge && !(chunk.cells[run] >> cell & 1)) continue;
+                        in[count] = rows[j];
+                        out[count] = (int32_t)(outputs[run].rank +
+                                               spcy_popcount(outputs[run].cells & ((1ull << cell) - 1)));
+                        ++count;
                     }
-                    *next = out - out_rows;
+                    pairs[reach->entry_offsets[e]] += count;
                 }
         }
     }
@@ -406,24 +430,35 @@ static int64_t spcy_merge_blocks(const uint64_t* blocks, const int32_t* order, i
 
 // Write the outputs of those blocks, their keys and coordinates, and to each candidate the rank of its
 // block's first one. The rank of the first of them all is given.
-static void spcy_fill_outputs(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
-                              const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
-                              int32_t* ranks, uint64_t* keys, int32_t* indices) {
-    const bool in_row = shift[columns - 2] >= 6;  // a block's cells differ on the last axis only
+template <int COLUMNS>
+static inline void spcy_fill_blocks(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+                                    const uint64_t* cells, const int64_t* low, const int64_t* shift, int64_t rank,
+                                    int32_t* ranks, uint64_t* keys, int32_t* indices) {
+    const bool in_row = shift[COLUMNS - 2] >= 6;  // a block's cells differ on the last axis only
     while (begin > 0 && begin < end && blocks[begin] == blocks[begin - 1]) ++begin;
     for (int64_t j = begin, next; j < end; j = next) {
         for (next = j; next < n && blocks[next] == blocks[j]; ++next) ranks[order[next]] = (int32_t)rank;
-        int32_t first[SPCY_MAX_COLUMNS];
-        for (int c = 0; c < columns; ++c) first[c] = (int32_t)spcy_unpack(blocks[j] << 6, low, shift, c);
+        const uint64_t first = blocks[j] << 6;
+        int32_t index[COLUMNS];
+        for (int c = 0; c < COLUMNS; ++c) index[c] = (int32_t)spcy_unpack(first, low, shift, c);
+        const int32_t start = index[COLUMNS - 1];
         for (uint64_t left = cells[order[j]]; left; left &= left - 1, ++rank) {
-            const uint64_t cell = (uint64_t)spcy_lowest(left);
-            keys[rank] = blocks[j] << 6 | cell;
-            int32_t* index = indices + rank * columns;
-            for (int c = 0; c < columns; ++c)
-                index[c] = in_row ? first[c] : (int32_t)spcy_unpack(keys[rank], low, shift, c);
-            index[columns - 1] = in_row ? first[columns - 1] + (int32_t)cell : index[columns - 1];
+            const int cell = spcy_lowest(left);
+            keys[rank] = first + (uint64_t)cell;
+            index[COLUMNS - 1] = start + cell;
+            if (!in_row)
+                for (int c = 0; c < COLUMNS; ++c) index[c] = (int32_t)spcy_unpack(keys[rank], low, shift, c);
+            for (int c = 0; c < COLUMNS; ++c) indices[rank * COLUMNS + c] = index[c];
         }
     }
+}
+
+static void spcy_fill_outputs(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
+                              const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
+                              int32_t* ranks, uint64_t* keys, int32_t* indices) {
+#define SPCY_FILL_BLOCKS(columns) \
+    spcy_fill_blocks<columns>(blocks, order, begin, end, n, cells, low, shift, rank, ranks, keys, indices)
+    SPCY_BY_COLUMNS(columns, SPCY_FILL_BLOCKS)
 }
 
 #endif

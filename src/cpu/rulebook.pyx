@@ -16,19 +16,14 @@ cdef extern from "cpu/walk.h" nogil:
     void spcy_copy_rows(const int32_t* ranks, int64_t count, const int32_t* order, int32_t* rows) noexcept
 
 cdef extern from "cpu/reach.h" nogil:
+    ctypedef struct spcy_column:
+        pass
     ctypedef struct spcy_reach:
         int64_t columns
         int64_t divide
         int64_t n_heads
         int64_t n_tails
-        const int64_t* low0
-        const int64_t* shift0
-        const int64_t* low1
-        const int64_t* shift1
-        const int64_t* stride
-        const int64_t* padding
-        const int64_t* out_low
-        const int64_t* out_high
+        const spcy_column* column
         const int64_t* residue_ptr
         const int64_t* residues
         const int64_t* head_ids
@@ -146,7 +141,7 @@ cdef class Reach:
 
     def __init__(
         self,
-        # (8, 1 + D): low0, shift0, low1, shift1, stride, padding, out_low, out_high
+        # (1 + D, 9): shift0, mask0, low0, shift1, low1, out_low, out_high, stride, padding
         const int64_t[:, ::1] columns,
         bint divide,
         const int64_t[::1] residue_ptr,
@@ -169,14 +164,10 @@ cdef class Reach:
             columns, residue_ptr, residues, head_ids, head_ptr, head_low, head_high, line_steps, line_spans,
             tail_ptr, entry_steps, entry_offsets, runs,
         )
-        plan.columns, plan.divide = columns.shape[1], divide
+        plan.columns, plan.divide = columns.shape[0], divide
         plan.n_heads = head_ids.shape[0]
-        plan.n_tails = residue_ptr[columns.shape[1]] - residue_ptr[columns.shape[1] - 1]
-        plan.low0, plan.shift0, plan.low1, plan.shift1 = (
-            &columns[0, 0], &columns[1, 0], &columns[2, 0], &columns[3, 0]
-        )
-        plan.stride, plan.padding = &columns[4, 0], &columns[5, 0]
-        plan.out_low, plan.out_high = &columns[6, 0], &columns[7, 0]
+        plan.n_tails = residue_ptr[plan.columns] - residue_ptr[plan.columns - 1]
+        plan.column = <const spcy_column*>&columns[0, 0]
         plan.residue_ptr, plan.residues = &residue_ptr[0], &residues[0]
         plan.head_ids, plan.head_ptr = &head_ids[0], &head_ptr[0]
         plan.head_low, plan.head_high = &head_low[0, 0], &head_high[0, 0]
