@@ -426,6 +426,7 @@ def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
     if total:
         kernels.fill_reached(*known, places, blocks, cells, threads)
     keys, indices, ranks = _outputs(blocks, cells, layout)
+    del blocks
     out = Sites(
         indices, shape, sites.batch_size, low, high, layout, keys, RowOrder(len(indices)), origin, voxel_size
     )

@@ -6,8 +6,8 @@ from libc.string cimport memcpy
 
 cdef extern from "cpu/walk.h" nogil:
     void spcy_count_pairs(
-        const uint64_t* keys, int64_t n, int64_t begin, int64_t end, int64_t first, int width,
-        int32_t* places, int64_t* counts,
+        const uint64_t* keys, int64_t n, int64_t begin, int64_t end, const int64_t* first,
+        const int64_t* line_ptr, int64_t n_lines, int32_t* places, int64_t stride, int64_t* counts,
     ) noexcept
     void spcy_fill_pairs(
         const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width, const int32_t* places,
@@ -75,16 +75,14 @@ def count_pairs(
     int n_threads,
 ):
     """Write how many sites, by chunks, have a neighbour at each offset."""
-    cdef Py_ssize_t chunk, line, begin, end
+    cdef Py_ssize_t chunk, begin
     cdef Py_ssize_t n_lines = line_first.shape[0], n = keys.shape[0] - 1
     for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         begin = chunk * CHUNK_ROWS
-        end = min(begin + CHUNK_ROWS, n)
-        for line in range(n_lines):
-            spcy_count_pairs(
-                &keys[0], n, begin, end, line_first[line], <int>(line_ptr[line + 1] - line_ptr[line]),
-                &met[line, 0], &counts[chunk, line_ptr[line]],
-            )
+        spcy_count_pairs(
+            &keys[0], n, begin, min(begin + CHUNK_ROWS, n), &line_first[0], &line_ptr[0], n_lines, &met[0, 0],
+            n, &counts[chunk, 0],
+        )
 
 
 def fill_pairs(
