@@ -59,14 +59,20 @@ def kernel_offsets(kernel_size: Sequence[int], dilation: int | Sequence[int] = 1
 
 
 class Stencil:
-    """A kernel's checked offsets, with what is asked of them again and again."""
+    """A kernel's checked offsets, with what is asked of them again and again.
 
-    __slots__ = ("high", "kernel_size", "key", "low", "offsets")
+    `columns` are the offsets as columns of coordinates have them, the batch first, which none changes;
+    `column_low` and `column_high` bound them, `low` and `high` without the batch.
+    """
+
+    __slots__ = ("column_high", "column_low", "columns", "high", "kernel_size", "key", "low", "offsets")
 
     def __init__(self, offsets: np.ndarray):
         self.offsets = offsets
         self.key = offsets.tobytes()
-        self.low, self.high = offsets.min(axis=0), offsets.max(axis=0)
+        self.columns = np.insert(offsets, 0, 0, axis=1)
+        self.column_low, self.column_high = self.columns.min(axis=0), self.columns.max(axis=0)
+        self.low, self.high = self.column_low[1:], self.column_high[1:]
         self.kernel_size = _box_size(offsets)
 
 
@@ -101,13 +107,30 @@ def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred
 
 
 @lru_cache(maxsize=256)
+def walk_lines(stencil: Stencil) -> tuple[np.ndarray, np.ndarray]:
+    """Return how walk.h takes the offsets of a submanifold convolution.
+
+    They are grouped into lines, that follow each other along the last axis: the first offset of each, in
+    columns, and line_ptr. A symmetric stencil's lines end with its middle: the other half mirrors them.
+    """
+    columns = stencil.columns
+    if np.array_equal(columns, -columns[::-1]):
+        columns = columns[: len(columns) // 2 + 1]
+    step = np.zeros(columns.shape[1], np.int64)
+    step[-1] = 1
+    breaks = 1 + np.flatnonzero((np.diff(columns, axis=0) != step).any(axis=1))
+    line_ptr = np.concatenate([[0], breaks, [len(columns)]]).astype(np.int64)
+    return columns[line_ptr[:-1]], line_ptr
+
+
+@lru_cache(maxsize=256)
 def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tuple[bool | np.ndarray, ...]:
     """Return how reach.h takes the offsets of a strided convolution (divide) or of a transposed one.
 
     They are grouped by remainders into heads and tails, by steps into lines. These are the arguments of
     the kernels' `Reach` behind its columns.
     """
-    offsets, stride = np.insert(stencil.offsets, 0, 0, axis=1), np.array((1, *stride))
+    offsets, stride = stencil.columns, np.array((1, *stride))
     remainders = np.mod(offsets, stride) if divide else np.zeros_like(offsets)
     steps = (remainders - offsets) // stride if divide else offsets
     columns = steps.shape[1]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import kernels_for
-from ._stencil import Stencil, reach_groups, stencil_of
+from ._stencil import Stencil, reach_groups, stencil_of, walk_lines
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -369,8 +369,8 @@ def _remake_transposed(
 def _strided_level(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Level:
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
     # u = (c + padding - offset) / stride
-    low = -((_with_batch(stencil.high) - sites.low - pad) // steps)
-    high = (sites.high + pad - _with_batch(stencil.low)) // steps
+    low = -((stencil.column_high - sites.low - pad) // steps)
+    high = (sites.high + pad - stencil.column_low) // steps
     reach = reach_groups(stencil, stride, True), steps, pad
     origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
     return _level(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
@@ -380,8 +380,8 @@ def _transposed_level(
     sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None
 ) -> Level:
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
-    low = sites.low * steps - pad + _with_batch(stencil.low)
-    high = sites.high * steps - pad + _with_batch(stencil.high)
+    low = sites.low * steps - pad + stencil.column_low
+    high = sites.high * steps - pad + stencil.column_high
     reach = reach_groups(stencil, stride, False), steps, pad
     voxel_size = sites.voxel_size / np.array(stride)
     origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
@@ -391,7 +391,7 @@ def _transposed_level(
 def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Level:
     """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
     if shape is not None:
-        low = np.maximum(low, _with_batch(np.zeros(len(shape), np.int64)))
+        low = np.maximum(low, 0)
         high = np.minimum(high, (sites.high[0], *(n - 1 for n in shape)))
     num = sites.rows.num_rows
     if not num or (low > high).any():
@@ -473,21 +473,15 @@ def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
     return middle - np.array(stride) / 2
 
 
-def _with_batch(values: np.ndarray) -> np.ndarray:
-    """Return per-axis values with a 0 for the batch, which no offset changes."""
-    return np.insert(values, 0, 0, axis=-1)
-
-
 def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
     """Return the pairs with ``site(in) == site(out) + offset``."""
-    columns, num = _with_batch(stencil.offsets), sites.rows.num_rows
-    num_offsets = num_walked = len(columns)
-    if np.array_equal(columns, -columns[::-1]):
-        num_walked = num_offsets // 2 + 1  # the other pairs are these, mirrored
-    layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
+    num, num_offsets = sites.rows.num_rows, len(stencil.offsets)
+    layout = layout_for(sites, sites.low + stencil.column_low, sites.high + stencil.column_high)
     keys = keys_in(sites, layout)
     kernels = kernels_for(keys).rulebook
-    line_first, line_ptr = _lines(columns[:num_walked], layout)
+    line_offsets, line_ptr = walk_lines(stencil)
+    line_first = (line_offsets << layout.shift).sum(axis=1)
+    num_walked = int(line_ptr[-1])
     met = np.empty((len(line_first), num), np.int32)
     counts = np.zeros((-(-num // kernels.CHUNK), num_walked), np.int64)
     threads = threads_for(8 * met.size)
@@ -515,12 +509,3 @@ def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowO
             array.base.flags.writeable = False
         array.flags.writeable = False
     return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)
-
-
-def _lines(columns: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Group offsets that follow each other along the last axis: key step to each line, and line_ptr."""
-    step = np.zeros(columns.shape[1], np.int64)
-    step[-1] = 1
-    breaks = 1 + np.flatnonzero((np.diff(columns, axis=0) != step).any(axis=1))
-    line_ptr = np.concatenate([[0], breaks, [len(columns)]]).astype(np.int64)
-    return (columns[line_ptr[:-1]] * (1 << layout.shift)).sum(axis=1), line_ptr
