@@ -57,7 +57,7 @@ def features(value: ArrayLike, num_rows: int | None, name: str = "features") -> 
 def feature_values(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array of a feature dtype, native and C-contiguous."""
     if is_bfloat16(array.dtype):
-        return contiguous(array, array.dtype)
+        return contiguous(array, array.dtype.newbyteorder("="))
     return floats(array, name, "float32, float64 or bfloat16")
 
 
