@@ -80,7 +80,8 @@ cdef class Tiles:
         """Return how much scratch `conv` needs: the bias, the packed weight, a tile for each thread."""
         cdef const spcy_tile_kernels* kernels = _kernels(number_bytes)
         cdef int64_t width = _padded(c_out, kernels.lanes)
-        cdef int64_t weight = self.plan.n_offsets * _padded(c_in, kernels.channels) // kernels.channels * width
+        cdef int64_t units = _padded(c_in, kernels.channels) // kernels.channels
+        cdef int64_t weight = self.plan.n_offsets * units * width
         return CACHE_LINE + kernels.sum_bytes * (
             width + weight + n_threads * _tile_sums(kernels, &self.plan, width, c_in)
         )
