@@ -7,17 +7,18 @@
 // Functions that count bits are compiled twice and chosen at run time: x86-64's baseline has no
 // instruction for it.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define SPCY_BIT_CLONES __attribute__((target_clones("arch=haswell", "default")))
+#define SPCY_BIT_CLONES __attribute__((target_clones("popcnt", "default")))
 #else
 #define SPCY_BIT_CLONES
 #endif
 
-// For helpers of theirs: a copy outside of them would be compiled once, for the baseline.
+// For helpers and lambdas of theirs: a copy outside of them would be compiled once, for the baseline.
 #if defined(__GNUC__)
-#define SPCY_INLINE inline __attribute__((always_inline))
+#define SPCY_INLINED __attribute__((always_inline))
 #else
-#define SPCY_INLINE inline
+#define SPCY_INLINED
 #endif
+#define SPCY_INLINE inline SPCY_INLINED
 
 static SPCY_INLINE int64_t spcy_popcount(uint64_t bits) {
 #if defined(__GNUC__)

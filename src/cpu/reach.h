@@ -312,7 +312,7 @@ static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys,
                 for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e)
                     counts[reach->entry_offsets[e]] += sizes[t + 1];
             if (group.edge) spcy_fill_cells(reach, &chunk, group, line, counts);
-            candidates.each(reach, &chunk, group, line, [](int, uint64_t, int, int64_t, bool) {});
+            candidates.each(reach, &chunk, group, line, [](int, uint64_t, int, int64_t, bool) SPCY_INLINED {});
         }
     }
     return candidates.count;
@@ -331,7 +331,7 @@ static void spcy_fill_reached(const spcy_reach* reach, const uint64_t* keys, con
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
             spcy_fill_cells(reach, &chunk, group, line, NULL);
             candidates.each(
-                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) {
+                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) SPCY_INLINED {
                     const uint64_t mine = chunk.cells[run] >> skip;
                     const int bit = key & 63;
                     cells[number] = (number < written ? cells[number] : 0) | mine << bit;
@@ -385,7 +385,7 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
             if (group.edge) spcy_fill_cells(reach, &chunk, group, line, NULL);
             candidates.each(
-                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) {
+                reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) SPCY_INLINED {
                     const int bit = key & 63;
                     const uint64_t more = two ? cells[number + 1] << (64 - bit) : 0;
                     outputs[run].cells = (cells[number] >> bit | more) << skip;
