@@ -194,6 +194,37 @@ def test_many_sites(order, threads, rng):
     assert_rulebook(book, rows, sites, 6000)
 
 
+LONG = {  # offsets along long rows, and a stride
+    "box": ([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], 2),
+    "dense": ([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], 1),
+    "thirds": ([[0, 0], [0, 1], [1, 2], [1, 3]], 3),
+    "not all remainders": ([[0, 1], [2, 5], [2, 9]], 4),
+    "steps wider than a window": ([[0, 0], [0, 31], [0, 32], [0, 33], [0, 64], [0, 130], [1, 7]], 1),
+    "wider, strided": ([[0, 0], [0, 63], [0, 64], [0, 65], [0, 129], [1, 150]], 2),
+    "stride beyond a window": ([[0, 0], [0, 5], [1, 39]], 40),
+}
+
+
+@pytest.mark.parametrize("threads", [3], indirect=True, ids="{}threads".format)
+@pytest.mark.parametrize("share", [0.05, 0.9])
+@pytest.mark.parametrize("bounded", [True, False], ids=["shape", "unbounded"])
+@pytest.mark.parametrize("name", LONG)
+def test_long_rows(name, bounded, share, threads, rng):
+    """Rows longer than the windows and the blocks that sites and outputs are taken by; two chunks."""
+    offsets, stride = np.array(LONG[name][0]), LONG[name][1]
+    box = (3, 200)
+    indices = random_indices(rng, int(2 * 3 * 200 * share), box, 2, 0 if bounded else -70)
+    coords = spcy.Coords(put(indices), box if bounded else None, 2)
+    where = (indices, coords.shape, 2, offsets, (1, stride), (1, int(bounded)))
+    for build, more in ((spcy.conv_rulebook, ()), (spcy.transposed_rulebook, (0,))):
+        rows, sites, _ = ref.conv_table(*where, *more)
+        book, out = build(coords, put(offsets), stride=where[4], padding=where[5])
+        np.testing.assert_array_equal(get(out.indices), sites)
+        assert_rulebook(book, rows, sites, len(indices))
+    book = spcy.submanifold_rulebook(coords, put(offsets))
+    assert_rulebook(book, ref.subm_table(indices, offsets), indices, len(indices))
+
+
 FAR = [[2**20, 0, 0], [2**19] * 3, [2**20] * 3, [0, 0, 2**31 - 50], [2**31 - 50, 2**28, 0]]
 
 

@@ -223,10 +223,8 @@ static inline uint64_t spcy_valid_cells(const spcy_reach* reach, uint64_t key, i
     return (~0ull << (from < 0 ? 0 : from)) & (~0ull >> (to > 63 ? 0 : 63 - to));
 }
 
-// Write the valid cells that runs reach along a line. `counts` or NULL: take from each offset's pairs
-// those that are not valid.
-static SPCY_INLINE void spcy_fill_cells(const spcy_reach* reach, spcy_chunk* chunk, spcy_group group, int64_t line,
-                                   int64_t* counts) {
+// Write the cells that runs reach along a line, valid or not.
+static inline void spcy_fill_cells(const spcy_reach* reach, spcy_chunk* chunk, spcy_group group, int64_t line) {
     const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
     memset(chunk->cells + group.begin, 0, (group.end - group.begin) * sizeof(uint64_t));
     for (int64_t t = 0; t < reach->n_tails; ++t)
@@ -235,16 +233,27 @@ static SPCY_INLINE void spcy_fill_cells(const spcy_reach* reach, spcy_chunk* chu
             const int64_t step = reach->entry_steps[e];
             for (int j = group.begin; j < group.end; ++j) chunk->cells[j] |= tails[j] << step;
         }
-    if (!group.edge) return;
-    for (int j = group.begin; j < group.end; ++j) {
+}
+
+// Write the valid cells that runs at an edge reach along a line. `counts` or NULL: take from each offset's
+// pairs those that are not valid.
+static inline void spcy_fill_edges(const spcy_reach* reach, spcy_chunk* chunk, spcy_group group, int64_t line,
+                                   int64_t* counts) {
+    const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
+    for (int j = group.begin; j < group.end && group.edge; ++j) {
         if (!chunk->runs[j].edge) continue;
+        const int32_t* place = chunk->places + chunk->runs[j].first;
         const uint64_t valid = spcy_valid_cells(reach, chunk->keys[chunk->runs[j].first], line);
-        chunk->cells[j] &= valid;
-        if (!counts) continue;
-        for (int64_t t = 0; t < reach->n_tails; ++t)
-            for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e)
-                counts[reach->entry_offsets[e]] -= spcy_popcount(
-                    (chunk->tails[t * SPCY_REACH_CHUNK + j] << reach->entry_steps[e]) & ~valid);
+        chunk->cells[j] = 0;
+        for (uint32_t i = 0; i < chunk->runs[j].size; ++i) {
+            if (place[i] < 0) continue;
+            const int64_t t = place[i] >> SPCY_WINDOW_BITS;
+            for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e) {
+                const uint64_t cell = 1ull << ((place[i] & (SPCY_WINDOW - 1)) + reach->entry_steps[e]);
+                chunk->cells[j] |= cell & valid;
+                if (counts && !(cell & valid)) --counts[reach->entry_offsets[e]];
+            }
+        }
     }
 }
 
@@ -265,7 +274,7 @@ struct spcy_candidates {
             shift += (uint64_t)reach->line_steps[line * reach->columns + c] << reach->column[c].shift1;
         for (int j = group.begin; j < group.end; ++j) {
             int skip = 0, extent = (int)(chunk->runs[j].extent + reach->line_spans[line]);
-            if (group.edge) {  // cells that are not valid may have no key
+            if (chunk->runs[j].edge) {  // cells that are not valid may have no key
                 if (!chunk->cells[j]) continue;
                 skip = spcy_lowest(chunk->cells[j]);
                 extent = spcy_highest(chunk->cells[j]) - skip;
@@ -287,7 +296,6 @@ static inline int64_t spcy_reach_scratch(const spcy_reach* reach) {
 }
 
 // Find the runs of a chunk, count the pairs of each offset, and return the number of candidates.
-SPCY_BIT_CLONES
 static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs,
                                   int32_t* n_runs, int32_t* places, uint64_t* scratch, int64_t* counts) {
     spcy_run found[SPCY_REACH_CHUNK];
@@ -301,7 +309,6 @@ static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys,
     spcy_candidates candidates;
     for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
         group = spcy_next_group(&chunk, group.end);
-        if (group.edge) spcy_fill_tails(reach, &chunk, group);
         memset(sizes, 0, (reach->n_tails + 1) * sizeof(*sizes));
         for (int j = group.begin; j < group.end; ++j)
             for (uint32_t i = 0; i < runs[j].size; ++i) ++sizes[(places[runs[j].first + i] >> SPCY_WINDOW_BITS) + 1];
@@ -311,7 +318,7 @@ static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys,
             for (int64_t t = 0; t < reach->n_tails; ++t)
                 for (int64_t e = entry_ptr[t]; e < entry_ptr[t + 1]; ++e)
                     counts[reach->entry_offsets[e]] += sizes[t + 1];
-            if (group.edge) spcy_fill_cells(reach, &chunk, group, line, counts);
+            spcy_fill_edges(reach, &chunk, group, line, counts);
             candidates.each(reach, &chunk, group, line, [](int, uint64_t, int, int64_t, bool) SPCY_INLINED {});
         }
     }
@@ -329,7 +336,8 @@ static void spcy_fill_reached(const spcy_reach* reach, const uint64_t* keys, con
         spcy_fill_tails(reach, &chunk, group);
         const int32_t head = runs[group.begin].head;
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
-            spcy_fill_cells(reach, &chunk, group, line, NULL);
+            spcy_fill_cells(reach, &chunk, group, line);
+            spcy_fill_edges(reach, &chunk, group, line, NULL);
             candidates.each(
                 reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) SPCY_INLINED {
                     const uint64_t mine = chunk.cells[run] >> skip;
@@ -365,7 +373,6 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
     spcy_candidates candidates;
     for (spcy_group group = {0, 0, false}; group.end < chunk.n_runs;) {
         group = spcy_next_group(&chunk, group.end);
-        if (group.edge) spcy_fill_tails(reach, &chunk, group);
         // starts[t + 1]: where the sites of tail t begin, and once they are listed, where they end.
         memset(starts, 0, (reach->n_tails + 2) * sizeof(*starts));
         for (int j = group.begin; j < group.end; ++j)
@@ -383,7 +390,7 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
             for (int32_t j = 0; j < starts[reach->n_tails]; ++j) rows[j] = order[rows[j]];
         const int32_t head = runs[group.begin].head;
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
-            if (group.edge) spcy_fill_cells(reach, &chunk, group, line, NULL);
+            spcy_fill_edges(reach, &chunk, group, line, NULL);
             candidates.each(
                 reach, &chunk, group, line, [&](int run, uint64_t key, int skip, int64_t number, bool two) SPCY_INLINED {
                     const int bit = key & 63;
@@ -400,7 +407,7 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
                     int64_t count = 0;
                     for (int32_t j = starts[t]; j < starts[t + 1]; ++j) {
                         const int64_t run = slots[j] >> SPCY_WINDOW_BITS, cell = (slots[j] & (SPCY_WINDOW - 1)) + step;
-                        if (group.edge && !(chunk.cells[run] >> cell & 1)) continue;
+                        if (group.edge && runs[run].edge && !(chunk.cells[run] >> cell & 1)) continue;
                         in[count] = rows[j];
                         out[count] = (int32_t)(outputs[run].rank +
                                                spcy_popcount(outputs[run].cells & ((1ull << cell) - 1)));
