@@ -311,7 +311,8 @@ static int64_t spcy_count_reached(const spcy_reach* reach, const uint64_t* keys,
         group = spcy_next_group(&chunk, group.end);
         memset(sizes, 0, (reach->n_tails + 1) * sizeof(*sizes));
         for (int j = group.begin; j < group.end; ++j)
-            for (uint32_t i = 0; i < runs[j].size; ++i) ++sizes[(places[runs[j].first + i] >> SPCY_WINDOW_BITS) + 1];
+            for (uint32_t i = runs[j].first, end = i + runs[j].size; i < end; ++i)
+                ++sizes[(places[i] >> SPCY_WINDOW_BITS) + 1];  // those of no tail, -1, in sizes[0]
         const int32_t head = runs[group.begin].head;
         for (int64_t line = reach->head_ptr[head]; line < reach->head_ptr[head + 1]; ++line) {
             const int64_t* entry_ptr = reach->tail_ptr + line * reach->n_tails;
@@ -406,7 +407,8 @@ static void spcy_fill_reached_pairs(const spcy_reach* reach, const uint64_t* key
                     int32_t* out = out_rows + pairs[reach->entry_offsets[e]];
                     int64_t count = 0;
                     for (int32_t j = starts[t]; j < starts[t + 1]; ++j) {
-                        const int64_t run = slots[j] >> SPCY_WINDOW_BITS, cell = (slots[j] & (SPCY_WINDOW - 1)) + step;
+                        const int64_t run = slots[j] >> SPCY_WINDOW_BITS;
+                        const int64_t cell = (slots[j] & (SPCY_WINDOW - 1)) + step;
                         if (group.edge && runs[run].edge && !(chunk.cells[run] >> cell & 1)) continue;
                         in[count] = rows[j];
                         out[count] = (int32_t)(outputs[run].rank +
@@ -461,8 +463,8 @@ static inline void spcy_fill_blocks(const uint64_t* blocks, const int32_t* order
 }
 
 static void spcy_fill_outputs(const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
-                              const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
-                              int32_t* ranks, uint64_t* keys, int32_t* indices) {
+                              const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns,
+                              int64_t rank, int32_t* ranks, uint64_t* keys, int32_t* indices) {
 #define SPCY_FILL_BLOCKS(columns) \
     spcy_fill_blocks<columns>(blocks, order, begin, end, n, cells, low, shift, rank, ranks, keys, indices)
     SPCY_BY_COLUMNS(columns, SPCY_FILL_BLOCKS)
