@@ -1,1 +1,1 @@
-"""Speed of spcy by stage: coords, hashmap, rulebook, conv, pool, voxel."""
+"""Speed of spcy by stage: coords, hashmap, rulebook, conv, pool, voxelize, network, importing."""

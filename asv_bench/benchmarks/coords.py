@@ -2,20 +2,18 @@ import numpy as np
 
 import spcy
 
-from .common import SITES, THREADS, Threaded, surface
+from .common import SITES, Suite
+from .scenes import scene
 
 
-class Build(Threaded):
+class Build(Suite, sites=SITES, rows=["sorted", "shuffled"]):
     """Check, pack and order the sites."""
 
-    params = [SITES, ["sorted", "shuffled"], THREADS]
-    param_names = ["sites", "rows", "threads"]
+    def prepare(self, sites, rows):
+        indices, self.shape = scene("street", sites)
+        shuffled = np.random.default_rng(0).permutation(indices)
+        self.indices = indices if rows == "sorted" else shuffled
+        spcy.Coords(self.indices, self.shape)
 
-    def setup(self, sites, rows, threads):
-        self.set_threads(threads)
-        self.indices = surface(sites)
-        if rows == "shuffled":
-            self.indices = np.random.default_rng(0).permutation(self.indices)
-
-    def time_coords(self, sites, rows, threads):
-        spcy.Coords(self.indices)
+    def time_coords(self, *_):
+        spcy.Coords(self.indices, self.shape)

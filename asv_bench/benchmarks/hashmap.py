@@ -2,22 +2,19 @@ import numpy as np
 
 import spcy
 
-from .common import SITES, THREADS, Threaded
+from .common import SITES, Suite
 
 
-class Table(Threaded):
+class Table(Suite, keys=SITES):
     """Build the table, find every key once."""
 
-    params = [SITES, THREADS]
-    param_names = ["keys", "threads"]
-
-    def setup(self, keys, threads):
-        self.set_threads(threads)
-        self.keys = np.random.default_rng(0).integers(0, 1 << 40, keys, dtype=np.uint64)
+    def prepare(self, num_keys):
+        self.keys = np.random.default_rng(0).integers(0, 1 << 40, num_keys, dtype=np.uint64)
         self.table = spcy.HashMap(self.keys)
+        self.table.find(self.keys)
 
-    def time_build(self, keys, threads):
+    def time_build(self, *_):
         spcy.HashMap(self.keys)
 
-    def time_find(self, keys, threads):
+    def time_find(self, *_):
         self.table.find(self.keys)

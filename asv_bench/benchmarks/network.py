@@ -1,57 +1,108 @@
+from functools import cache
+from typing import NamedTuple
+
 import numpy as np
 
 import spcy
 
-from .common import SITES, THREADS, Threaded, surface, weight
+from .common import SITES, Suite, place, random
+from .scenes import scene
 
-# VoxelBackBone8x, the backbone of SECOND: (channels, stride, padding of the step down, kernel of it).
-STEPS = [(32, 2, 1, (3, 3, 3)), (64, 2, 1, (3, 3, 3)), (64, 2, (0, 1, 1), (3, 3, 3))]
+
+class Layer(NamedTuple):
+    """A convolution and its ReLU; without a stride it is a submanifold one."""
+
+    c_in: int
+    c_out: int
+    kernel_size: tuple = (3, 3, 3)
+    stride: tuple | None = None
+    padding: tuple = (0, 0, 0)
+
+
+# VoxelBackBone8x of OpenPCDet, the backbone of SECOND, PV-RCNN and CenterPoint.
+LAYERS = (
+    Layer(4, 16),
+    Layer(16, 16),
+    Layer(16, 32, stride=(2, 2, 2), padding=(1, 1, 1)),
+    *[Layer(32, 32)] * 2,
+    Layer(32, 64, stride=(2, 2, 2), padding=(1, 1, 1)),
+    *[Layer(64, 64)] * 2,
+    Layer(64, 64, stride=(2, 2, 2), padding=(0, 1, 1)),
+    *[Layer(64, 64)] * 2,
+    Layer(64, 128, kernel_size=(3, 1, 1), stride=(2, 1, 1)),
+)
 
 
 def relu(features):
     return np.maximum(features, 0)
 
 
-class VoxelBackBone8x(Threaded):
-    """From sites to the output, with and without building the rulebooks."""
+def conv_relu(conv, x, weight, bias, **geometry):
+    """Return the ReLU of a convolution."""
+    return conv(x, weight, bias, **geometry).map(relu)
 
-    params = [SITES, THREADS]
-    param_names = ["sites", "threads"]
 
-    def setup(self, sites, threads):
-        self.set_threads(threads)
-        self.indices = surface(sites)
-        self.shape = tuple(self.indices[:, 1:].max(axis=0) + 1)
-        self.features = np.random.default_rng(0).standard_normal((len(self.indices), 4)).astype(np.float32)
-        self.stem = [weight((3, 3, 3), 4, 16), weight((3, 3, 3), 16, 16)]
-        self.blocks, channels = [], 16
-        for out, _, _, kernel in STEPS:
-            self.blocks.append(
-                (weight(kernel, channels, out), [weight((3, 3, 3), out, out) for _ in range(2)])
-            )
-            channels = out
-        self.last = weight((3, 1, 1), channels, 128)
-        self.coords = spcy.Coords(self.indices, self.shape)
-        self.run(self.coords)
+@cache
+def parameters(dtype="float32"):
+    """Return the weight and the bias of each layer, a batch norm folded into them."""
+    made = []
+    for number, layer in enumerate(LAYERS):
+        weight = random((*layer.kernel_size, layer.c_in, layer.c_out), seed=number)
+        spread = (2 / (layer.c_in * np.prod(layer.kernel_size) / 2)) ** 0.5
+        bias = random((layer.c_out,), seed=100 + number) / 10
+        made.append((place(weight * np.float32(spread), dtype), place(bias, dtype)))
+    return made
 
-    def run(self, coords):
-        x = spcy.SparseTensor(coords, self.features)
-        for w in self.stem:
-            x = spcy.subm_conv(x, w).map(relu)
-        for (_, stride, padding, _), (down, block) in zip(STEPS, self.blocks, strict=True):
-            x = spcy.conv(x, down, stride=stride, padding=padding).map(relu)
-            for w in block:
-                x = spcy.subm_conv(x, w).map(relu)
-        return spcy.conv(x, self.last, stride=(2, 1, 1)).map(relu)
 
-    def time_with_rulebooks(self, sites, threads):
-        self.run(spcy.Coords(self.indices, self.shape))
+def backbone(x, parameters):
+    """Run the network."""
+    for layer, (weight, bias) in zip(LAYERS, parameters, strict=True):
+        if layer.stride is None:
+            x = conv_relu(spcy.subm_conv, x, weight, bias)
+        else:
+            x = conv_relu(spcy.conv, x, weight, bias, stride=layer.stride, padding=layer.padding)
+    return x
 
-    def time_rulebooks_ready(self, sites, threads):
-        self.run(self.coords)
 
-    def peakmem_with_rulebooks(self, sites, threads):
-        self.run(spcy.Coords(self.indices, self.shape))
+def coords(name, num_sites):
+    """Return new coords of a scene, on a grid that is as high as this network needs at the least."""
+    indices, shape = scene(name, num_sites)
+    return spcy.Coords(indices, (max(shape[0], 41), *shape[1:]))
 
-    def peakmem_reference(self, sites, threads):
-        """What `setup` alone takes: asv counts it in the others."""
+
+@cache
+def warm_coords(name, num_sites):
+    """Return coords that have all rulebooks."""
+    warm = coords(name, num_sites)
+    run(warm)
+    return warm
+
+
+def run(sites):
+    return backbone(spcy.SparseTensor(sites, random((len(sites), 4))), parameters())
+
+
+class VoxelBackBone8x(Suite, scene=["street", "scan"], sites=SITES):
+    """From sites to the output, with building coords and rulebooks, and with these ready."""
+
+    def prepare(self, name, sites):
+        self.ready = warm_coords(name, sites)
+
+    def time_all(self, name, sites, *_):
+        run(coords(name, sites))
+
+    def time_rulebooks_ready(self, *_):
+        run(self.ready)
+
+
+class Memory(Suite, sites=SITES):
+    """Of the network on a surface."""
+
+    def prepare(self, sites):
+        scene("surface", sites), random((sites, 4)), parameters()
+
+    def peakmem_all(self, sites, *_):
+        run(coords("surface", sites))
+
+    def peakmem_reference(self, *_):
+        """What `setup` alone takes: asv counts it in the other."""

@@ -1,32 +1,67 @@
+import tracemalloc
+
 import spcy
 
-from .common import SITES, THREADS, Threaded, surface
+from .common import SITES, Suite, coords
+from .scenes import SCENES
 
 BOX = spcy.kernel_offsets((3, 3, 3))
+HALVES = spcy.kernel_offsets((2, 2, 2))
 
 
-class Build(Threaded):
-    """3x3x3 rulebooks from coords that have none cached."""
+def submanifold(sites):
+    return spcy.submanifold_rulebook(sites, BOX - 1)
 
-    params = [SITES, THREADS]
-    param_names = ["sites", "threads"]
-    number = 1  # a second run on the same coords would find the rulebook
-    repeat = (5, 20, 5.0)
 
-    def setup(self, sites, threads):
-        self.set_threads(threads)
-        self.coords = spcy.Coords(surface(sites))
+def stride_2(sites):
+    return spcy.conv_rulebook(sites, BOX, stride=2, padding=1)[0]
 
-    def time_submanifold(self, sites, threads):
-        spcy.submanifold_rulebook(self.coords, BOX - 1)
 
-    def time_stride_2(self, sites, threads):
-        spcy.conv_rulebook(self.coords, BOX, stride=2, padding=1)
+def transposed(sites):
+    return spcy.transposed_rulebook(sites, HALVES, stride=2)[0]
 
-    def time_transposed_stride_2(self, sites, threads):
-        spcy.transposed_rulebook(self.coords, spcy.kernel_offsets((2, 2, 2)), stride=2)
 
-    def track_pairs(self, sites, threads):
-        return spcy.submanifold_rulebook(self.coords, BOX - 1).num_pairs
+class Build(Suite, scene=SCENES, sites=SITES):
+    """Rulebooks of coords that have none: 3x3x3, and 2x2x2 for the transposed one."""
+
+    def prepare(self, scene, sites):
+        self.coords = coords(scene, sites)
+
+    def time_submanifold(self, *_):
+        submanifold(self.coords)
+
+    def time_stride_2(self, *_):
+        stride_2(self.coords)
+
+    def time_transposed_stride_2(self, *_):
+        transposed(self.coords)
+
+    def track_pairs(self, *_):
+        return submanifold(self.coords).num_pairs
 
     track_pairs.unit = "pairs"
+
+
+class Memory(Suite, kind=["submanifold", "stride_2", "transposed"]):
+    """Of 3x3x3 rulebooks (2x2x2 for the transposed one) of a surface of 100,000 sites."""
+
+    def prepare(self, kind):
+        self.coords = coords("surface", 100_000)
+        self.build = globals()[kind]
+
+    def track_bytes_per_pair(self, *_):
+        """What a rulebook keeps."""
+        return self.measure()[0]
+
+    def track_peak_bytes_per_pair(self, *_):
+        """What building it takes, at most."""
+        return self.measure()[1]
+
+    track_bytes_per_pair.unit = track_peak_bytes_per_pair.unit = "bytes/pair"
+
+    def measure(self):
+        tracemalloc.start()
+        rulebook = self.build(self.coords)
+        sizes = tracemalloc.get_traced_memory()  # NumPy's arrays too
+        tracemalloc.stop()
+        return [size / rulebook.num_pairs for size in sizes]
