@@ -1,19 +1,25 @@
-"""Time spcy beside spconv's CPU wheel, in one process, interleaved; check first that they agree.
+"""Time spcy beside other engines, in one process, interleaved; check first that they agree.
 
-    python asv_bench/compare.py [--scan FILE --voxel M [M M]] [--threads 1 2] [--json FILE]
+    python asv_bench/compare.py [--sites N ...] [--scan FILE --voxel M] [--threads 1 2] [--png FILE]
 
-spconv needs PyTorch: give both a throw-away environment of their own, with spcy in it. Without them
-spcy is timed alone. Numbers are medians of interleaved rounds; where other programs hold the cores,
-``--cpu-time`` counts the process's own time instead (one thread only).
+The other engines are spconv's CPU wheel, PyTorch's dense convolution and SciPy's sparse matrices: give them a
+throw-away environment with spcy in it. Those that are not installed are left out. Times are medians of
+interleaved rounds, each call after one that is not timed. Where other programs hold the cores, ``--cpu-time``
+counts the process's own time instead (one thread only).
+
+spconv 2.3.8's convolution is wrong on two threads, and differently in every run: outputs are compared on one.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import sys
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # they slow NumPy's own matmul
@@ -23,205 +29,256 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks.common import surface, weight  # noqa: E402
+from benchmarks.common import weight  # noqa: E402
+from benchmarks.network import LAYERS  # noqa: E402
+from benchmarks.scenes import scene  # noqa: E402
+from engines import ENGINES, KINDS, Engine, Norm, Spcy, Task, Unfit  # noqa: E402
+from report import chart, judge, show, show_targets  # noqa: E402
 
 import spcy  # noqa: E402
 from spcy.demo.scan import read_scan  # noqa: E402
 
-BOX = spcy.kernel_offsets((3, 3, 3))
-CHANNELS = (16, 32, 64, 128)
-
-
-def spconv_operations(coords):
-    """Return spconv's operations on the same sites, or None where it is not installed."""
-    try:
-        import torch
-        from spconv.core import ConvAlgo
-        from spconv.pytorch import ops
-    except ImportError as error:
-        print(f"spconv is left out: {error}", file=sys.stderr)
-        return None
-    torch.set_grad_enabled(False)
-    indices, shape = torch.from_numpy(np.array(coords.indices)), list(coords.shape)
-    threes, ones, zeros = [3] * 3, [1] * 3, [0] * 3
-
-    def submanifold():
-        args = (indices, 1, shape, ConvAlgo.Native, threes, ones, ones, ones, zeros)
-        return ops.get_indice_pairs(*args, subm=True)
-
-    def stride_2():
-        return ops.get_indice_pairs(indices, 1, shape, ConvAlgo.Native, threes, [2] * 3, ones, ones, zeros)
-
-    def convolution(features, w, subm):
-        out_indices, pairs, counts = submanifold() if subm else stride_2()
-        x = torch.from_numpy(features)
-        filters = torch.from_numpy(np.ascontiguousarray(np.moveaxis(w, -1, 0)))  # (C_out, 3, 3, 3, C_in)
-
-        def run():
-            return ops.indice_conv(
-                x, filters, pairs, counts, len(out_indices), False, subm, ConvAlgo.Native
-            ).numpy()
-
-        return run, out_indices.numpy()
-
-    return {
-        "submanifold": submanifold,
-        "stride_2": stride_2,
-        "convolution": convolution,
-        "threads": torch.set_num_threads,
-    }
-
-
-def spcy_rulebook(coords, build):
-    """Return a function that builds a rulebook on coords that have none; their own cost is not counted."""
-
-    def run():
-        coords._sites.derived.clear()
-        coords._sites.children.clear()
-        return build(coords)
-
-    return run
+CONVS = [("submanifold", c, c) for c in (16, 32, 64, 128)]
+CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
+CONVS += [("submanifold", c, c, "float64") for c in (32, 64)]
+SGEMM = 1024  # rows of its matrices
+HIGH = 41  # the fewest cells of the network's grid along z
+FEWEST = 3  # rounds
+SHORTEST = 2e-3  # seconds that are timed at once
 
 
 def scenes(args):
     """Yield (name, coords)."""
     for sites in args.sites:
-        indices = surface(sites)
-        yield f"surface {len(indices):,}", spcy.Coords(indices, indices[:, 1:].max(axis=0) + 1, 1)
+        indices, shape = scene(args.scene, sites)
+        yield f"{args.scene} {sites:,}", spcy.Coords(indices, (max(HIGH, shape[0]), *shape[1:]))
     for scan in args.scan:
         points = read_scan(scan).points[:, ::-1]  # z, y, x
-        voxels = spcy.voxelize(points, args.voxel).tensor.indices.copy()
-        voxels[:, 1:] -= voxels[:, 1:].min(axis=0)
-        yield f"{Path(scan).stem} {len(voxels):,}", spcy.Coords(voxels, voxels[:, 1:].max(axis=0) + 1, 1)
+        bounds = args.range and (args.range[:3], args.range[3:])
+        coords = spcy.voxelize(points, args.voxel, bounds=bounds).tensor.coords
+        indices, shape = coords.indices.copy(), coords.shape
+        if shape is None:
+            indices[:, 1:] -= indices[:, 1:].min(axis=0)
+            shape = indices[:, 1:].max(axis=0) + 1
+            shape[0] = max(HIGH, shape[0])
+        else:
+            shape = (shape[0] + 1, *shape[1:])  # as OpenPCDet has it
+        yield f"{Path(scan).stem} {len(indices):,}", spcy.Coords(indices, shape, 1)
 
 
-def require_equal(ours, our_indices, theirs, their_indices):
-    """Compare outputs by their sites."""
-    order = np.lexsort(their_indices.T[::-1])
-    np.testing.assert_array_equal(our_indices, their_indices[order])
-    np.testing.assert_allclose(ours, theirs[order], rtol=0, atol=1e-4 * np.abs(ours).max())
+def installed(coords):
+    """Return the engines that are there."""
+    engines = []
+    for engine in ENGINES:
+        try:
+            engines.append(engine(coords))
+        except ImportError as error:
+            print(f"{engine.name} is left out: {error}", file=sys.stderr)
+    return engines
 
 
-def interleaved(functions, rounds, clock):
-    """Return the median seconds of each function, their runs interleaved."""
-    times = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(rounds):
-        for name, function in functions.items():
+def as_numpy(result):
+    """Return a result's parts as arrays or numbers."""
+    return [part.numpy() if hasattr(part, "numpy") else part for part in result]
+
+
+def require_equal(ours, theirs):
+    """Compare results: the sites, and the features or the number of pairs."""
+    (our_sites, our_values), (their_sites, their_values) = as_numpy(ours), as_numpy(theirs)
+    if their_sites is None:  # dense
+        b, *cell = our_sites.T
+        their_values = np.moveaxis(their_values, 1, -1)[b, *cell]
+    else:
+        order = np.lexsort(their_sites.T[::-1])
+        np.testing.assert_array_equal(our_sites, their_sites[order])
+        if np.ndim(our_values):  # features, not a number of pairs
+            their_values = their_values[order]
+    np.testing.assert_allclose(our_values, their_values, rtol=0, atol=1e-4 * np.abs(our_values).max())
+
+
+def interleaved(tasks, clock, rounds, seconds):
+    """Return the median seconds of each task, their runs interleaved; fewer rounds if they take long."""
+    times = {name: [] for name in tasks}
+    for number in range(rounds):
+        for name, task in tasks.items():
+            if number >= FEWEST and sum(times[name]) > seconds:
+                continue
+            last = times[name][-1] if times[name] else 0
+            if last < 0.1:
+                task.run(*task.prepare())
+            prepared = task.prepare()
+            calls = range(1 if prepared or not last else max(1, int(SHORTEST / last)))
             start = clock()
-            function()
-            times[name].append(clock() - start)
+            for _ in calls:
+                task.run(*prepared)
+            times[name].append((clock() - start) / len(calls))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Bench:
+    """Runs operations on a scene with a number of threads."""
+
+    def __init__(self, name, coords, threads, args):
+        self.name, self.coords, self.threads, self.args = name, coords, threads, args
+        self.engines = installed(coords)
+        self.clock = time.process_time if args.cpu_time else time.perf_counter
+
+    def set_threads(self, threads):
+        for engine in {Engine, *map(type, self.engines)}:
+            engine.set_threads(threads)
+
+    def row(self, get_task, **what):
+        """Check that the engines agree about an operation, time it, and return a row of results."""
+        tasks, unfit = {}, {}
+        self.set_threads(1)
+        for engine in self.engines:
+            try:
+                tasks[engine.name] = task = get_task(engine)
+            except Unfit as reason:
+                unfit[engine.name] = str(reason)
+                continue
+            result = task.run(*task.prepare())
+            if engine.name == "spcy":
+                ours = result
+            else:
+                require_equal(ours, result)
+        self.set_threads(self.threads)
+        return self.timed(tasks, **what) | {"unfit": unfit}
+
+    def timed(self, tasks, group, kind, pairs=0, channels=(), dtype="float32"):
+        """Return a row of results that there is nothing to compare with."""
+        seconds = interleaved(tasks, self.clock, self.args.rounds, self.args.seconds)
+        flop = 2 * pairs * math.prod(channels) if channels else 0
+        return {
+            "scene": self.name,
+            "sites": len(self.coords),
+            "threads": self.threads,
+            "group": group,
+            "kind": kind,
+            "channels": channels,
+            "dtype": dtype,
+            "pairs": pairs,
+            "ms": {engine: s * 1e3 for engine, s in seconds.items()},
+            "gflops": {engine: flop / s / 1e9 for engine, s in seconds.items()} if flop else {},
+            "unfit": {},
+        }
+
+    def conv(self, kind, c_in, c_out, dtype="float32", group="conv"):
+        """Return the row of a convolution between so many channels."""
+        w = weight(c_in, c_out, (KINDS[kind].kernel_size,) * 3, dtype)
+        level = self.coords if KINDS[kind].level == "fine" else Spcy(self.coords).coarse(self.coords)
+        features = np.random.default_rng(0).standard_normal((len(level), c_in)).astype(dtype)
+        what = {
+            "group": group,
+            "kind": kind,
+            "pairs": self.pairs("stride 2" if kind == "inverse" else kind),
+            "channels": (c_in, c_out),
+            "dtype": dtype,
+        }
+        return self.row(lambda e: e.conv(kind, lambda indices: features[level.rows_of(indices)], w), **what)
+
+    def pairs(self, kind):
+        """Return the number of pairs of a rulebook."""
+        task = Spcy(self.coords).rulebook(kind)
+        return task.run(*task.prepare())[1]
+
+    def rulebook(self, kind):
+        """Return the row of building a rulebook."""
+        return self.row(lambda e: e.rulebook(kind), group="rulebook", kind=kind, pairs=self.pairs(kind))
+
+    def network(self):
+        """Return the row of VoxelBackBone8x with its batch norms, from sites to output."""
+        rng, norms = np.random.default_rng(0), []
+        for layer in LAYERS:
+            w = weight(layer.c_in, layer.c_out, layer.kernel_size) * np.float32((layer.c_in * 9) ** -0.5)
+            scale, variance = rng.uniform(0.5, 1.5, (2, layer.c_out))
+            shift, mean = rng.normal(0, 0.1, (2, layer.c_out))
+            norms.append(Norm(w, *(a.astype(np.float32) for a in (scale, shift, mean, variance))))
+        features = rng.standard_normal((len(self.coords), 4), dtype=np.float32)
+        return self.row(lambda e: e.network(features, norms), group="network", kind="VoxelBackBone8x")
+
+    def sgemm(self):
+        """Return the row of NumPy's matrix product."""
+        a, b = np.random.default_rng(0).standard_normal((2, SGEMM, SGEMM), dtype=np.float32)
+        self.set_threads(self.threads)
+        task = {"NumPy": Task(lambda: a @ b)}
+        return self.timed(task, group="sgemm", kind="SGEMM", pairs=SGEMM, channels=(SGEMM, SGEMM))
+
+    def orders(self):
+        """Yield rows for making coords, of sites in ascending order and in any."""
+        shuffled = np.random.default_rng(0).permutation(self.coords.indices)
+        for order, indices in (("sorted", self.coords.indices), ("shuffled", shuffled)):
+            arguments = indices, self.coords.shape, self.coords.batch_size
+            task = Task(spcy.Coords, lambda arguments=arguments: arguments)
+            yield self.timed({"spcy": task}, group="coords", kind=order)
 
 
 def measure(name, coords, threads, args):
     """Yield a row of results for each operation."""
-    peer = spconv_operations(coords)
-    spcy.set_num_threads(threads)
-    if peer:
-        peer["threads"](threads)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    rng = np.random.default_rng(0)
-
-    def row(operation, functions, flop=0, pairs=0):
-        seconds = interleaved(functions, args.rounds, clock)
-        return {
-            "scene": name,
-            "sites": len(coords),
-            "operation": operation,
-            "threads": threads,
-            "pairs": pairs,
-            "ms": {engine: s * 1e3 for engine, s in seconds.items()},
-            "gflops": {engine: flop / s / 1e9 for engine, s in seconds.items()} if flop else {},
-        }
-
-    offsets = {"submanifold": BOX - 1, "stride_2": BOX}
-    builders = {
-        "submanifold": lambda c: spcy.submanifold_rulebook(c, offsets["submanifold"]),
-        "stride_2": lambda c: spcy.conv_rulebook(c, offsets["stride_2"], stride=2, padding=1)[0],
-    }
-    for kind, build in builders.items():
-        functions = {"spcy": spcy_rulebook(coords, build)}
-        pairs = functions["spcy"]().num_pairs
-        if peer:
-            functions["spconv"] = peer[kind]
-        yield row(f"rulebook {kind}", functions, pairs=pairs)
-
-    for c_in, c_out in [(c, c) for c in CHANNELS] + [(32, 64)]:
-        subm = c_in == c_out
-        x = spcy.SparseTensor(coords, rng.standard_normal((len(coords), c_in), dtype=np.float32))
-        w = weight((3, 3, 3), c_in, c_out)
-        run = (
-            (lambda x=x, w=w: spcy.subm_conv(x, w))
-            if subm
-            else (lambda x=x, w=w: spcy.conv(x, w, stride=2, padding=1))
-        )
-        functions, y = {"spcy": run}, run()
-        pairs = builders["submanifold" if subm else "stride_2"](coords).num_pairs
-        if peer:
-            functions["spconv"], indices = peer["convolution"](x.features, w, subm)
-            peer["threads"](1)
-            theirs = functions["spconv"]()
-            require_equal(y.features, y.indices, theirs, indices)
-            peer["threads"](threads)
-            if not np.allclose(theirs, functions["spconv"](), rtol=0, atol=1e-3 * np.abs(theirs).max()):
-                print(f"  spconv's result on {threads} threads is another than on one", file=sys.stderr)
-        yield row(
-            f"{'subm' if subm else 'stride-2'} {c_in} -> {c_out}", functions, 2 * pairs * c_in * c_out, pairs
-        )
-
-    n = 1024
-    a, b = rng.standard_normal((2, n, n), dtype=np.float32)
-    with threads_of_numpy(threads):
-        yield row("NumPy SGEMM 1024", {"spcy": lambda: a @ b}, 2 * n**3)
+    bench = Bench(name, coords, threads, args)
+    yield bench.sgemm()
+    for kind in ("submanifold", "stride 2", "transposed"):
+        yield bench.rulebook(kind)
+    yield from bench.orders()
+    for conv in CONVS:
+        yield bench.conv(*conv)
+    yield bench.network()
 
 
-def threads_of_numpy(threads):
-    """Limit NumPy's BLAS to so many threads."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(threads, user_api="blas")
-
-
-def show(row):
-    """Print a row."""
-    ms, gflops = row["ms"], row["gflops"]
-    ratio = f"{ms['spconv'] / ms['spcy']:6.2f}x" if "spconv" in ms else ""
-    cells = [f"{e} {ms[e]:9.3f} ms" + (f" {gflops[e]:5.0f} GFLOP/s" if gflops else "") for e in ms]
-    print(
-        f"{row['scene']:26} {row['threads']} thr  {row['operation']:22} {'   '.join(cells)}   {ratio}",
-        flush=True,
-    )
+def calls(args):
+    """Yield rows for calls with few sites."""
+    for sites in (1, 1000):
+        coords = spcy.Coords(*scene("street", sites))
+        yield Bench(f"street {sites:,}", coords, 1, args).conv("submanifold", 16, 16, group="call")
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--sites", nargs="*", type=int, default=[10_000, 100_000], help="of generated scenes")
+    parser.add_argument("--scene", choices=["surface", "street", "uniform"], default="surface")
     parser.add_argument("--scan", nargs="*", default=[], help="real scans, one more scene each")
     parser.add_argument("--voxel", nargs="+", type=float, default=[0.1], help="metres: one number, or z y x")
     parser.add_argument(
-        "--sites", nargs="*", type=int, default=[10_000, 100_000], help="of generated surfaces"
+        "--range", nargs=6, type=float, metavar="M", help="of scans: low z y x, high z y x; default all"
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3, help="for an engine and an operation, about")
     parser.add_argument("--cpu-time", action="store_true", help="count the process's own time (one thread)")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--png", type=Path, help="draw a chart there (needs matplotlib)")
     args = parser.parse_args()
     args.voxel = args.voxel[0] if len(args.voxel) == 1 else args.voxel
+    if args.png and not find_spec("matplotlib"):
+        parser.error("--png needs matplotlib: pip install matplotlib")
     if args.cpu_time and args.threads != [1]:
         parser.error("--cpu-time goes with --threads 1")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    print(f"spcy {spcy.__version__}, SIMD {spcy._cpu.simd.current()}, {machine}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, SIMD {spcy._cpu.simd.current()}"
+    print(f"spcy {spcy.__version__} on {machine}")
     rows = []
     for name, coords in scenes(args):
         for threads in args.threads:
             for row in measure(name, coords, threads, args):
                 rows.append(row)
                 show(row)
+    for row in calls(args):
+        rows.append(row)
+        show(row)
+    targets = judge(rows)
+    show_targets(targets)
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        result = {"machine": machine, "versions": versions(), "rows": rows, "targets": targets}
+        args.json.write_text(json.dumps(result, indent=1))
+    if args.png:
+        chart(rows, machine, args.png)
+
+
+def versions():
+    """Return the version of each engine that is there."""
+    found = {"spcy": spcy.__version__, "numpy": np.__version__}
+    return found | {name: version(name) for name in ("spconv", "torch", "scipy") if name in sys.modules}
 
 
 if __name__ == "__main__":
