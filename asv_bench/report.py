@@ -7,6 +7,7 @@ SCALING = {"conv": 1.85, "rulebook": 1.8}  # of two threads over one
 MICROSECONDS = {1: 10, 1000: 60}  # of a call, by sites
 COLOURS = {"spcy": "#0b6e99", "spconv": "#e0812f", "torch dense": "#8a8f98", "scipy.sparse": "#b9a7d3"}
 GREY = "#444444"
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
 
 def title(row, separator=" "):
@@ -34,9 +35,8 @@ def show(row):
         print(f"   {engine} {ms[engine]:9.3f} ms", end="")
         print(f" {gflops[engine]:4.0f} GFLOP/s" if gflops else "", end="")
         print(f" ({ms[engine] / ms['spcy']:.1f}x)" if engine != "spcy" and "spcy" in ms else "", end="")
-    for engine, reason in row["unfit"].items():
-        if reason.startswith("would"):
-            print(f"   {engine} {reason}", end="")
+    for engine, note in row["notes"].items():
+        print(f"   {engine} {note}", end="")
     print(flush=True)
 
 
@@ -134,7 +134,9 @@ def bars(axes, rows, values_of, unit):
             bar = axes.bar(i + (j + 0.5) * width - 0.4, values[engine], width * 0.92, color=COLOURS[engine])
             if engine == "spcy" and "spconv" in row["ms"]:
                 ratio = row["ms"]["spconv"] / row["ms"]["spcy"]
-                axes.bar_label(bar, [f"{ratio:.1f}x"], padding=2, color=COLOURS["spcy"], weight="bold")
+                axes.bar_label(
+                    bar, [f"{ratio:.1f}x"], padding=2, color=COLOURS["spcy"], weight="bold", bbox=PLAIN
+                )
     axes.set_xticks(range(len(rows)), [title(row, "\n").removeprefix("rulebook ") for row in rows])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(unit)
