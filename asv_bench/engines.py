@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 import spcy
 
-DENSE_BYTES = 2e9  # that dense features may take, in and out
-DENSE_FLOP = 1e11
+MOST_BYTES = 2e9  # that dense features may take, in and out
+MOST_FLOP = 1e11  # of one call
 
 
 class Unfit(Exception):
@@ -259,7 +259,7 @@ class Dense(Engine):
         indices, shape, batches = self.coords.indices, self.coords.shape, self.coords.batch_size
         cells = batches * np.prod(shape, dtype=float)
         size, flop = cells * sum(weight.shape[-2:]) * weight.itemsize, 2 * cells * weight.size
-        if size > DENSE_BYTES or flop > DENSE_FLOP:
+        if size > MOST_BYTES or flop > MOST_FLOP:
             raise Unfit(f"would take {size / 1e9:.1f} GB and {flop / 1e9:.0f} GFLOP")
         x = np.zeros((batches, weight.shape[-2], *shape), weight.dtype)
         b, z, y, x_ = indices.T
@@ -285,6 +285,8 @@ class Scipy(Engine):
         if kind != "submanifold":
             return None
         num = len(self.coords)
+        if 2 * num * weight.size > MOST_FLOP:
+            raise Unfit(f"would take {2e-9 * num * weight.size:.0f} GFLOP")
         rulebook = spcy.submanifold_rulebook(self.coords, spcy.kernel_offsets((3, 3, 3)) - 1)
         matrices = []
         for k in range(rulebook.num_offsets):
