@@ -29,8 +29,9 @@ def scene(name, num_sites):
     if len(keys) < num_sites:
         raise NotImplementedError(f"the scene {name!r} has only {len(keys)} sites")
     keys = np.sort(keys[np.argsort(first)[:num_sites]])  # as the lidar turns, or row by row
-    indices = np.stack(np.unravel_index(keys, (len(turns), *shape)), axis=1)
-    return indices.astype(np.int32), shape
+    indices = np.stack(np.unravel_index(keys, (len(turns), *shape)), axis=1).astype(np.int32)
+    indices[:, 1:] -= indices[:, 1:].min(axis=0)
+    return indices, tuple(int(n) for n in indices[:, 1:].max(axis=0) + 1)
 
 
 @cache
