@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks.common import weight  # noqa: E402
+from benchmarks.common import random, weight  # noqa: E402
 from benchmarks.network import LAYERS  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
 from engines import ENGINES, KINDS, Engine, Norm, Spcy, Task, Unfit  # noqa: E402
@@ -42,7 +42,7 @@ from spcy.demo.scan import read_scan  # noqa: E402
 CONVS = [("submanifold", c, c) for c in (16, 32, 64, 128)]
 CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
 CONVS += [("submanifold", c, c, "float64") for c in (32, 64)]
-SGEMM = 1024  # rows of its matrices
+SGEMM = random((1024, 1024))  # its product with itself is timed beside convolutions
 HIGH = 41  # the fewest cells of the network's grid along z
 FEWEST = 3  # rounds
 SHORTEST = 2e-3  # seconds that are timed at once
@@ -116,6 +116,16 @@ def interleaved(tasks, clock, rounds, seconds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def on_threads(threads, task):
+    """Return a task of spcy's on so many threads."""
+
+    def prepare():
+        spcy.set_num_threads(threads)
+        return task.prepare()
+
+    return Task(task.run, prepare)
+
+
 class Bench:
     """Runs operations on a scene with a number of threads."""
 
@@ -151,7 +161,14 @@ class Bench:
 
     def timed(self, tasks, group, kind, pairs=0, channels=(), dtype="float32"):
         """Return a row of results that there is nothing to compare with."""
-        seconds = interleaved(tasks, self.clock, self.args.rounds, self.args.seconds)
+        beside = {}
+        if group == "conv":
+            beside["SGEMM"] = Task(lambda: SGEMM @ SGEMM)
+        if self.threads > 1:
+            beside["one thread"] = on_threads(1, tasks["spcy"])
+            tasks = tasks | {"spcy": on_threads(self.threads, tasks["spcy"])}
+        seconds = interleaved(tasks | beside, self.clock, self.args.rounds, self.args.seconds)
+        beside = {name: seconds.pop(name) for name in beside}
         flop = 2 * pairs * math.prod(channels) if channels else 0
         return {
             "scene": self.name,
@@ -164,6 +181,8 @@ class Bench:
             "pairs": pairs,
             "ms": {engine: s * 1e3 for engine, s in seconds.items()},
             "gflops": {engine: flop / s / 1e9 for engine, s in seconds.items()} if flop else {},
+            "sgemm": 2 * len(SGEMM) ** 3 / beside["SGEMM"] / 1e9 if "SGEMM" in beside else None,
+            "one_thread_ms": beside["one thread"] * 1e3 if "one thread" in beside else None,
             "notes": {},
         }
 
@@ -201,13 +220,6 @@ class Bench:
         features = rng.standard_normal((len(self.coords), 4), dtype=np.float32)
         return self.row(lambda e: e.network(features, norms), group="network", kind="VoxelBackBone8x")
 
-    def sgemm(self):
-        """Return the row of NumPy's matrix product."""
-        a, b = np.random.default_rng(0).standard_normal((2, SGEMM, SGEMM), dtype=np.float32)
-        self.set_threads(self.threads)
-        task = {"NumPy": Task(lambda: a @ b)}
-        return self.timed(task, group="sgemm", kind="SGEMM", pairs=SGEMM, channels=(SGEMM, SGEMM))
-
     def orders(self):
         """Yield rows for making coords, of sites in ascending order and in any."""
         shuffled = np.random.default_rng(0).permutation(self.coords.indices)
@@ -220,7 +232,6 @@ class Bench:
 def measure(name, coords, threads, args):
     """Yield a row of results for each operation."""
     bench = Bench(name, coords, threads, args)
-    yield bench.sgemm()
     for kind in ("submanifold", "stride 2", "transposed"):
         yield bench.rulebook(kind)
     yield from bench.orders()
