@@ -3,9 +3,9 @@
     python asv_bench/compare.py [--sites N ...] [--scan FILE --voxel M] [--threads 1 2] [--png FILE]
 
 The other engines are spconv's CPU wheel, PyTorch's dense convolution and SciPy's sparse matrices: give them a
-throw-away environment with spcy in it. Those that are not installed are left out. Times are medians of
-interleaved rounds, each call after one that is not timed. Where other programs hold the cores, ``--cpu-time``
-counts the process's own time instead (one thread only).
+throw-away environment with spcy and threadpoolctl in it. Those that are not installed are left out. Times are
+medians of interleaved rounds, each call after one that is not timed. Where other programs hold the cores,
+``--cpu-time`` counts the process's own time instead (one thread only).
 
 Outputs must agree on one thread. On more, a wrong result is noted and its time printed all the same: that of
 spconv 2.3.8's convolution is wrong on two threads, and differently in every run.
@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 
 from benchmarks.common import random, weight  # noqa: E402
-from benchmarks.network import LAYERS  # noqa: E402
+from benchmarks.network import HIGH, LAYERS  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
 from engines import ENGINES, KINDS, Engine, Norm, Spcy, Task, Unfit  # noqa: E402
 from report import chart, judge, show, show_targets  # noqa: E402
@@ -43,7 +43,6 @@ CONVS = [("submanifold", c, c) for c in (16, 32, 64, 128)]
 CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
 CONVS += [("submanifold", c, c, "float64") for c in (32, 64)]
 SGEMM = random((1024, 1024))  # its product with itself is timed beside convolutions
-HIGH = 41  # the fewest cells of the network's grid along z
 FEWEST = 3  # rounds
 SHORTEST = 2e-3  # seconds that are timed at once
 SETTLE = 0.04  # seconds in which the idle threads of another engine stop spinning: OpenBLAS's take 20 ms

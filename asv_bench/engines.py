@@ -279,9 +279,13 @@ class Scipy(Engine):
 
     name = "scipy.sparse"
 
-    def conv(self, kind, features_at, weight):
+    def __init__(self, coords):
+        super().__init__(coords)
         from scipy.sparse import csr_array
 
+        self.csr_array = csr_array
+
+    def conv(self, kind, features_at, weight):
         if kind != "submanifold":
             return None
         num = len(self.coords)
@@ -292,7 +296,7 @@ class Scipy(Engine):
         for k in range(rulebook.num_offsets):
             in_rows, out_rows = rulebook.pairs(k)
             ones = np.ones(len(in_rows), weight.dtype)
-            matrices.append(csr_array((ones, (out_rows, in_rows)), shape=(num, num)))
+            matrices.append(self.csr_array((ones, (out_rows, in_rows)), shape=(num, num)))
         x, w = features_at(self.coords.indices), weight.reshape(-1, *weight.shape[-2:])
 
         def run():

@@ -31,6 +31,7 @@ LAYERS = (
     *[Layer(64, 64)] * 2,
     Layer(64, 128, kernel_size=(3, 1, 1), stride=(2, 1, 1)),
 )
+HIGH = 41  # the fewest cells of the grid along z: KITTI's 40 and one more
 
 
 def relu(features):
@@ -65,9 +66,9 @@ def backbone(x, parameters):
 
 
 def coords(name, num_sites):
-    """Return new coords of a scene, on a grid that is as high as this network needs at the least."""
+    """Return new coords of a scene, on a grid that is high enough."""
     indices, shape = scene(name, num_sites)
-    return spcy.Coords(indices, (max(shape[0], 41), *shape[1:]))
+    return spcy.Coords(indices, (max(shape[0], HIGH), *shape[1:]))
 
 
 @cache
