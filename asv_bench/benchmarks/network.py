@@ -34,13 +34,9 @@ LAYERS = (
 HIGH = 41  # the fewest cells of the grid along z: KITTI's 40 and one more
 
 
-def relu(features):
-    return np.maximum(features, 0)
-
-
 def conv_relu(conv, x, weight, bias, **geometry):
     """Return the ReLU of a convolution."""
-    return conv(x, weight, bias, **geometry).map(relu)
+    return conv(x, weight, bias, activation="relu", **geometry)
 
 
 @cache
