@@ -202,6 +202,16 @@ class Bench:
         }
         return self.row(lambda e: e.conv(kind, lambda indices: features[level.rows_of(indices)], w), **what)
 
+    def bfloat16(self, channels):
+        """Return the row of a submanifold convolution in bfloat16, beside the same in float32."""
+        tasks = {}
+        for name, dtype in (("spcy", "bfloat16"), ("in float32", "float32")):
+            w = weight(channels, channels, dtype=dtype)
+            features = random((len(self.coords), channels), dtype)
+            tasks[name] = Spcy(self.coords).conv("submanifold", lambda _, features=features: features, w)
+        what = {"group": "conv", "kind": "submanifold", "pairs": self.pairs("submanifold")}
+        return self.timed(tasks, **what, channels=(channels, channels), dtype="bfloat16")
+
     def pairs(self, kind):
         """Return the number of pairs of a rulebook."""
         task = Spcy(self.coords).rulebook(kind)
@@ -239,6 +249,9 @@ def measure(name, coords, threads, args):
     yield from bench.orders()
     for conv in CONVS:
         yield bench.conv(*conv)
+    if find_spec("ml_dtypes"):
+        for channels in (64, 128):
+            yield bench.bfloat16(channels)
     yield bench.network()
 
 

@@ -6,8 +6,15 @@ LARGE = 50_000  # sites from which caches are too small for all features
 HUGE = 900_000
 OF_SGEMM = {16: 0.45, 32: 0.70, 64: 0.85, 128: 0.85}  # the share of it, by channels
 SCALING = {"conv": 1.85, "rulebook": 1.8}  # of two threads over one
+OF_FLOAT32 = 1.6  # the speed of bfloat16, where the CPU has instructions for it
 MICROSECONDS = {1: 10, 1000: 60}  # of a call, by sites
-COLOURS = {"spcy": "#0b6e99", "spconv": "#e0812f", "torch dense": "#8a8f98", "scipy.sparse": "#b9a7d3"}
+COLOURS = {
+    "spcy": "#0b6e99",
+    "in float32": "#7fb6d0",
+    "spconv": "#e0812f",
+    "torch dense": "#8a8f98",
+    "scipy.sparse": "#b9a7d3",
+}
 GREY = "#444444"
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
 
@@ -57,6 +64,8 @@ def judge(rows):
 
     for row in rows:
         ms, group, channels, threads = row["ms"], row["group"], row["channels"], row["threads"]
+        if row["dtype"] == "bfloat16":
+            target(row, "of float32's speed", ms["in float32"] / ms["spcy"], OF_FLOAT32)
         if row["dtype"] != "float32":
             continue
         if group in ("conv", "rulebook", "network") and "spconv" in ms:

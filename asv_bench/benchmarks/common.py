@@ -15,7 +15,7 @@ os.environ.pop("OPENBLAS_CORETYPE", None)
 
 SITES = [10_000, 100_000]
 CHANNELS = [16, 32, 64, 128]
-DTYPES = ["float32", "float64"]
+DTYPES = ["float32", "float64", "bfloat16"]
 BACKENDS = ["cpu", "cuda"]
 # One thread, whose times are steady enough to compare commits by; SPCY_BENCH_THREADS="1 2" adds others.
 THREADS = [int(n) for n in os.environ.get("SPCY_BENCH_THREADS", "1").split()]
