@@ -150,7 +150,10 @@ def bars(axes, rows, values_of, unit):
                 axes.bar_label(
                     bar, [f"{ratio:.1f}x"], padding=2, color=COLOURS["spcy"], weight="bold", bbox=PLAIN
                 )
-    axes.set_xticks(range(len(rows)), [title(row, "\n").removeprefix("rulebook ") for row in rows])
+    names = [title(row, "\n").removeprefix("rulebook ") for row in rows]
+    if len(rows) > 5:  # no room for the long word
+        names = [name.replace("submanifold", "subm.") for name in names]
+    axes.set_xticks(range(len(rows)), names)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(unit)
     axes.grid(axis="y", color="#dddddd")
