@@ -4,8 +4,8 @@
 
 The other engines are spconv's CPU wheel, PyTorch's dense convolution and SciPy's sparse matrices: give them a
 throw-away environment with spcy and threadpoolctl in it. Those that are not installed are left out. Times are
-medians of interleaved rounds, each call after one that is not timed. Where other programs hold the cores,
-``--cpu-time`` counts the process's own time instead (one thread only).
+medians of interleaved rounds, each call after one that is not timed: the process's CPU time on one
+thread, which other programs hardly disturb, and the time on the clock on more.
 
 Outputs must agree on one thread. On more, a wrong result is noted and its time printed all the same: that of
 spconv 2.3.8's convolution is wrong on two threads, and differently in every run.
@@ -44,6 +44,7 @@ CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
 CONVS += [("submanifold", c, c, "float64") for c in (32, 64)]
 SGEMM = random((1024, 1024))  # its product with itself is timed beside convolutions
 FEWEST = 3  # rounds
+IDLE = 0.3  # programs that the machine may be busy with
 SHORTEST = 2e-3  # seconds that are timed at once
 SETTLE = 0.04  # seconds in which the idle threads of another engine stop spinning: OpenBLAS's take 20 ms
 
@@ -133,7 +134,7 @@ class Bench:
     def __init__(self, name, coords, threads, args):
         self.name, self.coords, self.threads, self.args = name, coords, threads, args
         self.engines = installed(coords)
-        self.clock = time.process_time if args.cpu_time else time.perf_counter
+        self.clock = time.process_time if threads == 1 else time.perf_counter
 
     def set_threads(self, threads):
         for engine in {Engine, *map(type, self.engines)}:
@@ -168,7 +169,7 @@ class Bench:
         if self.threads > 1:
             beside["one thread"] = on_threads(1, tasks["spcy"])
             tasks = tasks | {"spcy": on_threads(self.threads, tasks["spcy"])}
-        settle = SETTLE if self.threads > 1 else 0
+        settle = SETTLE if max(self.args.threads) > 1 else 0
         seconds = interleaved(tasks | beside, self.clock, self.args.rounds, self.args.seconds, settle)
         beside = {name: seconds.pop(name) for name in beside}
         flop = 2 * pairs * math.prod(channels) if channels else 0
@@ -276,15 +277,17 @@ def main():
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3, help="for an engine and an operation, about")
-    parser.add_argument("--cpu-time", action="store_true", help="count the process's own time (one thread)")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--png", type=Path, help="draw a chart there (needs matplotlib)")
     args = parser.parse_args()
     args.voxel = args.voxel[0] if len(args.voxel) == 1 else args.voxel
     if args.png and not find_spec("matplotlib"):
         parser.error("--png needs matplotlib: pip install matplotlib")
-    if args.cpu_time and args.threads != [1]:
-        parser.error("--cpu-time goes with --threads 1")
+    for scan in args.scan:
+        if not Path(scan).is_file():
+            parser.error(f"--scan: no file {scan}")
+    if len(args.voxel) not in (1, 3):
+        parser.error(f"--voxel must be one number, or z y x, got {len(args.voxel)} numbers")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, SIMD {spcy._cpu.simd.current()}"
     load = os.getloadavg()[0]
     print(f"spcy {spcy.__version__} on {machine}, busy with {load:.1f} programs before this one")
@@ -299,6 +302,8 @@ def main():
         show(row)
     targets = judge(rows)
     show_targets(targets)
+    if load > IDLE and max(args.threads) > 1:
+        print(f"Other programs held {load:.1f} cores: ratios of more than one thread mean little.")
     if args.json:
         about = {"machine": machine, "load": load, "versions": versions()}
         result = about | {"rows": rows, "targets": targets}

@@ -11,11 +11,9 @@ from . import _check
 from ._backend import is_bfloat16, kernels_for
 from ._stencil import box_stencil
 from ._threads import threads_for
-from .coords import Coords, same_sites
+from .coords import Coords, describe, same_sites
 from .rulebook import Rulebook, generative, submanifold, windows
 from .tensor import SparseTensor, require_tensor
-
-ACTIVATIONS = ("relu",)
 
 
 def subm_conv(
@@ -46,7 +44,8 @@ def subm_conv(
     residual : SparseTensor, optional
         Added to the output before the activation: C_out channels of x's dtype, on the output's sites.
     activation : {None, "relu"}
-        Bias, residual and activation are applied as each output row is written: no pass of their own.
+        Bias, residual and activation are applied, in this order, as each output row is written: they
+        take no pass over memory of their own.
 
     Returns
     -------
@@ -70,7 +69,10 @@ def subm_conv(
     weight, bias = _weight_and_bias(x, weight, bias)
     kernel_size = weight.shape[:-2]
     if any(k % 2 == 0 for k in kernel_size):
-        raise ValueError(f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}")
+        raise ValueError(
+            f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}; "
+            f"conv takes even ones"
+        )
     dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
     rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
     return _execute(x, weight, bias, residual, activation, rulebook, x.coords)
@@ -289,8 +291,8 @@ def _execute(
     weight = weight.reshape(-1, c_in, c_out)
     if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
         raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
-    if activation is not None:
-        _check.choice(activation, ACTIVATIONS, "activation")
+    if activation not in (None, "relu"):
+        raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
     if residual is not None:
         residual = _residual(residual, coords, c_out, x.dtype)
     out = np.empty((rulebook.num_out, c_out), x.dtype)
@@ -308,7 +310,10 @@ def _execute(
 def _residual(residual: SparseTensor, coords: Coords, channels: int, dtype: np.dtype) -> np.ndarray:
     require_tensor(residual, "residual")
     if not same_sites(residual.coords, coords):
-        raise ValueError(f"residual must be on the output's sites, {coords!r}, got {residual.coords!r}")
+        raise ValueError(
+            f"residual must be on the output's sites in the same rows, {describe(coords)}, got "
+            f"{describe(residual.coords)} with other rows or grids"
+        )
     if residual.num_channels != channels:
         raise ValueError(
             f"residual must have {channels} channels, as the output, got {residual.num_channels}"

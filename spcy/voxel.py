@@ -54,7 +54,8 @@ def voxelize(
     Parameters
     ----------
     points : array_like of shape (M, D), float32 or float64
-        Finite.
+        Finite. Every column is an axis: of a scan with more of them, pass ``scan[:, :3]``, and the
+        scan as `features`.
     voxel_size : float or sequence of D floats
         Edge of a cell, in the points' unit.
     features : array_like of shape (M, C), float32, float64 or bfloat16, optional
@@ -93,7 +94,7 @@ def voxelize(
     """
     points = _check.points(points)
     num, ndim = points.shape
-    features = points if features is None else _check.features(features, num)
+    features = points if features is None else _check.features(features, num, "point")
     batch = _check.point_batch(batch, num)
     batch_size = _batch_size(batch_size, batch)
     operation = _REDUCTIONS[_check.choice(reduce, tuple(_REDUCTIONS), "reduce")]
