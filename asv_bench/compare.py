@@ -280,7 +280,6 @@ def main():
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--png", type=Path, help="draw a chart there (needs matplotlib)")
     args = parser.parse_args()
-    args.voxel = args.voxel[0] if len(args.voxel) == 1 else args.voxel
     if args.png and not find_spec("matplotlib"):
         parser.error("--png needs matplotlib: pip install matplotlib")
     for scan in args.scan:
@@ -288,6 +287,7 @@ def main():
             parser.error(f"--scan: no file {scan}")
     if len(args.voxel) not in (1, 3):
         parser.error(f"--voxel must be one number, or z y x, got {len(args.voxel)} numbers")
+    args.voxel = args.voxel[0] if len(args.voxel) == 1 else args.voxel
     machine = f"{platform.machine()}, {os.cpu_count()} cores, SIMD {spcy._cpu.simd.current()}"
     load = os.getloadavg()[0]
     print(f"spcy {spcy.__version__} on {machine}, busy with {load:.1f} programs before this one")
