@@ -505,7 +505,7 @@ def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
 
 def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:
     for array in (in_rows, out_rows, offset_ptr):
-        if array.base is not None:  # a view of a read-only array cannot be made writeable
+        if isinstance(array.base, np.ndarray):  # a view of a read-only array cannot be made writeable
             array.base.flags.writeable = False
         array.flags.writeable = False
     return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -274,6 +275,20 @@ def test_plan_is_immutable_and_readable(rng):
         np.testing.assert_array_equal(difference, np.tile([0, *CROSS[k]], (len(in_rows), 1)))
     with pytest.raises(ValueError, match=r"^k .*7\).*got 7"):
         book.pairs(7)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling(protocol, rng):
+    coords = spcy.Coords(put(random_indices(rng, 800, (10, 10, 10))), (10, 10, 10))
+    book = spcy.submanifold_rulebook(coords, CROSS)
+    for same in (book, book.transposed()):
+        again = pickle.loads(pickle.dumps(same, protocol))
+        assert repr(again) == repr(same)
+        for name in ("in_rows", "out_rows", "offset_ptr"):
+            array = getattr(again, name)
+            np.testing.assert_array_equal(get(array), get(getattr(same, name)))
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
 
 
 @pytest.mark.parametrize("num_sites", [0, 1])
