@@ -291,6 +291,15 @@ def test_pickling(protocol, rng):
                 array[0] = 0
 
 
+@pytest.mark.parametrize("build", [spcy.conv_rulebook, spcy.transposed_rulebook])
+@pytest.mark.parametrize("site", [-(2**31), 2**31 - 1])
+def test_outputs_at_the_ends_of_int32(build, site):
+    coords = spcy.Coords(put(np.array([[0, 3, site]])))
+    book, out = build(coords, put(np.array([[0, 0]])))
+    np.testing.assert_array_equal(get(out.indices), [[0, 3, site]])
+    assert book.num_pairs == 1
+
+
 @pytest.mark.parametrize("num_sites", [0, 1])
 @pytest.mark.parametrize("shape", [(4, 4), None])
 def test_hardly_any_sites(num_sites, shape):

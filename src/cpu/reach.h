@@ -450,11 +450,11 @@ static inline void spcy_fill_blocks(const uint64_t* blocks, const int32_t* order
         const uint64_t first = blocks[j] << 6;
         int32_t index[COLUMNS];
         for (int c = 0; c < COLUMNS; ++c) index[c] = (int32_t)spcy_unpack(first, low, shift, c);
-        const int32_t start = index[COLUMNS - 1];
+        const int64_t start = spcy_unpack(first, low, shift, COLUMNS - 1);  // may lie below int32
         for (uint64_t left = cells[order[j]]; left; left &= left - 1, ++rank) {
             const int cell = spcy_lowest(left);
             keys[rank] = first + (uint64_t)cell;
-            index[COLUMNS - 1] = start + cell;
+            index[COLUMNS - 1] = (int32_t)(start + cell);
             if (!in_row)
                 for (int c = 0; c < COLUMNS; ++c) index[c] = (int32_t)spcy_unpack(keys[rank], low, shift, c);
             for (int c = 0; c < COLUMNS; ++c) indices[rank * COLUMNS + c] = index[c];
