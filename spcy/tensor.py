@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array, require
+from ._backend import as_array, is_bfloat16, require
 from .coords import Coords, describe, same_sites, union
 
 Scalar = float | int | np.floating | np.integer
@@ -263,7 +263,7 @@ class SparseTensor:
         if isinstance(other, SparseTensor):
             _require_same(self, other, f"operand of {symbol}")
             return self.replace(operation(self._features, other._features))
-        if isinstance(other, Scalar) and not isinstance(other, bool):
+        if _is_number(other):
             return self.replace(operation(self._features, self.dtype.type(other)))
         if isinstance(other, np.ndarray):
             raise TypeError(
@@ -387,6 +387,13 @@ def require_tensor(value: Any, name: str) -> None:
     """Raise unless an argument is a `SparseTensor`."""
     if not isinstance(value, SparseTensor):
         raise TypeError(f"{name} must be a SparseTensor, got {type(value).__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a real number, of NumPy's or ml_dtypes' types too; bool is none."""
+    if isinstance(value, np.generic) and is_bfloat16(value.dtype):
+        return True
+    return isinstance(value, Scalar) and not isinstance(value, bool)
 
 
 def _require_same(x: SparseTensor, y: SparseTensor, name: str, channels: bool = True) -> None:

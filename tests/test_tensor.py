@@ -97,7 +97,7 @@ def test_arithmetic_of_equal_coords(dtype, rng):
         assert_tensor(x + y, get(x.indices), f + get(y.features), (5, 6), dtype)
         assert_tensor(x * y, get(x.indices), f * get(y.features), (5, 6), dtype)
         assert (x + y).coords is x.coords
-    for scalar in (2, 0.5, np.float32(3), np.int64(-1)):
+    for scalar in (2, 0.5, np.float32(3), np.int64(-1), dtype.type(-2)):
         for result, expected in (
             (x + scalar, f + float(scalar)),
             (x * scalar, f * float(scalar)),
