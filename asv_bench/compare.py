@@ -169,7 +169,7 @@ class Bench:
         if self.threads > 1:
             beside["one thread"] = on_threads(1, tasks["spcy"])
             tasks = tasks | {"spcy": on_threads(self.threads, tasks["spcy"])}
-        settle = SETTLE if max(self.args.threads) > 1 else 0
+        settle = SETTLE if self.threads > 1 else 0
         seconds = interleaved(tasks | beside, self.clock, self.args.rounds, self.args.seconds, settle)
         beside = {name: seconds.pop(name) for name in beside}
         flop = 2 * pairs * math.prod(channels) if channels else 0
