@@ -1,0 +1,69 @@
+"""The one loader of CUDA kernels, and how they are launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import cupy
+import numpy as np
+
+# Prepended as text: CuPy's cache of compiled kernels does not see what an #include brings in.
+_HEADERS = ("common/key.h", "common/hash.h", "cuda/ptx.h")
+_COLUMNS = 5  # the batch and up to four axes
+_THREADS = 256  # of a block, for kernels with a thread for each element
+_MAX_BLOCKS = 1 << 16  # more than keep any GPU busy: kernels step on by the size of the grid
+_TYPES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bfloat16"}
+
+
+@cache
+def source(stage: str) -> str:
+    """Return the text of a stage's kernels, with all headers."""
+    root = resources.files("spcy._native")
+    parts = (*_HEADERS, f"cuda/{stage}.cu")
+    return "\n".join(f'#line 1 "{part}"\n{(root / part).read_text(encoding="utf-8")}' for part in parts)
+
+
+def options(stage: str) -> tuple[str, ...]:
+    """Return the compiler's options: elsewhere than in sums of products, round as the CPU does."""
+    return ("-std=c++17",) if stage == "conv" else ("-std=c++17", "--fmad=false")
+
+
+@cupy.memoize(for_each_device=True)
+def kernel(stage: str, name: str, *parameters: Any) -> Any:
+    """Return a kernel of a stage, `parameters` being the arguments of its template."""
+    expression = f"{name}<{', '.join(map(str, parameters))}>" if parameters else name
+    module = cupy.RawModule(code=source(stage), options=options(stage), name_expressions=(expression,))
+    return module.get_function(expression)
+
+
+def launch(function: Any, size: int, *arguments: Any, threads: int = _THREADS) -> None:
+    """Run a kernel with a thread for each of `size` elements, on the current stream; none for none."""
+    if size:
+        blocks = min(-(-size // threads), _MAX_BLOCKS)
+        function((blocks,), (threads,), tuple(map(_argument, arguments)))
+
+
+def launch_blocks(function: Any, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
+    """Run a kernel in blocks of so many threads, on the current stream; none for none."""
+    if blocks:
+        function((blocks,), (threads,), tuple(map(_argument, arguments)), shared_mem=shared_bytes)
+
+
+def columns(values: Sequence[float]) -> np.ndarray:
+    """Return a host array with a value for each column, as kernels take it: by value, as a struct."""
+    values = np.asarray(values)
+    out = np.zeros((), np.dtype([("values", values.dtype, (_COLUMNS,))]))
+    out["values"][: len(values)] = values
+    return out
+
+
+def type_name(dtype: np.dtype) -> str:
+    """Return the C++ type of a dtype of features."""
+    return _TYPES[dtype.name]
+
+
+def _argument(value: Any) -> Any:
+    return np.uint64(0) if value is None else value  # a null pointer
