@@ -20,6 +20,10 @@ _SHARED = re.compile(
     r"(?P<type>[^;\[\],]*?)\s*\b(?P<name>\w+)\s*(?P<axes>(?:\[[^\]]*\]\s*)*);"
 )
 
+_INCLUDE = re.compile(
+    r'^#include "common/.*"$', re.MULTILINE
+)  # NVRTC sees none: what they name stands before
+
 
 class CompileError(Exception):
     """What the compiler said."""
@@ -111,7 +115,7 @@ def library(code, names, options=(), checked=False):
         [
             '#include "cuda.h"',
             '#line 1 "kernels.cu"',
-            shared_memory(code),
+            _INCLUDE.sub("", shared_memory(code)),
             f'extern "C" {{ emu::Export emu_exports[] = {{{exports}}};',
             f"int emu_export_count = {len(names)}; }}",
         ]

@@ -1,0 +1,244 @@
+// Keys of sites: pack, unpack, sort, make unique; cells of points.
+
+typedef spcy_columns<int64_t> spcy_layout;  // by column: the least value, the greatest, or the shift
+
+enum {
+    SPCY_CHUNK = 4096,     // rows of a chunk, as spcy/_cuda/coords.py has it
+    SPCY_TILE = 2048,      // keys that a block of a sort takes
+    SPCY_DIGITS = 256,     // of a pass of a sort, and the threads of its blocks
+    SPCY_SORT_WARPS = SPCY_DIGITS / SPCY_WARP,
+};
+
+// Least and greatest value of each column, a chunk of rows for each block.
+template <int COLUMNS>
+__global__ void bounds(const int32_t* __restrict__ indices, int64_t n, int64_t chunks, int32_t* __restrict__ low,
+                       int32_t* __restrict__ high) {
+    __shared__ int32_t parts[32][2 * COLUMNS];
+    const int lane = threadIdx.x % SPCY_WARP, warp = threadIdx.x / SPCY_WARP, warps = blockDim.x / SPCY_WARP;
+    SPCY_EACH_BLOCK(chunk, chunks) {
+        const int64_t begin = chunk * SPCY_CHUNK, end = min(begin + (int64_t)SPCY_CHUNK, n);
+        for (int c = 0; c < COLUMNS; ++c) {
+            int32_t least = indices[begin * COLUMNS + c], most = least;
+            for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
+                least = min(least, indices[i * COLUMNS + c]);
+                most = max(most, indices[i * COLUMNS + c]);
+            }
+            for (int step = SPCY_WARP / 2; step > 0; step /= 2) {
+                least = min(least, __shfl_xor_sync(0xFFFFFFFFu, least, step));
+                most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, step));
+            }
+            if (lane == 0) {
+                parts[warp][2 * c] = least;
+                parts[warp][2 * c + 1] = most;
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x < COLUMNS) {
+            const int c = threadIdx.x;
+            int32_t least = parts[0][2 * c], most = parts[0][2 * c + 1];
+            for (int w = 1; w < warps; ++w) {
+                least = min(least, parts[w][2 * c]);
+                most = max(most, parts[w][2 * c + 1]);
+            }
+            low[chunk * COLUMNS + c] = least;
+            high[chunk * COLUMNS + c] = most;
+        }
+        __syncthreads();
+    }
+}
+
+template <int COLUMNS>
+__global__ void pack(const int32_t* __restrict__ indices, int64_t n, spcy_layout low, spcy_layout shift,
+                     uint64_t* __restrict__ keys) {
+    SPCY_EACH(i, n) keys[i] = spcy_pack(indices + i * COLUMNS, low.values, shift.values, COLUMNS);
+}
+
+template <int COLUMNS>
+__global__ void pack_inside(const int32_t* __restrict__ indices, int64_t n, spcy_layout low, spcy_layout high,
+                            spcy_layout shift, uint64_t* __restrict__ keys) {
+    SPCY_EACH(i, n) {
+        const int32_t* index = indices + i * COLUMNS;
+        bool inside = true;
+        for (int c = 0; c < COLUMNS; ++c) inside = inside && low.values[c] <= index[c] && index[c] <= high.values[c];
+        keys[i] = inside ? spcy_pack(index, low.values, shift.values, COLUMNS) : SPCY_NO_KEY;
+    }
+}
+
+template <int COLUMNS>
+__global__ void unpack(const uint64_t* __restrict__ keys, int64_t n, spcy_layout low, spcy_layout shift,
+                       int32_t* __restrict__ indices) {
+    SPCY_EACH(i, n)
+        for (int c = 0; c < COLUMNS; ++c)
+            indices[i * COLUMNS + c] = (int32_t)spcy_unpack(keys[i], low.values, shift.values, c);
+}
+
+template <int COLUMNS>
+__global__ void repack(const uint64_t* __restrict__ keys, int64_t n, spcy_layout low0, spcy_layout shift0,
+                       spcy_layout low1, spcy_layout shift1, uint64_t* __restrict__ out) {
+    SPCY_EACH(i, n)
+        out[i] = spcy_repack(keys[i], low0.values, shift0.values, low1.values, shift1.values, COLUMNS);
+}
+
+// Add how many keys are not greater than the one before.
+__global__ void count_descents(const uint64_t* __restrict__ keys, int64_t n, uint64_t* count) {
+    uint64_t found = 0;
+    SPCY_EACH(i, n) found += i > 0 && keys[i] <= keys[i - 1];
+    if (found) atomicAdd(count, found);
+}
+
+// How many keys of each tile have each digit: counts[digit][tile].
+__global__ void __launch_bounds__(SPCY_DIGITS)
+    count_digits(const uint64_t* __restrict__ keys, int64_t n, int shift, int64_t tiles, int64_t* __restrict__ counts) {
+    __shared__ int found[SPCY_DIGITS];
+    SPCY_EACH_BLOCK(tile, tiles) {
+        found[threadIdx.x] = 0;
+        __syncthreads();
+        const int64_t begin = tile * SPCY_TILE, end = min(begin + (int64_t)SPCY_TILE, n);
+        for (int64_t i = begin + threadIdx.x; i < end; i += SPCY_DIGITS)
+            atomicAdd(&found[(keys[i] >> shift) % SPCY_DIGITS], 1);
+        __syncthreads();
+        counts[threadIdx.x * tiles + tile] = found[threadIdx.x];
+        __syncthreads();
+    }
+}
+
+// Move each key, with the row it came from, to its place: ends[digit][tile] is where the keys that
+// `count_digits` counted end. Stable: keys of a digit keep their order. rows null: the first pass.
+__global__ void __launch_bounds__(SPCY_DIGITS)
+    move_digits(const uint64_t* __restrict__ keys, const int32_t* __restrict__ rows, int64_t n, int shift, int64_t tiles,
+                const int64_t* __restrict__ counts, const int64_t* __restrict__ ends, uint64_t* __restrict__ out_keys,
+                int32_t* __restrict__ out_rows) {
+    __shared__ int64_t place[SPCY_DIGITS];
+    __shared__ int found[SPCY_SORT_WARPS][SPCY_DIGITS];
+    const int lane = threadIdx.x % SPCY_WARP, warp = threadIdx.x / SPCY_WARP;
+    SPCY_EACH_BLOCK(tile, tiles) {
+        const int64_t at = threadIdx.x * tiles + tile;
+        place[threadIdx.x] = ends[at] - counts[at];
+        for (int64_t begin = tile * SPCY_TILE; begin < min((tile + 1) * SPCY_TILE, n); begin += SPCY_DIGITS) {
+            const int64_t i = begin + threadIdx.x;
+            const uint64_t key = i < n ? keys[i] : 0;
+            const int digit = (int)((key >> shift) % SPCY_DIGITS);
+            // Lanes with this digit; a lane without a key matches only its like.
+            const unsigned same = __match_any_sync(0xFFFFFFFFu, i < n ? digit : SPCY_DIGITS);
+            const int before = __popc(same & ((1u << lane) - 1));
+            for (int w = 0; w < SPCY_SORT_WARPS; ++w) found[w][threadIdx.x] = 0;
+            __syncthreads();
+            if (i < n && before == 0) found[warp][digit] = __popc(same);
+            __syncthreads();
+            if (i < n) {
+                int64_t target = place[digit] + before;
+                for (int w = 0; w < warp; ++w) target += found[w][digit];
+                out_keys[target] = key;
+                out_rows[target] = rows ? rows[i] : (int32_t)i;
+            }
+            __syncthreads();
+            int sum = 0;
+            for (int w = 0; w < SPCY_SORT_WARPS; ++w) sum += found[w][threadIdx.x];
+            place[threadIdx.x] += sum;
+        }
+        __syncthreads();
+    }
+}
+
+// How many keys of each chunk differ from the key before them.
+__global__ void count_runs(const uint64_t* __restrict__ keys, int64_t n, int64_t chunks, int64_t* __restrict__ counts) {
+    SPCY_EACH_BLOCK(chunk, chunks) {
+        int64_t count = 0;
+        for (int step = 0; step < SPCY_CHUNK; step += blockDim.x) {
+            const int64_t i = chunk * SPCY_CHUNK + step + threadIdx.x;
+            count += __syncthreads_count(i < n && (i == 0 || keys[i] != keys[i - 1]));
+        }
+        if (threadIdx.x == 0) counts[chunk] = count;
+    }
+}
+
+// Where each run of equal keys begins, and its key; chunk_ptr is the first run of each chunk.
+__global__ void fill_runs(const uint64_t* __restrict__ keys, int64_t n, int64_t chunks,
+                          const int64_t* __restrict__ chunk_ptr, int64_t* __restrict__ starts,
+                          uint64_t* __restrict__ unique) {
+    __shared__ int scratch[SPCY_WARP];
+    SPCY_EACH_BLOCK(chunk, chunks) {
+        int64_t run = chunk_ptr[chunk];
+        for (int step = 0; step < SPCY_CHUNK; step += blockDim.x) {
+            const int64_t i = chunk * SPCY_CHUNK + step + threadIdx.x;
+            const bool first = i < n && (i == 0 || keys[i] != keys[i - 1]);
+            int total;
+            const int before = spcy_block_prefix(first, scratch, &total);
+            if (first) {
+                starts[run + before] = i;
+                unique[run + before] = keys[i];
+            }
+            run += total;
+        }
+    }
+}
+
+// The number of each row's run: `order` has the row at each sorted place.
+__global__ void spread_runs(const int64_t* __restrict__ starts, int64_t runs, const int32_t* __restrict__ order, int64_t n,
+                            int32_t* __restrict__ rows) {
+    SPCY_EACH(i, n) {
+        int64_t low = 0, high = runs;  // the last run that begins at or before i lies in [low, high)
+        while (high - low > 1) {
+            const int64_t middle = (low + high) / 2;
+            if (starts[middle] <= i)
+                low = middle;
+            else
+                high = middle;
+        }
+        rows[order[i]] = (int32_t)low;
+    }
+}
+
+// The cell of each point; state 0 valid, 1 outside [low, high], 2 not finite.
+template <typename T, int AXES>
+__global__ void quantize(const T* __restrict__ points, int64_t n, const int32_t* __restrict__ batch,
+                         spcy_columns<double> origin, spcy_columns<double> voxel_size, spcy_columns<double> low,
+                         spcy_columns<double> high, int32_t* __restrict__ indices, uint8_t* __restrict__ state) {
+    SPCY_EACH(i, n) {
+        int found = 0;
+        indices[i * (1 + AXES)] = batch ? batch[i] : 0;
+        for (int d = 0; d < AXES; ++d) {
+            const T value = points[i * AXES + d];
+            const double cell = floor(((double)value - origin.values[d]) / voxel_size.values[d]);
+            const bool inside = cell >= low.values[d] && cell <= high.values[d];
+            indices[i * (1 + AXES) + 1 + d] = inside ? (int32_t)cell : 0;
+            if (!inside) found = max(found, value - value == T(0) ? 1 : 2);
+        }
+        state[i] = (uint8_t)found;
+    }
+}
+
+// Keys and linear weights of the cells whose centres surround each point; state 0 valid, 2 not finite.
+template <typename T, int AXES>
+__global__ void corners(const T* __restrict__ points, int64_t n, const int32_t* __restrict__ batch,
+                        spcy_columns<double> origin, spcy_columns<double> voxel_size, spcy_layout low, spcy_layout high,
+                        spcy_layout shift, uint64_t* __restrict__ keys, double* __restrict__ weights,
+                        uint8_t* __restrict__ state) {
+    SPCY_EACH(i, n) {
+        const int64_t b = batch ? batch[i] : 0;
+        double cell[AXES], fraction[AXES];
+        bool finite = true;
+        for (int d = 0; d < AXES; ++d) {
+            const T value = points[i * AXES + d];
+            const double place = ((double)value - origin.values[d]) / voxel_size.values[d] - 0.5;
+            cell[d] = floor(place);
+            fraction[d] = place - cell[d];
+            finite = finite && value - value == T(0);
+        }
+        for (int corner = 0; corner < 1 << AXES; ++corner) {
+            bool inside = low.values[0] <= b && b <= high.values[0];
+            uint64_t key = (uint64_t)(b - low.values[0]) << shift.values[0];
+            double weight = 1;
+            for (int d = 0; d < AXES; ++d) {
+                const int upper = corner >> (AXES - 1 - d) & 1;
+                const double at = cell[d] + upper;
+                weight *= upper ? fraction[d] : 1.0 - fraction[d];
+                inside = inside && (double)low.values[1 + d] <= at && at <= (double)high.values[1 + d];
+                if (inside) key += (uint64_t)((int64_t)at - low.values[1 + d]) << shift.values[1 + d];
+            }
+            keys[i << AXES | corner] = inside ? key : SPCY_NO_KEY;
+            weights[i << AXES | corner] = weight;
+        }
+        state[i] = finite ? 0 : 2;
+    }
+}

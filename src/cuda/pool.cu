@@ -1,0 +1,79 @@
+// Reduce features over the pairs of a rulebook, over segments of rows, and between cells.
+
+enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
+
+template <typename T>
+static __device__ inline T spcy_of_none(int operation) {
+    return operation == SPCY_MAX ? (T)__longlong_as_double(0xFFF0000000000000ll) : T(0);
+}
+
+// The sum, or the greater of the two, NaN if either is.
+template <typename S, typename T>
+static __device__ inline S spcy_combine(S y, T x, int operation) {
+    if (operation != SPCY_MAX) return y + x;
+    return x > y || x != x ? (S)x : y;
+}
+
+// A tile of output ranks for each block. Under one offset no row occurs twice, so that threads share the
+// pairs of a tile; offsets follow each other, as on the CPU.
+template <typename T>
+__global__ void pool(const T* __restrict__ features, const int32_t* __restrict__ in_rows,
+                     const int32_t* __restrict__ out_rows, const int64_t* __restrict__ tile_ptr, int64_t offsets,
+                     int64_t tiles, const int32_t* __restrict__ order, int64_t tile_size, int operation, T* out,
+                     int64_t n, int channels) {
+    SPCY_EACH_BLOCK(tile, tiles) {
+        const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
+        for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
+            const int64_t rank = first + e / channels;
+            out[(order ? order[rank] : rank) * channels + e % channels] = spcy_of_none<T>(operation);
+        }
+        for (int64_t k = 0; k < offsets; ++k) {
+            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
+            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
+            if (elements) __syncthreads();
+            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
+                const int64_t pair = begin + e / channels;
+                T* y = out + (int64_t)out_rows[pair] * channels + e % channels;
+                *y = spcy_combine(*y, features[(int64_t)in_rows[pair] * channels + e % channels], operation);
+            }
+        }
+    }
+}
+
+__global__ void count_pairs_per_row(const int32_t* __restrict__ out_rows, int64_t pairs, int32_t* counts) {
+    SPCY_EACH(pair, pairs) atomicAdd(&counts[out_rows[pair]], 1);
+}
+
+// Rows order[segment_ptr[s] : segment_ptr[s + 1]], one after the other in double precision.
+template <typename T>
+__global__ void segment_reduce(const T* __restrict__ features, const int32_t* __restrict__ order,
+                               const int64_t* __restrict__ segment_ptr, int operation, double* __restrict__ out,
+                               int64_t segments, int channels) {
+    SPCY_EACH(e, segments * channels) {
+        const int64_t begin = segment_ptr[e / channels], stop = segment_ptr[e / channels + 1];
+        const int64_t end = operation == SPCY_FIRST && begin < stop ? begin + 1 : stop;
+        double value = spcy_of_none<double>(operation);
+        for (int64_t i = begin; i < end; ++i)
+            value = spcy_combine(value, features[(order ? order[i] : i) * channels + e % channels], operation);
+        out[e] = operation == SPCY_MEAN && stop > begin ? value / (double)(stop - begin) : value;
+    }
+}
+
+// The weighted mean of the rows that are there (row >= 0); 0 where none is.
+template <typename T>
+__global__ void interpolate(const T* __restrict__ features, const int32_t* __restrict__ rows,
+                            const double* __restrict__ weights, int64_t points, int corners, T* __restrict__ out,
+                            int channels) {
+    SPCY_EACH(e, points * channels) {
+        const int64_t first = e / channels * corners;
+        double total = 0;
+        for (int j = 0; j < corners; ++j)
+            if (rows[first + j] >= 0) total += weights[first + j];
+        T value = 0;
+        for (int j = 0; j < corners && total > 0; ++j) {
+            if (rows[first + j] < 0 || weights[first + j] == 0) continue;
+            value += (T)(weights[first + j] / total) * features[(int64_t)rows[first + j] * channels + e % channels];
+        }
+        out[e] = value;
+    }
+}

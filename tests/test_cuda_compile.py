@@ -1,0 +1,73 @@
+"""NVRTC compiles every kernel of src/cuda, for each architecture, without a GPU."""
+
+import functools
+import re
+from pathlib import Path
+
+import cuda_on_cpu
+import pytest
+from cuda_on_cpu import nvrtc
+
+pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
+ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
+FLOATS = ["float", "double"]
+AXES, COLUMNS = [1, 2, 3, 4], [2, 3, 4, 5]
+
+
+def each(name, *choices):
+    """Return the instantiations of a template with each choice of its arguments."""
+    out = [""]
+    for values in choices:
+        out = [f"{left}, {value}" if left else str(value) for left in out for value in values]
+    return [f"{name}<{arguments}>" for arguments in out]
+
+
+KERNELS = {
+    "coords": [
+        *[k for name in ("bounds", "pack", "pack_inside", "unpack", "repack") for k in each(name, COLUMNS)],
+        *["count_descents", "count_digits", "move_digits", "count_runs", "fill_runs", "spread_runs"],
+        *each("quantize", FLOATS, AXES),
+        *each("corners", FLOATS, AXES),
+    ],
+    "hashmap": ["build", "find"],
+    "pool": [
+        *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
+        "count_pairs_per_row",
+    ],
+}
+
+
+@functools.cache
+def compiled(stage, arch):
+    with cuda_on_cpu.installed():
+        from spcy._cuda import _kernel
+
+        code, options = _kernel.source(stage), _kernel.options(stage)
+    return nvrtc.compile_text(code, KERNELS[stage], arch, options)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("stage", KERNELS)
+def test_every_kernel_compiles(stage, arch):
+    cubin, resources = compiled(stage, arch)
+    assert cubin.startswith(b"\x7fELF")
+    for name, used in resources.items():
+        print(f"{arch} {stage} {name}: {used.registers} registers, {used.shared_bytes} shared bytes")
+        assert used.spill_bytes == 0, name
+        assert used.registers <= 128, name
+        assert used.shared_bytes <= 48 << 10, name
+
+
+@pytest.mark.parametrize("stage", KERNELS)
+def test_no_kernel_is_left_out(stage):
+    source = Path(__file__).parents[1] / "src" / "cuda" / f"{stage}.cu"
+    if not source.exists():
+        pytest.skip("the tests run away from a checkout")
+    text = re.sub(r"__launch_bounds__\([^)]*\)", "", source.read_text())
+    defined = set(re.findall(r"__global__\s+void\s+(\w+)\(", text))
+    assert defined == {name.partition("<")[0] for name in KERNELS[stage]}
+
+
+def test_errors_of_the_compiler_are_shown():
+    with pytest.raises(nvrtc.CompileError, match="nothing_like_that"):
+        nvrtc.compile_text("__global__ void f() { nothing_like_that(); }", ["f"], "sm_80")

@@ -1,0 +1,253 @@
+"""Each CUDA kernel, emulated, gives bit for bit what its CPU twin gives."""
+
+import importlib
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import SCHEDULES, counting, running
+
+from spcy import _cpu
+
+pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
+THREADS = 2
+SIZES = [1, 31, 257, 5000]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stand_in():
+    with cuda_on_cpu.installed():
+        yield
+
+
+@pytest.fixture(params=SCHEDULES)
+def schedule(request):
+    with running(request.param):
+        yield request.param
+
+
+def both(stage, function, *args, outputs):
+    """Call both twins; the outputs, named by their places, start as poison; return the CPU's."""
+    import cupy
+
+    host = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    expected = getattr(getattr(_cpu, stage), function)(*host)
+    device = []
+    for i, a in enumerate(args):
+        if i in outputs:
+            a = cupy.empty(a.shape, a.dtype)
+        elif isinstance(a, np.ndarray) and not isinstance(a, Host):
+            a = cupy.asarray(a)
+        device.append(np.asarray(a) if isinstance(a, Host) else a)
+    with counting() as counts:
+        actual = getattr(importlib.import_module(f"spcy._cuda.{stage}"), function)(*device)
+        assert counts.synchronisations == (expected is not None and function != "sort")
+        assert counts.uploads == 0
+    assert actual == expected or function == "sort"
+    for i in outputs:
+        np.testing.assert_array_equal(device[i].get(), host[i])
+    return [host[i] for i in outputs]
+
+
+class Host(np.ndarray):
+    """An array that stays on the host: a value for each column."""
+
+
+def columns(*values, dtype=np.int64):
+    return np.array(values, dtype).view(Host)
+
+
+def layout(indices):
+    """Return low, high and shift of a layout for some indices."""
+    low, high = indices.min(axis=0).astype(np.int64) - 2, indices.max(axis=0).astype(np.int64) + 1
+    bits = [int(h - lo).bit_length() for lo, h in zip(low, high, strict=True)]
+    shift = [sum(bits[c + 1 :]) for c in range(len(bits))]
+    return columns(*low), columns(*(low + (1 << np.array(bits)) - 1)), columns(*shift)
+
+
+def random_indices(rng, size, ndim):
+    return np.column_stack([rng.integers(0, 3, size), rng.integers(-50, 50, (size, ndim))]).astype(np.int32)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_layouts(schedule, size, ndim, rng):
+    indices = random_indices(rng, size, ndim)
+    low, high, shift = layout(indices)
+    chunks = -(-size // _cpu.coords.CHUNK)
+    bound = np.empty((chunks, 1 + ndim), np.int32)
+    both("coords", "bounds", indices, bound, bound, THREADS, outputs=[1, 2])
+    keys = np.empty(size, np.uint64)
+    (keys,) = both("coords", "pack", indices, low, shift, keys, THREADS, outputs=[3])
+    both("coords", "unpack", keys, low, shift, indices, THREADS, outputs=[3])
+    wider = layout(np.concatenate([indices - 9, indices + 5]))
+    both("coords", "repack", keys, low, shift, wider[0], wider[2], keys, THREADS, outputs=[5])
+    both("coords", "pack_inside", 2 * indices, low, high, shift, keys, THREADS, outputs=[4])
+
+
+@pytest.mark.parametrize("bits", [1, 8, 13, 24, 40, 63])
+@pytest.mark.parametrize("size", SIZES)
+def test_sort(schedule, size, bits, rng):
+    """Stable, with the row of each key."""
+    import cupy
+
+    keys = rng.integers(0, 2**bits, size, np.uint64)
+    device = [
+        cupy.asarray(keys),
+        cupy.empty(size, np.int32),
+        cupy.empty(size, np.uint64),
+        cupy.empty(size, np.int32),
+    ]
+    sort = importlib.import_module("spcy._cuda.coords").sort
+    with counting() as counts:
+        in_spare = sort(*device, None, bits, 11, THREADS)
+        assert counts.synchronisations == counts.uploads == 0
+        assert counts.kernels == 2 * -(-bits // 8)
+    order = np.argsort(keys, kind="stable")
+    sorted_keys, rows = device[2:] if in_spare else device[:2]
+    np.testing.assert_array_equal(sorted_keys.get(), keys[order])
+    np.testing.assert_array_equal(rows.get(), order)
+
+
+@pytest.mark.parametrize("size", [*SIZES, 9000])
+@pytest.mark.parametrize("step", [1, 3, 2000])
+def test_runs(schedule, size, step, rng):
+    keys = np.sort(rng.integers(0, -(-size // step), size).astype(np.uint64))
+    order = rng.permutation(size).astype(np.int32)
+    counts = np.empty(-(-size // _cpu.coords.CHUNK), np.int64)
+    (counts,) = both("coords", "count_runs", keys, counts, THREADS, outputs=[1])
+    runs = counts.sum()
+    starts, unique = np.empty(runs, np.int64), np.empty(runs, np.uint64)
+    first = np.cumsum(counts) - counts
+    starts, _ = both("coords", "fill_runs", keys, first, starts, unique, THREADS, outputs=[2, 3])
+    rows = np.empty(size, np.int32)
+    both("coords", "spread_runs", np.append(starts, size), order, rows, THREADS, outputs=[2])
+    both("coords", "count_descents", keys, THREADS, outputs=[])
+    both("coords", "count_descents", keys[::-1].copy(), THREADS, outputs=[])
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("ndim", [1, 2, 3, 4])
+@pytest.mark.parametrize("batched", [True, False])
+def test_points(schedule, ndim, real, batched, rng):
+    size = 300
+    points = (20 * rng.standard_normal((size, ndim))).astype(real)
+    points[rng.integers(0, size, 5), 0] = [np.nan, np.inf, -np.inf, 1e30, -1e30]
+    points[5] = np.round(points[5])
+    batch = rng.integers(0, 3, size).astype(np.int32) if batched else None
+    grid = columns(*rng.standard_normal(ndim), dtype=float), columns(*rng.uniform(0.3, 2, ndim), dtype=float)
+    low, high = columns(*[-9.0] * ndim, dtype=float), columns(*[12.0] * ndim, dtype=float)
+    indices, state = np.empty((size, 1 + ndim), np.int32), np.empty(size, np.uint8)
+    both("coords", "quantize", points, batch, *grid, low, high, indices, state, THREADS, outputs=[6, 7])
+    points = np.where(np.abs(points) < 1e4, points, real(3))
+    low, high, shift = layout(random_indices(rng, 40, ndim))
+    keys, weights = np.empty((size, 2**ndim), np.uint64), np.empty((size, 2**ndim))
+    args = points, batch, *grid, low, high, shift, keys, weights, state, THREADS
+    both("coords", "corners", *args, outputs=[7, 8, 9])
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicates", "equal", "crowded"])
+@pytest.mark.parametrize("size", [0, *SIZES])
+def test_hashmap(schedule, size, kind, rng):
+    keys = rng.integers(0, 2**63, size, np.uint64)
+    if kind != "random":
+        keys = keys % np.uint64({"duplicates": 100, "equal": 1, "crowded": 3000}[kind])
+    if kind == "crowded":
+        keys <<= np.uint64(40)
+    bits = max(4, (2 * size - 1).bit_length())
+    import cupy
+
+    hashmap = importlib.import_module("spcy._cuda.hashmap")
+    slots = cupy.empty((1 << bits, 2), np.uint64)
+    hashmap.build(cupy.asarray(keys), slots, bits, THREADS)
+    host = slots.get()
+    used = host[host[:, 0] != np.uint64(2**64 - 1)]
+    least = {}
+    for row, key in enumerate(keys.tolist()):
+        least.setdefault(key, row)
+    assert dict(used.tolist()) == least
+    queries = np.concatenate([keys, keys + np.uint64(1), keys[::-1] ^ np.uint64(1 << 50)])
+    rows = cupy.empty(len(queries), np.int32)
+    hashmap.find(slots, bits, cupy.asarray(queries), rows, THREADS)
+    np.testing.assert_array_equal(rows.get(), [least.get(key, -1) for key in queries.tolist()])
+
+
+def random_rulebook(rng, num_in, num_out, offsets, tile_size, order):
+    """Pairs in canonical order: under an offset, output ranks ascend and no row occurs twice."""
+    in_rows, out_rows, sizes = [], [], []
+    for _ in range(offsets):
+        size = rng.integers(0, min(num_in, num_out) + 1)
+        ranks = np.sort(rng.permutation(num_out)[:size])
+        in_rows.append(rng.permutation(num_in)[:size])
+        out_rows.append(ranks if order is None else order[ranks])
+        sizes.append(ranks)
+    offset_ptr = np.concatenate([[0], np.cumsum([len(ranks) for ranks in sizes])])
+    cuts = np.arange(-(-num_out // tile_size) + 1) * tile_size
+    tile_ptr = np.stack(
+        [np.searchsorted(ranks, cuts) + p for ranks, p in zip(sizes, offset_ptr, strict=False)]
+    )
+    return np.concatenate(in_rows).astype(np.int32), np.concatenate(out_rows).astype(np.int32), tile_ptr
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 5, 40])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_pool(schedule, channels, ordered, real, rng):
+    num_in, num_out, offsets, tile_size = 90, 70, 8, 16
+    order = rng.permutation(num_out).astype(np.int32) if ordered else None
+    in_rows, out_rows, tile_ptr = random_rulebook(rng, num_in, num_out, offsets, tile_size, order)
+    features = rng.standard_normal((num_in, channels)).astype(real)
+    features[3, 0] = np.nan
+    out = np.empty((num_out, channels), real)
+    for operation in (0, 1):
+        args = features, in_rows, out_rows, tile_ptr, order, tile_size, operation, out, THREADS
+        both("pool", "pool", *args, outputs=[7])
+    counts = np.zeros(num_out, np.int32)
+    import cupy
+
+    device = cupy.zeros(num_out, np.int32)
+    _cpu.pool.count_pairs_per_row(out_rows, tile_ptr, counts, THREADS)
+    twin = importlib.import_module("spcy._cuda.pool")
+    twin.count_pairs_per_row(cupy.asarray(out_rows), cupy.asarray(tile_ptr), device, THREADS)
+    np.testing.assert_array_equal(device.get(), counts)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_segments(schedule, ordered, real, rng):
+    rows, channels = 400, 7
+    features = rng.standard_normal((rows, channels)).astype(real)
+    features[[3, 50], 0] = np.nan, -np.inf
+    order = rng.permutation(rows).astype(np.int32) if ordered else None
+    segment_ptr = np.concatenate([[0], np.sort(rng.integers(0, rows, 60)), [rows]])
+    out = np.empty((len(segment_ptr) - 1, channels))
+    for operation in range(4):
+        both("pool", "segment_reduce", features, order, segment_ptr, operation, out, THREADS, outputs=[4])
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("corners", [1, 8])
+def test_interpolate(schedule, corners, real, rng):
+    points, channels = 200, 6
+    features = rng.standard_normal((50, channels)).astype(real)
+    rows = rng.integers(-30, 50, (points, corners)).clip(-1).astype(np.int32)
+    weights = rng.random((points, corners)) * (rng.random((points, corners)) < 0.8)
+    both(
+        "pool",
+        "interpolate",
+        features,
+        rows,
+        weights,
+        np.empty((points, channels), real),
+        THREADS,
+        outputs=[3],
+    )
+
+
+def test_nothing_is_launched_for_nothing():
+    import cupy
+
+    hashmap = importlib.import_module("spcy._cuda.hashmap")
+    with counting() as counts:
+        hashmap.find(cupy.empty((16, 2), np.uint64), 4, cupy.empty(0, np.uint64), cupy.empty(0, np.int32), 1)
+    assert counts.kernels == 0
