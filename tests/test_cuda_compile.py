@@ -30,6 +30,10 @@ KERNELS = {
         *each("corners", FLOATS, AXES),
     ],
     "hashmap": ["build", "find"],
+    "rulebook": [
+        *["find_neighbours", "fill_neighbours", "cut_tiles"],
+        *[k for name in ("count_reached", "fill_reached") for k in each(name, COLUMNS)],
+    ],
     "pool": [
         *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
         "count_pairs_per_row",

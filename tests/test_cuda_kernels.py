@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from cuda_on_cpu import SCHEDULES, counting, running
 
+import spcy
 from spcy import _cpu
+from spcy.coords import keys_in, layout_for
 
 pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
 THREADS = 2
@@ -251,3 +253,89 @@ def test_nothing_is_launched_for_nothing():
     with counting() as counts:
         hashmap.find(cupy.empty((16, 2), np.uint64), 4, cupy.empty(0, np.uint64), cupy.empty(0, np.int32), 1)
     assert counts.kernels == 0
+
+
+def sorted_sites(rng, ndim, size):
+    """Return coords in row order, with their ascending keys."""
+    cells = 3 if ndim == 4 else {1: 4 * size, 2: 40, 3: 12}[ndim]
+    flat = rng.permutation(2 * cells**ndim)[:size]
+    indices = np.stack(np.unravel_index(flat, (2, *[cells] * ndim)), axis=1).astype(np.int32)
+    return spcy.Coords(indices)
+
+
+def assert_pairs(made, book):
+    for actual, expected in zip(made, (book.in_rows, book.out_rows, book.offset_ptr), strict=True):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual.get(), expected)
+
+
+@pytest.mark.parametrize(
+    "kernel_size", [(1,), (3,), (2,), (3, 3), (2, 3), (3, 3, 3), (3, 1, 5), (3, 3, 3, 3)]
+)
+@pytest.mark.parametrize("size", [1, 40, 2500])
+def test_submanifold(schedule, size, kernel_size, rng):
+    """The pairs of the CPU's rulebook, in its order, for one wait."""
+    import cupy
+
+    ndim = len(kernel_size)
+    coords = sorted_sites(rng, ndim, size)
+    offsets = spcy.kernel_offsets(kernel_size).astype(np.int64)
+    offsets -= offsets[len(offsets) // 2]
+    sites = coords._sites
+    columns = np.insert(offsets, 0, 0, axis=1)
+    layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
+    keys = cupy.asarray(keys_in(sites, layout))
+    order = None if sites.rows.order is None else cupy.asarray(sites.rows.order)
+    steps = (columns * (1 << layout.shift)).sum(axis=1)
+    searched = len(offsets)
+    if np.array_equal(offsets, -offsets[::-1]):
+        searched = len(offsets) // 2 + 1
+    with counting() as counts:
+        made = importlib.import_module("spcy._cuda.rulebook").submanifold(
+            keys, steps, searched, order, THREADS
+        )
+    assert (counts.synchronisations, counts.kernels) == (1, 3)
+    assert_pairs(made, spcy.submanifold_rulebook(coords, offsets))
+
+
+@pytest.mark.parametrize("divide", [True, False])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding"),
+    [((2,), 2, 0), ((3,), 2, 1), ((3, 3), (1, 3), 0), ((3, 3, 3), 2, 1), ((1, 2, 3), (3, 2, 1), (0, 1, 2)),
+     ((2, 2, 2, 2), 2, 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 40, 2500])
+def test_reached(schedule, size, kernel_size, stride, padding, divide, rng):
+    """The pairs and the outputs of the CPU's rulebook, in its order, for two waits."""
+    import cupy
+
+    coords = sorted_sites(rng, len(kernel_size), min(size, 160) if len(kernel_size) == 4 else size)
+    offsets = spcy.kernel_offsets(kernel_size)
+    build = spcy.conv_rulebook if divide else spcy.transposed_rulebook
+    book, out = build(coords, offsets, stride=stride, padding=padding)
+    source, target = coords._sites, out._sites
+    per_axis = [np.broadcast_to(value, len(kernel_size)) for value in (stride, padding)]
+    steps = [np.insert(value, 0, first) for value, first in zip(per_axis, (1, 0), strict=True)]
+    ends = target.low, target.high
+    fields = [source.layout.low, source.layout.shift, target.layout.low, target.layout.shift, *ends, *steps]
+    keys = cupy.asarray(source.keys[:-1])
+    order = None if source.rows.order is None else cupy.asarray(source.rows.order)
+    columns = np.insert(offsets, 0, 0, axis=1)
+    bits = target.layout.bits
+    with counting() as counts:
+        reached = importlib.import_module("spcy._cuda.rulebook").reached
+        *made, out_keys = reached(keys, np.array(fields), columns, divide, bits, order, THREADS)
+    assert counts.synchronisations == 1 + (book.num_pairs > 0)
+    assert_pairs(made, book)
+    np.testing.assert_array_equal(out_keys.get(), target.keys)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("tile_size", [1, 16, 1000])
+def test_tiles(schedule, tile_size, ordered, rng):
+    order = rng.permutation(70).astype(np.int32) if ordered else None
+    _, out_rows, tile_ptr = random_rulebook(rng, 90, 70, 8, tile_size, order)
+    rank = np.argsort(order).astype(np.int32) if ordered else None
+    offset_ptr = np.append(tile_ptr[:, 0], len(out_rows))
+    args = out_rows, offset_ptr, rank, tile_size, tile_ptr, THREADS
+    both("rulebook", "cut_tiles", *args, outputs=[4])

@@ -47,16 +47,17 @@ def launch(function: Any, size: int, *arguments: Any, threads: int = _THREADS) -
 
 
 def launch_blocks(function: Any, blocks: int, threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
-    """Run a kernel in blocks of so many threads, on the current stream; none for none."""
+    """Run a kernel that has work for so many blocks, on the current stream; none for none."""
     if blocks:
+        blocks = min(blocks, _MAX_BLOCKS)
         function((blocks,), (threads,), tuple(map(_argument, arguments)), shared_mem=shared_bytes)
 
 
 def columns(values: Sequence[float]) -> np.ndarray:
-    """Return a host array with a value for each column, as kernels take it: by value, as a struct."""
+    """Return host values for each column, the last axis, as kernels take them: by value, as a struct."""
     values = np.asarray(values)
-    out = np.zeros((), np.dtype([("values", values.dtype, (_COLUMNS,))]))
-    out["values"][: len(values)] = values
+    out = np.zeros((), np.dtype([("values", values.dtype, (*values.shape[:-1], _COLUMNS))]))
+    out["values"][..., : values.shape[-1]] = values
     return out
 
 
