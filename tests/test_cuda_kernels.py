@@ -22,9 +22,13 @@ def _stand_in():
         yield
 
 
-@pytest.fixture(params=SCHEDULES)
-def schedule(request):
-    with running(request.param):
+@pytest.fixture(params=[*SCHEDULES, "one_block"])
+def schedule(request, monkeypatch):
+    """Orders of threads; in one block, so that it goes from task to task, with the checks too."""
+    if request.param == "one_block":
+        kernel = importlib.import_module("spcy._cuda._kernel")
+        monkeypatch.setattr(kernel, "_MAX_BLOCKS", 1)
+    with running("checked" if request.param == "one_block" else request.param):
         yield request.param
 
 

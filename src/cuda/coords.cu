@@ -98,7 +98,6 @@ __global__ void __launch_bounds__(SPCY_DIGITS)
             atomicAdd(&found[(keys[i] >> shift) % SPCY_DIGITS], 1);
         __syncthreads();
         counts[threadIdx.x * tiles + tile] = found[threadIdx.x];
-        __syncthreads();
     }
 }
 
@@ -136,7 +135,6 @@ __global__ void __launch_bounds__(SPCY_DIGITS)
             for (int w = 0; w < SPCY_SORT_WARPS; ++w) sum += found[w][threadIdx.x];
             place[threadIdx.x] += sum;
         }
-        __syncthreads();
     }
 }
 
