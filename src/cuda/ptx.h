@@ -11,6 +11,7 @@ static __device__ __forceinline__ uint32_t spcy_shared_address(const void* addre
     return (uint32_t)__cvta_generic_to_shared(address);
 }
 
+// Asynchronous copies came with compute capability 8.0; before it, they are made at once.
 #if __CUDA_ARCH__ >= 800
 
 // Begin to copy BYTES (4, 8 or 16) to shared memory, or as many zeros if not valid.
@@ -34,6 +35,23 @@ template <int PENDING>
 static __device__ __forceinline__ void spcy_copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
+
+#else
+
+template <int BYTES>
+static __device__ __forceinline__ void spcy_copy_async(void* target, const void* source, bool valid) {
+    memset(target, 0, BYTES);
+    if (valid) memcpy(target, source, BYTES);
+}
+
+static __device__ __forceinline__ void spcy_copy_commit() {}
+
+template <int PENDING>
+static __device__ __forceinline__ void spcy_copy_wait() {}
+
+#endif
+
+// The functions below that multiply or round need 8.0 too: only kernels for such devices call them.
 
 // d += a @ b on 16 x 16 and 16 x 8 fragments of float16.
 static __device__ __forceinline__ void spcy_mma_half(float* d, const uint32_t* a, const uint32_t* b) {
@@ -69,7 +87,12 @@ static __device__ __forceinline__ uint32_t spcy_float_to_tf32(float x) {
     return bits;
 }
 
-#endif
+// To nearest, ties to even.
+static __device__ __forceinline__ uint16_t spcy_float_to_bfloat16(float x) {
+    uint16_t bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
 
 // Load two or four 8 x 8 matrices of 16-bit elements: lane 8 m + r gives the address of row r of matrix m.
 static __device__ __forceinline__ void spcy_load_matrix_x2(uint32_t* registers, const void* row) {

@@ -508,6 +508,10 @@ inline uint32_t spcy_float_to_tf32(float x) {  // to nearest, ties away from zer
 }
 inline float spcy_half_to_float(uint16_t bits) { return emu::half_to_float(bits); }
 inline uint16_t spcy_float_to_half(float x) { return emu::float_to_half(x); }
+inline uint16_t spcy_float_to_bfloat16(float x) {  // to nearest, ties to even
+    const uint32_t bits = __float_as_uint(x);
+    return (uint16_t)(x != x ? 0x7FFF : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
 EMU_MACHINE inline uint64_t spcy_load_relaxed(const uint64_t* address, EMU_LINE) {
     emu_preempt();
     emu_access(address, sizeof *address, emu::ATOMIC_READ, line);
