@@ -1,0 +1,243 @@
+"""Run a rulebook with a weight, in tiles of output rows, on the GPU: launches `src/cuda/conv.cu`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import cupy
+import numpy as np
+
+from ._kernel import kernel, launch, launch_blocks
+
+TILE_SIZES = (256, 128, 64)
+TILES_PER_SM = 2  # for which a tile may be large
+BLOCKS_PER_SM = 4  # below which offsets are split
+MAX_SPLITS = 16
+MIN_SPLIT_STEPS = 3  # that are worth a block
+STAGE_BYTES = 64  # of channels, that a stage holds of each row
+RELU, WHOLE_X, WHOLE_W = 1, 2, 4  # flags of the kernels
+
+# Whether float32 products may round their factors to tf32, 11 significant bits, for tensor cores.
+allow_tf32: ContextVar[bool] = ContextVar("allow_tf32", default=False)
+
+
+class Block(NamedTuple):
+    """Template arguments of a kernel: what a block of threads computes, and with how many warps."""
+
+    rows: int
+    cols: int
+    warps_m: int
+    warps_n: int
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.warps_m * self.warps_n
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block: the stages."""
+        return self.stages * STAGE_BYTES * (self.rows + self.cols)
+
+
+# By (rows, columns). Warps of 64 x 64 where there is work for them: they read the least shared memory for a
+# product. Exact sums leave a warp registers for 32 x 64, in float64 for 32 x 32.
+TENSOR_BLOCKS = {
+    (256, 128): Block(256, 128, 4, 2, 4),
+    (256, 64): Block(256, 64, 4, 1, 4),
+    (256, 32): Block(256, 32, 8, 1, 4),
+    (128, 128): Block(128, 128, 2, 2, 4),
+    (128, 64): Block(128, 64, 4, 1, 4),
+    (128, 32): Block(128, 32, 4, 1, 4),
+    (64, 64): Block(64, 64, 2, 2, 4),
+    (64, 32): Block(64, 32, 2, 1, 4),
+}
+EXACT_BLOCKS = {
+    (256, 64): Block(256, 64, 8, 1, 3),
+    (256, 32): Block(256, 32, 8, 1, 3),
+    (128, 64): Block(128, 64, 4, 1, 3),
+    (128, 32): Block(128, 32, 4, 1, 3),
+    (64, 64): Block(64, 64, 2, 2, 3),
+    (64, 32): Block(64, 32, 2, 1, 3),
+}
+BLOCKS = {
+    "Float16": TENSOR_BLOCKS,
+    "Bfloat16": TENSOR_BLOCKS,
+    "Tf32": TENSOR_BLOCKS,
+    "Float32": EXACT_BLOCKS,
+    "Float64": {size: block for size, block in EXACT_BLOCKS.items() if block.cols == 32},
+}
+
+
+def tile_size_for(channels: int, num_out: int, threads: int) -> int:
+    """Return the output rows of a tile: large ones read the weight seldom, but every SM must have some."""
+    for size in TILE_SIZES[:-1]:
+        if -(-num_out // size) * -(-channels // 128) >= TILES_PER_SM * _multiprocessors():
+            return size
+    return TILE_SIZES[-1]
+
+
+class Tiles:
+    """The pairs of a rulebook as steps of tiles: for a tile and an offset, the input row of each output row.
+
+    Output rows are sorted by the offsets they have, and a tile has no step for an offset that none of its
+    rows has. Per output row this takes 4 bytes, and 4 more for each step of its tile.
+    """
+
+    def __init__(
+        self,
+        in_rows: cupy.ndarray,  # (pairs,), int32
+        out_rows: cupy.ndarray,  # (pairs,), int32
+        tile_ptr: cupy.ndarray,  # (K, tiles + 1), int64: only its first column is read
+        order: cupy.ndarray | None,  # the row of each output rank
+        rank: cupy.ndarray | None,  # the rank of each output row: not read
+        tile_size: int,
+        n_out: int,
+    ):
+        self.n_out = n_out
+        self.tile_size = max((size for size in TILE_SIZES if size <= tile_size), default=TILE_SIZES[-1])
+        self.n_tiles = -(-n_out // self.tile_size)
+        n_pairs, n_offsets = len(in_rows), len(tile_ptr)
+        words = -(-n_offsets // 64)
+        offsets = tile_ptr, np.int64(tile_ptr.shape[1]), np.int32(n_offsets), np.int64(n_pairs)
+        masks = cupy.zeros((n_out, words), np.uint64)
+        launch(kernel("conv", "mark_rows"), n_pairs, out_rows, *offsets, masks)
+        by_mask = _sorted_by_mask(masks, order, tile_ptr[:, 0], n_pairs)
+        self.rows = cupy.full(self.n_tiles * self.tile_size, -1, np.int32)
+        self.rows[:n_out] = by_mask
+        positions = cupy.empty(n_out, np.int32)
+        positions[by_mask] = cupy.arange(n_out, dtype=np.int32)
+
+        tile_masks = cupy.zeros((self.n_tiles, words), np.uint64)
+        sizes = np.int32(n_offsets), np.int64(n_out), np.int32(self.tile_size)
+        launch(kernel("conv", "mark_tiles"), n_out, masks, self.rows, *sizes, tile_masks)
+        counts = cupy.empty(self.n_tiles, np.int64)
+        sizes = np.int32(n_offsets), np.int64(self.n_tiles)
+        launch(kernel("conv", "count_steps"), self.n_tiles, tile_masks, *sizes, counts)
+        self.order = cupy.argsort(-counts, kind="stable").astype(np.int32)
+        self.step_ptr = cupy.zeros(self.n_tiles + 1, np.int64)
+        self.step_ptr[1:] = cupy.cumsum(counts)
+        self.n_steps = int(self.step_ptr[-1])  # waits for the device: the arrays below need their size
+        self.step_offset = cupy.empty(self.n_steps, np.int32)
+        launch(
+            kernel("conv", "list_steps"), self.n_tiles, tile_masks, self.step_ptr, *sizes, self.step_offset
+        )
+        self.step_groups = cupy.zeros(self.n_steps, np.uint32)
+        self.step_rows = cupy.full((self.n_steps, self.tile_size), -1, np.int32)
+        steps = positions, tile_masks, self.step_ptr, np.int32(self.tile_size)
+        launch(
+            kernel("conv", "fill_steps"),
+            n_pairs,
+            in_rows,
+            out_rows,
+            *offsets,
+            *steps,
+            self.step_groups,
+            self.step_rows,
+        )
+
+    def splits(self, c_out: int) -> int:
+        """Return among how many blocks the steps of a tile are split: where tiles are few."""
+        blocks = self.n_tiles * -(-c_out // 64)
+        wanted = BLOCKS_PER_SM * _multiprocessors() // max(blocks, 1)
+        steps = self.n_steps // max(self.n_tiles, 1)
+        return max(1, min(wanted, MAX_SPLITS, steps // MIN_SPLIT_STEPS))
+
+    def scratch_bytes(self, number_bytes: int, c_in: int, c_out: int, n_threads: int) -> int:
+        """Return how much scratch `conv` needs: the parts of the sums, where steps are split."""
+        splits = self.splits(c_out)
+        return splits * self.n_out * c_out * max(number_bytes, 4) if splits > 1 else 0
+
+
+def conv(
+    tiles: Tiles,
+    features: cupy.ndarray,  # IN, (n_in, C_in)
+    weight: cupy.ndarray,  # IN, (K, C_in, C_out)
+    bias: cupy.ndarray | None,  # IN, (C_out,)
+    residual: cupy.ndarray | None,  # IN, (n_out, C_out)
+    out: cupy.ndarray,  # OUT, (n_out, C_out)
+    relu: bool,
+    scratch: cupy.ndarray,  # tiles.scratch_bytes(..)
+    n_threads: int,  # of the CPU: not read
+) -> None:
+    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``."""
+    if not out.size:
+        return
+    c_in, c_out = weight.shape[1:]
+    math = _math(out.dtype)
+    block = _block(math, tiles.tile_size, c_out)
+    splits = tiles.splits(c_out)
+    parts = scratch.view(np.float64 if math == "Float64" else np.float32) if splits > 1 else None
+    flags = RELU * relu + WHOLE_X * _whole(features) + WHOLE_W * _whole(weight, residual, out)
+    epilogue = bias, residual, out
+    sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.int32(flags)
+    launch_blocks(
+        _conv_tiles(math, block),
+        tiles.n_tiles * -(-c_out // block.cols) * splits,
+        block.threads,
+        *(features, weight, *epilogue, parts),
+        *(tiles.order, tiles.rows, tiles.step_ptr, tiles.step_offset, tiles.step_groups, tiles.step_rows),
+        *(np.int32(c_in), *sizes),
+        shared_bytes=block.shared_bytes,
+    )
+    if splits > 1:
+        chunks = tiles.n_out * -(-c_out * out.itemsize // 16)
+        launch(kernel("conv", "add_parts", math), chunks, parts, *epilogue, *sizes)
+
+
+@cupy.memoize(for_each_device=True)
+def _conv_tiles(math: str, block: Block):
+    run = kernel("conv", "conv_tiles", math, *block)
+    run.max_dynamic_shared_size_bytes = block.shared_bytes
+    return run
+
+
+@cupy.memoize(for_each_device=True)
+def _multiprocessors() -> int:
+    return cupy.cuda.Device().attributes["MultiProcessorCount"]
+
+
+def _math(dtype: np.dtype) -> str:
+    """Return how the kernels compute with a type of features."""
+    if dtype == np.float32:
+        return "Tf32" if allow_tf32.get() else "Float32"
+    return {"float16": "Float16", "uint16": "Bfloat16", "float64": "Float64"}[dtype.name]
+
+
+def _block(math: str, tile_size: int, c_out: int) -> Block:
+    """Return the block for tiles of a size: wide enough for the channels, or the widest."""
+    widths = sorted(cols for rows, cols in BLOCKS[math] if rows == tile_size)
+    return BLOCKS[math][tile_size, next((cols for cols in widths if cols >= c_out), widths[-1])]
+
+
+def _whole(*arrays: cupy.ndarray | None) -> bool:
+    """Whether the rows of the arrays are whole chunks of 16 bytes, at such addresses."""
+    return all(
+        array is None or (array.shape[-1] * array.itemsize % 16 == 0 and array.data.ptr % 16 == 0)
+        for array in arrays
+    )
+
+
+def _sorted_by_mask(masks, order, first_pair, n_pairs: int) -> cupy.ndarray:
+    """Return the output rows, those with the same offsets together; among them, the order stays."""
+    n_out, words = masks.shape
+    counts = cupy.empty(len(first_pair), np.int64)
+    counts[:-1], counts[-1:] = first_pair[1:] - first_pair[:-1], n_pairs - first_pair[-1:]
+    rarest_first = cupy.argsort(counts, kind="stable")
+    places = cupy.empty((words, n_out), np.uint64)
+    launch(
+        kernel("conv", "rank_masks"),
+        n_out,
+        masks,
+        order,
+        rarest_first,
+        np.int32(len(counts)),
+        np.int64(n_out),
+        places,
+    )
+    by_mask = cupy.argsort(places[-1], kind="stable")
+    for word in range(words - 2, -1, -1):
+        by_mask = by_mask[cupy.argsort(places[word][by_mask], kind="stable")]
+    return by_mask.astype(np.int32) if order is None else order[by_mask]

@@ -1,0 +1,627 @@
+// Convolution as an implicit matrix product: y = sum over offsets k of gather(x, k) @ w[k].
+//
+// A block of threads computes a tile: ROWS output rows x COLS output channels, its sums in registers. The plan
+// (below) gives each tile its steps: the offsets that any of its rows has, ascending, and for each of them the
+// input row of every output row, or -1. Work is a sequence of stages, each one step and 64 bytes of channels:
+// x gathered (ROWS x 64 bytes) and w (64 bytes of channels x COLS) are copied to shared memory, STAGES - 1
+// stages ahead of the products. Rows are sorted by the offsets they have, so that tiles have few steps; where
+// all of a group of 16 rows have no pair, neither copy nor product is made.
+//
+// Offsets can be split among blocks that write partial sums, which a second kernel adds in ascending order: the
+// bits of a result depend on the shapes, never on timing.
+
+constexpr int kGroup = 16;   // rows that are skipped together: those of a tensor core's product
+constexpr int kChunks = 4;   // 16-byte chunks of a row of x in a stage
+constexpr int kSteps = 2;    // products along the channels of a stage: 32 bytes each
+
+// ---- numbers --------------------------------------------------------------------------------------------
+
+struct float16 {
+    uint16_t bits;
+};
+struct bfloat16 {
+    uint16_t bits;
+};
+
+__device__ inline void convert(float x, float* y) { *y = x; }
+__device__ inline void convert(double x, double* y) { *y = x; }
+__device__ inline void convert(float16 x, float* y) { *y = spcy_half_to_float(x.bits); }
+__device__ inline void convert(float x, float16* y) { y->bits = spcy_float_to_half(x); }
+__device__ inline void convert(bfloat16 x, float* y) { *y = __uint_as_float((uint32_t)x.bits << 16); }
+__device__ inline void convert(float x, bfloat16* y) { y->bits = spcy_float_to_bfloat16(x); }
+
+__device__ inline void add_product(float16, float* d, const uint32_t* a, const uint32_t* b) {
+    spcy_mma_half(d, a, b);
+}
+__device__ inline void add_product(bfloat16, float* d, const uint32_t* a, const uint32_t* b) {
+    spcy_mma_bfloat16(d, a, b);
+}
+__device__ inline void add_product(float, float* d, const uint32_t* a, const uint32_t* b) {
+    spcy_mma_tf32(d, a, b);
+}
+
+// How x and w are stored, and what sums them.
+struct Float16 {
+    typedef float16 Number;
+    typedef float Sum;
+    static constexpr bool tensor_cores = true;
+};
+struct Bfloat16 {
+    typedef bfloat16 Number;
+    typedef float Sum;
+    static constexpr bool tensor_cores = true;
+};
+struct Tf32 {
+    typedef float Number;
+    typedef float Sum;
+    static constexpr bool tensor_cores = true;
+};
+struct Float32 {
+    typedef float Number;
+    typedef float Sum;
+    static constexpr bool tensor_cores = false;
+};
+struct Float64 {
+    typedef double Number;
+    typedef double Sum;
+    static constexpr bool tensor_cores = false;
+};
+
+// Numbers in 16 bytes.
+template <class Number>
+constexpr int kLanes = 16 / sizeof(Number);
+
+// Load and store whole chunks, at addresses of chunks.
+template <class Number, int COUNT>
+__device__ inline void load(const void* from, Number (&numbers)[COUNT]) {
+    uint4 chunks[COUNT / kLanes<Number>];
+#pragma unroll
+    for (int i = 0; i < COUNT / kLanes<Number>; ++i) chunks[i] = static_cast<const uint4*>(from)[i];
+    memcpy(numbers, chunks, sizeof chunks);
+}
+
+template <class Number, int COUNT>
+__device__ inline void store(const Number (&numbers)[COUNT], void* to) {
+    uint4 chunks[COUNT / kLanes<Number>];
+    memcpy(chunks, numbers, sizeof chunks);
+#pragma unroll
+    for (int i = 0; i < COUNT / kLanes<Number>; ++i) static_cast<uint4*>(to)[i] = chunks[i];
+}
+
+// The same number by number, as far as `count` says; the others are loaded as zeros.
+template <class Number, int COUNT>
+__device__ inline void load_some(const Number* from, int64_t count, Number (&numbers)[COUNT]) {
+    memset(numbers, 0, sizeof numbers);
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i)
+        if (i < count) numbers[i] = from[i];
+}
+
+template <class Number>
+__device__ inline void copy_some(const Number* from, int64_t count, uint4* to) {
+    Number numbers[kLanes<Number>];
+    load_some(from, count, numbers);
+    store(numbers, to);
+}
+
+template <class Number, int COUNT>
+__device__ inline void store_some(const Number (&numbers)[COUNT], int64_t count, Number* to) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i)
+        if (i < count) to[i] = numbers[i];
+}
+
+// ---- shared memory --------------------------------------------------------------------------------------
+
+// The place of a chunk in a matrix with CHUNKS of them per row. Chunks of a row are permuted so that the eight
+// rows which a matrix load reads at one column lie in eight different groups of banks.
+template <int CHUNKS>
+__device__ inline int place(int row, int chunk) {
+    return row * CHUNKS + (chunk ^ (CHUNKS >= 8 ? row % 8 : row / (8 / CHUNKS) % CHUNKS));
+}
+
+// The same for w. Tf32 products read w number by number: four rows, eight columns at a time.
+template <class Math, int CHUNKS>
+__device__ inline int weight_place(int row, int chunk) {
+    if (Math::tensor_cores && sizeof(typename Math::Number) == 4) return row * CHUNKS + (chunk ^ row % 4 * 2);
+    return place<CHUNKS>(row, chunk);
+}
+
+// ---- products -------------------------------------------------------------------------------------------
+
+// The sums of a warp: GROUPS groups of rows, APART groups apart, so that warps share the live ones evenly, times
+// COLS columns. They lie in tensor core fragments of 16 x 8: lane 4 * g + q holds rows g and g + 8, columns 2 * q
+// and the next one.
+template <class Math, int GROUPS, int APART, int COLS, bool = Math::tensor_cores>
+struct Product {
+    typedef typename Math::Number Number;
+    float sums[GROUPS][COLS / 8][4] = {};
+
+    // Add x[rows] @ w[:, columns], of a stage that holds `chunks` chunks of channels. Group m begins at row
+    // first_row + m * APART * kGroup and is live, that is has pairs, if bit m * APART is set.
+    template <int CHUNKS>
+    __device__ void add(const uint4* x, const uint4* w, int first_row, int first_col, int chunks, uint32_t live) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+            if (2 * step >= chunks) break;
+            uint32_t a[GROUPS][4], b[COLS / 8][2];
+#pragma unroll
+            for (int m = 0; m < GROUPS; ++m) {
+                if (!(live >> m * APART & 1)) continue;
+                const int row = first_row + m * APART * kGroup + lane % 16;
+                spcy_load_matrix_x4(a[m], x + place<kChunks>(row, 2 * step + lane / 16));
+                if constexpr (sizeof(Number) == 4)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) a[m][i] = spcy_float_to_tf32(__uint_as_float(a[m][i]));
+            }
+            load_weights<CHUNKS>(w, step, first_col, b);
+#pragma unroll
+            for (int m = 0; m < GROUPS; ++m) {
+                if (!(live >> m * APART & 1)) continue;
+#pragma unroll
+                for (int n = 0; n < COLS / 8; ++n) add_product(Number(), sums[m][n], a[m], b[n]);
+            }
+        }
+    }
+
+    template <int CHUNKS>
+    __device__ static void load_weights(const uint4* w, int step, int first_col, uint32_t (&b)[COLS / 8][2]) {
+        const int lane = threadIdx.x % 32;
+        if constexpr (sizeof(Number) == 2) {
+#pragma unroll
+            for (int n = 0; n < COLS / 8; n += 2) {  // two fragments at a time
+                uint32_t four[4];
+                const int chunk = first_col / 8 + n + lane / 16;
+                spcy_load_matrix_x4_transposed(four, w + weight_place<Math, CHUNKS>(16 * step + lane % 16, chunk));
+                b[n][0] = four[0], b[n][1] = four[1], b[n + 1][0] = four[2], b[n + 1][1] = four[3];
+            }
+        } else {
+#pragma unroll
+            for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const int col = first_col + 8 * n + lane / 4;
+                    const int chunk = weight_place<Math, CHUNKS>(8 * step + 4 * i + lane % 4, col / 4);
+                    b[n][i] = spcy_float_to_tf32(reinterpret_cast<const float*>(w + chunk)[col % 4]);
+                }
+        }
+    }
+
+    // Write the sums of a group to a buffer with rows of STRIDE sums.
+    template <int STRIDE>
+    __device__ void put(int group, float* buffer) const {
+        const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+#pragma unroll
+        for (int m = 0; m < GROUPS; ++m) {
+            if (m != group) continue;
+#pragma unroll
+            for (int n = 0; n < COLS / 8; ++n)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    *reinterpret_cast<float2*>(buffer + (g + 8 * half) * STRIDE + 8 * n + 2 * q) =
+                        make_float2(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
+        }
+    }
+};
+
+// The same without tensor cores: each sum is one chain of multiply-adds, offsets and channels ascending. Lane
+// 8 * r + c holds rows r, r + 4, .. of a group and of every 8 chunks of columns the one at c.
+template <class Math, int GROUPS, int APART, int COLS>
+struct Product<Math, GROUPS, APART, COLS, false> {
+    typedef typename Math::Number Number;
+    static constexpr int lanes = kLanes<Number>;
+    static constexpr int vectors = COLS / 8 / lanes;
+    static constexpr int rows = kGroup / 4;  // of a group
+    Number sums[GROUPS][rows][vectors][lanes] = {};
+
+    template <int CHUNKS>
+    __device__ void add(const uint4* x, const uint4* w, int first_row, int first_col, int chunks, uint32_t live) {
+        const int r = threadIdx.x % 32 / 8, c = threadIdx.x % 8;
+#pragma unroll 1
+        for (int chunk = 0; chunk < chunks; ++chunk) {
+            Number a[GROUPS][rows][lanes];
+#pragma unroll
+            for (int m = 0; m < GROUPS; ++m) {
+                if (!(live >> m * APART & 1)) continue;
+#pragma unroll
+                for (int i = 0; i < rows; ++i)
+                    load(x + place<kChunks>(first_row + m * APART * kGroup + r + 4 * i, chunk), a[m][i]);
+            }
+#pragma unroll
+            for (int k = 0; k < lanes; ++k) {
+                Number b[vectors][lanes];
+#pragma unroll
+                for (int n = 0; n < vectors; ++n)
+                    load(w + weight_place<Math, CHUNKS>(chunk * lanes + k, first_col / lanes + 8 * n + c), b[n]);
+#pragma unroll
+                for (int m = 0; m < GROUPS; ++m) {
+                    if (!(live >> m * APART & 1)) continue;
+#pragma unroll
+                    for (int i = 0; i < rows; ++i)
+#pragma unroll
+                        for (int n = 0; n < vectors; ++n)
+#pragma unroll
+                            for (int j = 0; j < lanes; ++j) sums[m][i][n][j] += a[m][i][k] * b[n][j];
+                }
+            }
+        }
+    }
+
+    template <int STRIDE>
+    __device__ void put(int group, Number* buffer) const {
+        const int r = threadIdx.x % 32 / 8, c = threadIdx.x % 8;
+#pragma unroll
+        for (int m = 0; m < GROUPS; ++m) {
+            if (m != group) continue;
+#pragma unroll
+            for (int i = 0; i < rows; ++i)
+#pragma unroll
+                for (int n = 0; n < vectors; ++n)
+                    store(sums[m][i][n], buffer + (r + 4 * i) * STRIDE + (8 * n + c) * lanes);
+        }
+    }
+};
+
+// ---- the epilogue ---------------------------------------------------------------------------------------
+
+// What becomes of sums: bias, residual, activation, in the type of the sums.
+template <class Math>
+struct Epilogue {
+    typedef typename Math::Number Number;
+    typedef typename Math::Sum Sum;
+    static constexpr int lanes = kLanes<Number>;
+    const Number* bias;      // or null
+    const Number* residual;  // or null
+    Number* out;
+    int64_t c_out;
+    bool relu;
+    bool whole;  // rows are whole chunks, at addresses of chunks
+
+    // Write a chunk of a row, from column `col` on, as far as there are columns.
+    __device__ void write(int64_t row, int col, const Sum (&sums)[lanes]) const {
+        const int64_t at = row * c_out + col, count = c_out - col;
+        Number terms[lanes], result[lanes];
+        if (residual && whole) load(residual + at, terms);
+        if (residual && !whole) load_some(residual + at, count, terms);
+#pragma unroll
+        for (int i = 0; i < lanes; ++i) {
+            Sum value = sums[i], term;
+            if (bias && i < count) convert(bias[col + i], &term), value += term;
+            if (residual) convert(terms[i], &term), value += term;
+            if (relu && value < 0) value = 0;  // NaN stays
+            convert(value, &result[i]);
+        }
+        if (whole)
+            store(result, out + at);
+        else
+            store_some(result, count, out + at);
+    }
+};
+
+// ---- the convolution ------------------------------------------------------------------------------------
+
+// Walks the stages of a tile: one step after the other, in each of them the channels in order.
+struct Walk {
+    int64_t step;
+    int channel;
+
+    __device__ void next(int c_in, int stage_channels) {
+        channel += stage_channels;
+        if (channel >= c_in) channel = 0, ++step;
+    }
+};
+
+// Warps whose registers an SM must hold: 16 of 128 registers a thread, or 8 of 255 where sums take half of them.
+template <class Math, int SUMS>
+constexpr int kRegisterSets = sizeof(typename Math::Number) == 2 && SUMS <= 2048 ? 16 : 8;
+
+// Blocks are numbered by (place of the tile, column block, split); each computes its split of the tile's steps.
+template <class Math, int ROWS, int COLS, int WARPS_M, int WARPS_N, int STAGES>
+__global__ void __launch_bounds__(32 * WARPS_M * WARPS_N,
+                                  (kRegisterSets<Math, ROWS * COLS / (WARPS_M * WARPS_N)> / (WARPS_M * WARPS_N)))
+conv_tiles(
+    const typename Math::Number* features,  // IN, (n_in, c_in)
+    const typename Math::Number* weight,    // IN, (K, c_in, c_out)
+    const typename Math::Number* bias,      // IN or null, (c_out,)
+    const typename Math::Number* residual,  // IN or null, (n_out, c_out)
+    typename Math::Number* out,             // OUT, (n_out, c_out), where there is one split
+    typename Math::Sum* parts,              // OUT, (splits, n_out, c_out), where there are more
+    const int32_t* tile_order,              // IN, (tiles,): the most steps first
+    const int32_t* tile_rows,               // IN, (tiles, ROWS): output rows, or -1 behind the last
+    const int64_t* step_ptr,                // IN, (tiles + 1,)
+    const int32_t* step_offset,             // IN, (steps,)
+    const uint32_t* step_groups,            // IN, (steps,): bit i is set if group i has pairs
+    const int32_t* step_rows,               // IN, (steps, ROWS): input rows, or -1
+    int c_in,
+    int64_t n_out,
+    int c_out,
+    int splits,
+    int flags  // 1: relu, 2: rows of x are whole chunks, 4: rows of w and y are
+) {
+    typedef typename Math::Number Number;
+    typedef typename Math::Sum Sum;
+    constexpr int lanes = kLanes<Number>;
+    constexpr int threads = 32 * WARPS_M * WARPS_N;
+    constexpr int groups = ROWS / kGroup / WARPS_M, warp_cols = COLS / WARPS_N;  // of a warp
+    constexpr int stage_channels = kChunks * lanes;
+    constexpr int w_chunks = COLS / lanes;                       // of a row of w
+    constexpr int stage_size = kChunks * ROWS + stage_channels * w_chunks;  // chunks
+    constexpr int passes = kChunks * ROWS / threads;             // chunks of x that a thread copies
+    constexpr int buffer_stride = warp_cols + 8;                 // two rows of float2 in different banks
+    static_assert(WARPS_M * WARPS_N * kGroup * buffer_stride * sizeof(Sum) <= STAGES * stage_size * sizeof(uint4),
+                  "the epilogue's buffers must fit the stages");
+    extern __shared__ uint4 shared[];
+
+    const int column_blocks = (c_out + COLS - 1) / COLS;
+    const int split = blockIdx.x % splits;
+    const int first_col = blockIdx.x / splits % column_blocks * COLS;
+    const int tile = tile_order[blockIdx.x / splits / column_blocks];
+    const int64_t tile_steps = step_ptr[tile + 1] - step_ptr[tile];
+    const int64_t begin = step_ptr[tile] + tile_steps * split / splits;
+    const int64_t end = step_ptr[tile] + tile_steps * (split + 1) / splits;
+    const int warp = threadIdx.x / 32;
+    const int warp_group = warp % WARPS_M, warp_col = warp / WARPS_M * warp_cols;
+    const bool whole_x = flags & 2, whole_w = flags & 4;
+
+    // The copies run ahead of the products. Input rows are loaded a stage before they are needed.
+    Walk ahead = {begin, 0};
+    const int chunk = threadIdx.x % kChunks, first_row = threadIdx.x / kChunks;
+    int32_t offset = 0, rows[passes];
+    uint32_t live = 0;
+    const auto load_step = [&] {
+        offset = step_offset[ahead.step];
+        live = step_groups[ahead.step];
+#pragma unroll
+        for (int i = 0; i < passes; ++i)
+            rows[i] = step_rows[ahead.step * ROWS + first_row + i * (threads / kChunks)];
+    };
+    const auto copy_stage = [&](uint4* x) {
+        uint4* const w = x + kChunks * ROWS;
+        const int channel = ahead.channel + chunk * lanes;
+#pragma unroll
+        for (int i = 0; i < passes; ++i) {
+            const int row = first_row + i * (threads / kChunks);
+            if (!(live >> row / kGroup & 1)) continue;
+            uint4* const to = x + place<kChunks>(row, chunk);
+            const bool valid = rows[i] >= 0 && channel < c_in;
+            const Number* from = features + (valid ? (int64_t)rows[i] * c_in + channel : 0);
+            if (whole_x)
+                spcy_copy_async<16>(to, from, valid);
+            else
+                copy_some(from, valid ? c_in - channel : 0, to);
+        }
+        const Number* matrix = weight + ((int64_t)offset * c_in + ahead.channel) * c_out + first_col;
+#pragma unroll
+        for (int i = threadIdx.x; i < stage_channels * w_chunks; i += threads) {
+            const int row = i / w_chunks, col = i % w_chunks * lanes;
+            uint4* const to = w + weight_place<Math, w_chunks>(row, i % w_chunks);
+            const bool valid = ahead.channel + row < c_in && first_col + col < c_out;
+            const Number* from = matrix + (valid ? (int64_t)row * c_out + col : 0);
+            if (whole_w)
+                spcy_copy_async<16>(to, from, valid);
+            else
+                copy_some(from, valid ? c_out - first_col - col : 0, to);
+        }
+        const int64_t step = ahead.step;
+        ahead.next(c_in, stage_channels);
+        if (ahead.step != step && ahead.step < end) load_step();
+    };
+
+    Product<Math, groups, WARPS_M, warp_cols> product;
+    if (begin < end) load_step();
+#pragma unroll
+    for (int stage = 0; stage < STAGES - 1; ++stage) {
+        if (ahead.step < end) copy_stage(shared + stage * stage_size);
+        spcy_copy_commit();  // also where there is nothing: the wait counts
+    }
+    int read = 0, written = STAGES - 1;
+#pragma unroll 1
+    for (Walk walk = {begin, 0}; walk.step < end; walk.next(c_in, stage_channels)) {
+        const uint32_t live_now = step_groups[walk.step] >> warp_group;
+        const int chunks = min((c_in - walk.channel + lanes - 1) / lanes, kChunks);
+        spcy_copy_wait<STAGES - 2>();
+        __syncthreads();  // the stage is complete, and the one before it free
+        if (ahead.step < end) copy_stage(shared + written * stage_size);
+        spcy_copy_commit();
+        const uint4* x = shared + read * stage_size;
+        product.template add<w_chunks>(x, x + kChunks * ROWS, warp_group * kGroup, warp_col, chunks, live_now);
+        read = read + 1 == STAGES ? 0 : read + 1;
+        written = written + 1 == STAGES ? 0 : written + 1;
+    }
+    spcy_copy_wait<0>();
+    __syncthreads();  // the stages become the epilogue's buffers, one for each warp
+
+    Sum* const buffer = reinterpret_cast<Sum*>(shared) + warp * kGroup * buffer_stride;
+    const Epilogue<Math> epilogue = {bias, residual, out, c_out, (flags & 1) != 0, whole_w};
+#pragma unroll 1
+    for (int group = 0; group < groups; ++group) {
+        product.template put<buffer_stride>(group, buffer);
+        __syncwarp();
+        for (int i = threadIdx.x % 32; i < kGroup * warp_cols / lanes; i += 32) {
+            const int r = i / (warp_cols / lanes), c = i % (warp_cols / lanes) * lanes;
+            const int row = tile_rows[(int64_t)tile * ROWS + (warp_group + group * WARPS_M) * kGroup + r];
+            const int col = first_col + warp_col + c;
+            if (row < 0 || col >= c_out) continue;
+            Sum sums[lanes];
+            load(buffer + r * buffer_stride + c, sums);
+            Sum* const part = parts + (split * n_out + row) * c_out + col;
+            if (splits == 1)
+                epilogue.write(row, col, sums);
+            else if (whole_w)
+                store(sums, part);
+            else
+                store_some(sums, c_out - col, part);
+        }
+        __syncwarp();
+    }
+}
+
+// Add the parts of a convolution whose offsets were split, in ascending order.
+template <class Math>
+__global__ void add_parts(
+    const typename Math::Sum* parts,        // IN, (splits, n_out, c_out)
+    const typename Math::Number* bias,      // IN or null, (c_out,)
+    const typename Math::Number* residual,  // IN or null, (n_out, c_out)
+    typename Math::Number* out,             // OUT, (n_out, c_out)
+    int64_t n_out,
+    int c_out,
+    int splits,
+    int flags  // as above
+) {
+    constexpr int lanes = kLanes<typename Math::Number>;
+    const Epilogue<Math> epilogue = {bias, residual, out, c_out, (flags & 1) != 0, (flags & 4) != 0};
+    const int row_chunks = (c_out + lanes - 1) / lanes;
+    const int64_t stride = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out * row_chunks; i += stride) {
+        const int64_t row = i / row_chunks;
+        const int col = i % row_chunks * lanes;
+        typename Math::Sum sums[lanes] = {}, part[lanes];
+        for (int split = 0; split < splits; ++split) {
+            const typename Math::Sum* from = parts + (split * n_out + row) * c_out + col;
+            if (epilogue.whole)
+                load(from, part);
+            else
+                load_some(from, c_out - col, part);
+#pragma unroll
+            for (int j = 0; j < lanes; ++j) sums[j] += part[j];
+        }
+        epilogue.write(row, col, sums);
+    }
+}
+
+// ---- the plan -------------------------------------------------------------------------------------------
+
+// A mask has a bit for each offset, in words of 64.
+__device__ inline bool has_offset(const uint64_t* mask, int k) { return mask[k / 64] >> (k % 64) & 1; }
+
+// The offset of a pair: that of the last run of pairs that begins at it or before.
+__device__ inline int offset_of(const int64_t* first_pair, int64_t stride, int n_offsets, int64_t pair) {
+    int low = 0, high = n_offsets;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (first_pair[middle * stride] <= pair)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// Set the bits of the offsets that each output row has.
+__global__ void mark_rows(
+    const int32_t* out_rows,    // IN, (pairs,)
+    const int64_t* first_pair,  // IN, of offset k at k * stride
+    int64_t stride,
+    int n_offsets,
+    int64_t n_pairs,
+    uint64_t* masks  // IN OUT, (n_out, words)
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_pairs; i += step) {
+        const int k = offset_of(first_pair, stride, n_offsets, i);
+        atomicOr(masks + (int64_t)out_rows[i] * words + k / 64, (uint64_t)1 << k % 64);
+    }
+}
+
+// The place of each mask in a Gray code, the rarest offset in the highest bit: neighbours in this order differ in
+// few offsets, and then in common ones.
+__global__ void rank_masks(
+    const uint64_t* masks,       // IN, (n_out, words)
+    const int32_t* order,        // IN or null, (n_out,): the row of each rank
+    const int64_t* rarest_first, // IN, (K,)
+    int n_offsets,
+    int64_t n_out,
+    uint64_t* places  // OUT, (words, n_out), by rank; word 0 is the highest
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out; i += step) {
+        const uint64_t* mask = masks + (order ? order[i] : i) * words;
+        uint64_t parity = 0, word = 0;
+        for (int j = 0; j < n_offsets; ++j) {
+            parity ^= has_offset(mask, rarest_first[j]);
+            word = word << 1 | parity;
+            if (j % 64 == 63 || j + 1 == n_offsets) places[j / 64 * n_out + i] = word, word = 0;
+        }
+    }
+}
+
+// Set the bits of the offsets that any row of a tile has.
+__global__ void mark_tiles(
+    const uint64_t* masks,     // IN, (n_out, words)
+    const int32_t* tile_rows,  // IN, (tiles * tile_size,), the first n_out of them rows
+    int n_offsets,
+    int64_t n_out,
+    int tile_size,
+    uint64_t* tile_masks  // IN OUT, (tiles, words)
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out; i += step)
+        for (int w = 0; w < words; ++w)
+            atomicOr(tile_masks + i / tile_size * words + w, masks[(int64_t)tile_rows[i] * words + w]);
+}
+
+// Count the steps of each tile.
+__global__ void count_steps(
+    const uint64_t* tile_masks,  // IN, (tiles, words)
+    int n_offsets,
+    int64_t n_tiles,
+    int64_t* counts  // OUT, (tiles,)
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_tiles; i += step) {
+        int64_t count = 0;
+        for (int w = 0; w < words; ++w) count += __popcll(tile_masks[i * words + w]);
+        counts[i] = count;
+    }
+}
+
+// List the offsets of each tile's steps.
+__global__ void list_steps(
+    const uint64_t* tile_masks,  // IN, (tiles, words)
+    const int64_t* step_ptr,     // IN, (tiles + 1,)
+    int n_offsets,
+    int64_t n_tiles,
+    int32_t* step_offset  // OUT, (steps,)
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t stride = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_tiles; i += stride) {
+        int64_t step = step_ptr[i];
+        for (int k = 0; k < n_offsets; ++k)
+            if (has_offset(tile_masks + i * words, k)) step_offset[step++] = k;
+    }
+}
+
+// Enter each pair in the step of its tile and offset.
+__global__ void fill_steps(
+    const int32_t* in_rows,      // IN, (pairs,)
+    const int32_t* out_rows,     // IN, (pairs,)
+    const int64_t* first_pair,   // IN, of offset k at k * stride
+    int64_t stride,
+    int n_offsets,
+    int64_t n_pairs,
+    const int32_t* positions,    // IN, (n_out,): the place of each output row in the tiles
+    const uint64_t* tile_masks,  // IN, (tiles, words)
+    const int64_t* step_ptr,     // IN, (tiles + 1,)
+    int tile_size,
+    uint32_t* step_groups,       // IN OUT, (steps,)
+    int32_t* step_rows           // IN OUT, (steps, tile_size)
+) {
+    const int words = (n_offsets + 63) / 64;
+    const int64_t grid = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_pairs; i += grid) {
+        const int k = offset_of(first_pair, stride, n_offsets, i);
+        const int32_t tile = positions[out_rows[i]] / tile_size, row = positions[out_rows[i]] % tile_size;
+        const uint64_t* mask = tile_masks + (int64_t)tile * words;
+        int64_t step = step_ptr[tile];
+        for (int w = 0; w < k / 64; ++w) step += __popcll(mask[w]);
+        step += __popcll(mask[k / 64] & (((uint64_t)1 << k % 64) - 1));
+        step_rows[step * tile_size + row] = in_rows[i];
+        atomicOr(step_groups + step, 1u << row / kGroup);
+    }
+}

@@ -1,0 +1,399 @@
+"""The CUDA convolution on the emulated machine: its results, its plan, its cost, its compiled code."""
+
+import itertools
+
+import cuda_on_cpu
+import numpy as np
+import pytest
+from cuda_on_cpu import counting, nvrtc, running
+from helpers import assert_close, random_indices
+
+import spcy
+from spcy._stencil import box_stencil
+from spcy.rulebook import generative, strided, submanifold
+
+pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
+
+MATHS = ["Float16", "Bfloat16", "Tf32", "Float32", "Float64"]
+maths = pytest.mark.parametrize("math", MATHS)
+TILE_SIZES = [64, 128, 256]
+CHANNELS = [(1, 1), (3, 16), (4, 8), (8, 3), (16, 17), (17, 32), (32, 64), (64, 65), (65, 130), (130, 4)]
+BOOKS = {
+    "1x1x1": lambda coords: submanifold(coords, box_stencil((1, 1, 1), (1, 1, 1), centred=True)),
+    "3x3x3": lambda coords: submanifold(coords, box_stencil((3, 3, 3), (1, 1, 1), centred=True)),
+    "5x5x5": lambda coords: submanifold(coords, box_stencil((5, 5, 5), (1, 1, 1), centred=True)),
+    "2x2x2 stride 2": lambda coords: strided(coords, box_stencil((2, 2, 2), (1, 1, 1)), (2, 2, 2), (0, 0, 0))[
+        0
+    ],
+    "its inverse": lambda coords: BOOKS["2x2x2 stride 2"](coords).transposed(),
+    "transposed": lambda coords: generative(
+        coords, box_stencil((3, 3, 3), (1, 1, 1)), (2, 2, 2), (1, 1, 1), (0, 0, 0)
+    )[0],
+}
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    """The stand-in for CuPy, with the CUDA half imported for it."""
+    with cuda_on_cpu.installed() as module:
+        yield module
+
+
+@pytest.fixture
+def stage(cupy):
+    from spcy._cuda import conv
+
+    return conv
+
+
+@pytest.fixture(params=cuda_on_cpu.SCHEDULES)
+def schedule(request):
+    with running(request.param):
+        yield request.param
+
+
+def dtype_of(math):
+    if math == "Bfloat16":
+        return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    return np.dtype({"Float16": "float16", "Float64": "float64"}.get(math, "float32"))
+
+
+def coords_of(rng, num_sites=150, box=(8, 8, 8)):
+    return spcy.Coords(random_indices(rng, num_sites, box), shape=box)
+
+
+def ternary(rng, shape, dtype):
+    """-1, 0 and 1: sums of their products are exact in every type, whatever their order."""
+    return rng.integers(-1, 2, shape).astype(dtype)
+
+
+def tiles_of(cupy, stage, book, tile_size):
+    """Return the plan of a rulebook made on the CPU."""
+    arrays = book.in_rows, book.out_rows, book._tiles(tile_size), book._out.order, book._out.rank
+    arrays = (None if a is None else cupy.asarray(a) for a in arrays)
+    return stage.Tiles(*arrays, tile_size, book.num_out)
+
+
+def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None, relu=False):
+    """Return a convolution's result, from arrays of NumPy."""
+
+    def device(array):
+        return None if array is None else cupy.asarray(array.view(np.uint16) if math == "Bfloat16" else array)
+
+    token = stage.allow_tf32.set(math == "Tf32")
+    shape = tiles.n_out, weight.shape[-1]
+    out = cupy.empty(shape, np.uint16 if math == "Bfloat16" else features.dtype)
+    scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1), np.int8)
+    arrays = map(device, (features, weight, bias, residual))
+    stage.conv(tiles, *arrays, out, relu, scratch, 1)
+    stage.allow_tf32.reset(token)
+    return out.get().view(features.dtype)
+
+
+def expected(book, features, weight, bias=None, residual=None, relu=False):
+    """Return the result by definition, in float64."""
+    out = np.zeros((book.num_out, weight.shape[-1]))
+    for k, matrix in enumerate(np.float64(weight)):
+        in_rows, out_rows = book.pairs(k)
+        out[out_rows] += np.float64(features)[in_rows] @ matrix
+    out += 0 if bias is None else np.float64(bias)
+    out += 0 if residual is None else np.float64(residual)
+    return np.where(out < 0, 0, out) if relu else out
+
+
+def check(cupy, stage, rng, book, math, c_in, c_out, tile_size, epilogue=True):
+    """Compare with the definition, exactly."""
+    dtype = dtype_of(math)
+    features = ternary(rng, (book.num_in, c_in), dtype)
+    weight = ternary(rng, (book.num_offsets, c_in, c_out), dtype)
+    more = ()
+    if epilogue:
+        more = ternary(rng, c_out, dtype), ternary(rng, (book.num_out, c_out), dtype), True
+    tiles = tiles_of(cupy, stage, book, tile_size)
+    out = execute(cupy, stage, tiles, math, features, weight, *more)
+    np.testing.assert_array_equal(np.float64(out), expected(book, features, weight, *more))
+    return tiles
+
+
+@maths
+@pytest.mark.parametrize("kernel", BOOKS)
+def test_every_kind_of_rulebook(cupy, stage, rng, math, kernel):
+    check(cupy, stage, rng, BOOKS[kernel](coords_of(rng)), math, 17, 24, 64)
+
+
+@maths
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+def test_every_number_of_channels(cupy, stage, rng, math, channels):
+    book = BOOKS["3x3x3"](coords_of(rng, 70, (5, 5, 5)))
+    check(cupy, stage, rng, book, math, *channels, 64)
+
+
+@maths
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+@pytest.mark.parametrize("c_out", [32, 64, 128])
+def test_every_block(cupy, stage, rng, math, tile_size, c_out, schedule):
+    book = BOOKS["3x3x3"](coords_of(rng, 300))
+    check(cupy, stage, rng, book, math, 32, c_out, tile_size)
+
+
+@pytest.mark.parametrize(
+    ("box", "kernel"), [((40,), (3,)), ((9, 8), (5, 5)), ((4, 4, 4, 4), (3, 3, 3, 3))], ids=str
+)
+def test_other_numbers_of_axes(cupy, stage, rng, box, kernel):
+    stencil = box_stencil(kernel, (1,) * len(kernel), centred=True)
+    book = submanifold(coords_of(rng, 30, box), stencil)
+    check(cupy, stage, rng, book, "Float16", 8, 8, 64)
+    check(cupy, stage, rng, book, "Float32", 5, 3, 64)
+
+
+@maths
+def test_split_offsets_give_the_same(cupy, stage, rng, math, schedule, monkeypatch):
+    book = BOOKS["3x3x3"](coords_of(rng, 200))
+    for processors in (1, 8):
+        monkeypatch.setattr(stage, "_multiprocessors", lambda count=processors: count)
+        for c_in, c_out, epilogue in ((24, 40, True), (5, 7, False)):
+            tiles = check(cupy, stage, rng, book, math, c_in, c_out, 64, epilogue)
+            assert (tiles.splits(c_out) > 1) == (processors > 1)
+
+
+@maths
+def test_bits_do_not_depend_on_the_schedule(cupy, stage, rng, math):
+    book, dtype = BOOKS["3x3x3"](coords_of(rng)), dtype_of(math)
+    features = rng.standard_normal((book.num_in, 40)).astype(dtype)
+    weight = rng.standard_normal((27, 40, 24)).astype(dtype)
+    results = set()
+    for name in cuda_on_cpu.SCHEDULES:
+        with running(name):
+            tiles = tiles_of(cupy, stage, book, 64)
+            results.add(execute(cupy, stage, tiles, math, features, weight).tobytes())
+    assert len(results) == 1
+
+
+@maths
+def test_rounding_is_as_good_as_the_type(cupy, stage, rng, math):
+    book, dtype = BOOKS["3x3x3"](coords_of(rng)), dtype_of(math)
+    features = rng.standard_normal((book.num_in, 64)).astype(dtype)
+    weight = rng.standard_normal((27, 64, 32)).astype(dtype)
+    bias = rng.standard_normal(32).astype(dtype)
+    residual = rng.standard_normal((book.num_out, 32)).astype(dtype)
+    arguments = features, weight, bias, residual, True
+    out = execute(cupy, stage, tiles_of(cupy, stage, book, 128), math, *arguments)
+    exact = expected(book, *arguments)
+    relative = {"Float16": 2**-11, "Bfloat16": 2**-8, "Tf32": 2**-10, "Float32": 2**-20, "Float64": 2**-48}
+    assert np.abs(np.float64(out) - exact).max() <= relative[math] * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("math", ["Bfloat16", "Float32", "Float64"])
+def test_equals_the_cpu(cupy, stage, rng, math):
+    dtype = dtype_of(math)
+    coords = coords_of(rng)
+    x = spcy.SparseTensor(coords.indices, rng.standard_normal((150, 16)).astype(dtype), shape=coords.shape)
+    weight = rng.standard_normal((3, 3, 3, 16, 20)).astype(dtype)
+    bias = rng.standard_normal(20).astype(dtype)
+    y = spcy.subm_conv(x, weight, bias, activation="relu")
+    book = BOOKS["3x3x3"](x.coords)
+    tiles = tiles_of(cupy, stage, book, 64)
+    out = execute(cupy, stage, tiles, math, x.features, weight.reshape(27, 16, 20), bias, relu=True)
+    assert_close(np.float64(out).astype(dtype), np.float64(y.features), dtype)
+
+
+def test_exact_sums_are_chains_in_order(cupy, stage, rng, monkeypatch):
+    monkeypatch.setattr(stage, "_multiprocessors", lambda: 0)  # no splits
+    book = BOOKS["3x3x3"](coords_of(rng, 60, (5, 5, 5)))
+    features = rng.standard_normal((book.num_in, 9)).astype(np.float32)
+    weight = rng.standard_normal((27, 9, 5)).astype(np.float32)
+    chain = np.zeros((book.num_out, 5), np.float32)
+    for k, c in itertools.product(range(27), range(9)):
+        in_rows, out_rows = book.pairs(k)
+        chain[out_rows] += features[in_rows, c, None] * weight[k, c]
+    out = execute(cupy, stage, tiles_of(cupy, stage, book, 64), "Float32", features, weight)
+    np.testing.assert_array_equal(out, chain)  # a device would fuse multiply and add
+
+
+@maths
+def test_nan_stays_where_it_belongs(cupy, stage, rng, math):
+    book, dtype = BOOKS["3x3x3"](coords_of(rng)), dtype_of(math)
+    features, weight = ternary(rng, (book.num_in, 8), dtype), np.ones((27, 8, 16), dtype)
+    residual = np.zeros((book.num_out, 16), dtype)
+    features[11], residual[5, 3] = np.nan, np.nan
+    out = execute(cupy, stage, tiles_of(cupy, stage, book, 64), math, features, weight, None, residual, True)
+    reached = np.zeros(out.shape, bool)
+    reached[book.out_rows[book.in_rows == 11]] = True
+    reached[5, 3] = True
+    np.testing.assert_array_equal(np.isnan(np.float64(out)), reached)
+
+
+@maths
+def test_no_pairs_and_no_rows(cupy, stage, rng, math, schedule):
+    dtype = dtype_of(math)
+    weight, bias = ternary(rng, (27, 4, 6), dtype), ternary(rng, 6, dtype)
+    for n_in, n_out in ((0, 0), (0, 5), (1, 1)):
+        no_rows, cuts = cupy.empty(0, np.int32), cupy.zeros((27, 2), np.int64)
+        tiles = stage.Tiles(no_rows, no_rows, cuts, None, None, 64, n_out)
+        out = execute(cupy, stage, tiles, math, np.ones((n_in, 4), dtype), weight, bias)
+        np.testing.assert_array_equal(np.float64(out), np.broadcast_to(np.float64(bias), (n_out, 6)))
+
+
+@maths
+def test_one_site(cupy, stage, rng, math):
+    check(cupy, stage, rng, BOOKS["3x3x3"](coords_of(rng, 1)), math, 8, 8, 256)
+
+
+@pytest.mark.parametrize("shifted", range(4))
+def test_arrays_at_any_address(cupy, stage, rng, shifted):
+    book = BOOKS["3x3x3"](coords_of(rng, 40, (4, 4, 4)))
+    tiles = tiles_of(cupy, stage, book, 64)
+    arrays = [ternary(rng, shape, np.float32) for shape in ((40, 8), (27, 8, 8), (40, 8))]
+    features, weight, residual = arrays
+    out = cupy.empty((40, 8), np.float32)
+    places = [*map(cupy.asarray, arrays), out]
+    memory = cupy.empty(places[shifted].size + 1, np.float32)
+    moved = memory[1:].reshape(places[shifted].shape)
+    if shifted < 3:
+        moved[...] = places[shifted]
+    places[shifted] = moved
+    x, w, r, y = places
+    stage.conv(tiles, x, w, None, r, y, False, cupy.empty(tiles.scratch_bytes(4, 8, 8, 1), np.int8), 1)
+    np.testing.assert_array_equal(y.get(), expected(book, features, weight, None, residual))
+
+
+@pytest.mark.parametrize("kernel", BOOKS)
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+def test_plan_holds_every_pair_once(cupy, stage, rng, kernel, tile_size, schedule):
+    book = BOOKS[kernel](coords_of(rng, 300))
+    tiles = tiles_of(cupy, stage, book, tile_size)
+    rows = tiles.rows.get().reshape(-1, tile_size)
+    step_ptr, offsets, groups = tiles.step_ptr.get(), tiles.step_offset.get(), tiles.step_groups.get()
+    steps = tiles.step_rows.get()
+    np.testing.assert_array_equal(np.sort(rows.ravel()[: book.num_out]), np.arange(book.num_out))
+    assert (rows.ravel()[book.num_out :] == -1).all()
+    assert (steps >= 0).any(1).all()  # no step without a pair
+    live = (steps.reshape(len(steps), -1, 16) >= 0).any(2)
+    np.testing.assert_array_equal(groups, (live << np.arange(live.shape[1])).sum(1))
+    pairs = []
+    for tile, (begin, end) in enumerate(itertools.pairwise(step_ptr)):
+        assert (np.diff(offsets[begin:end]) > 0).all()
+        for step in range(begin, end):
+            here = steps[step] >= 0
+            pairs += zip(itertools.repeat(offsets[step]), steps[step][here], rows[tile][here], strict=False)
+    given = [(k, *pair) for k in range(book.num_offsets) for pair in zip(*book.pairs(k), strict=True)]
+    assert sorted(pairs) == sorted(given)
+    counts = np.diff(step_ptr)
+    assert (np.diff(counts[tiles.order.get()]) <= 0).all()
+
+
+def test_rows_with_the_same_offsets_are_together(cupy, stage, rng):
+    book = BOOKS["2x2x2 stride 2"](coords_of(rng, 400)).transposed()  # one offset for each output row
+    tiles = tiles_of(cupy, stage, book, 64)
+    offset = np.empty(book.num_out, int)
+    offset[book.out_rows] = np.repeat(np.arange(8), np.diff(book.offset_ptr))
+    of_rank = offset[tiles.rows.get()[: book.num_out]]
+    assert np.count_nonzero(np.diff(of_rank)) == 7
+    rank = np.arange(book.num_out) if book._out.rank is None else book._out.rank
+    for k in range(8):  # and among them, the order of keys stays
+        assert (np.diff(rank[tiles.rows.get()[: book.num_out][of_rank == k]]) > 0).all()
+    assert tiles.n_steps <= tiles.n_tiles + 7
+
+
+def test_neighbours_in_the_order_of_masks_differ_little(cupy, stage, rng):
+    coords = coords_of(rng, 600, (12, 12, 12))
+    book = BOOKS["5x5x5"](coords)
+    masks = np.zeros((book.num_out, 125), bool)
+    masks[book.out_rows, np.repeat(np.arange(125), np.diff(book.offset_ptr))] = True
+    ordered = masks[tiles_of(cupy, stage, book, 64).rows.get()[: book.num_out]]
+    rarest_first = np.argsort(np.diff(book.offset_ptr), kind="stable")
+    places = np.bitwise_xor.accumulate(ordered[:, rarest_first], axis=1)
+    assert sorted(map(tuple, places.tolist())) == list(map(tuple, places.tolist()))
+
+
+def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
+    book = BOOKS["3x3x3"](coords_of(rng))
+    arrays = book.in_rows, book.out_rows, book._tiles(64), book._out.order, book._out.rank
+    arrays = [None if a is None else cupy.asarray(a) for a in arrays]
+    features, weight = cupy.ones((150, 8), np.float32), cupy.ones((27, 8, 8), np.float32)
+    out = cupy.empty((150, 8), np.float32)
+    for processors, kernels in ((1, 1), (64, 2)):
+        monkeypatch.setattr(stage, "_multiprocessors", lambda count=processors: count)
+        with counting() as counts:
+            tiles = stage.Tiles(*arrays, 64, book.num_out)
+        assert (counts.kernels, counts.synchronisations, counts.uploads) == (6, 1, 0)
+        assert counts.operations <= 21
+        scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1), np.int8)
+        with counting() as counts:
+            stage.conv(tiles, features, weight, None, None, out, False, scratch, 1)
+        assert (counts.kernels, counts.operations) == (kernels, 0)
+        assert (counts.synchronisations, counts.uploads) == (0, 0)
+
+
+def test_size_of_tiles(stage, monkeypatch):
+    monkeypatch.setattr(stage, "_multiprocessors", lambda: 132)
+    assert [stage.tile_size_for(64, n, 1) for n in (1, 10_000, 60_000, 125_000)] == [64, 64, 128, 256]
+    assert stage.tile_size_for(512, 60_000, 1) == 256
+
+
+def kernels_of(stage, arch):
+    """Return the names of all kernels that a device runs."""
+    maths = MATHS if arch != "sm_75" else MATHS[3:]
+    blocks = [(math, *block) for math in maths for block in stage.BLOCKS[math].values()]
+    names = [f"conv_tiles<{', '.join(map(str, block))}>" for block in blocks]
+    plain = "mark_rows", "rank_masks", "mark_tiles", "count_steps", "list_steps", "fill_steps"
+    return [*names, *(f"add_parts<{math}>" for math in maths), *plain]
+
+
+@pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+def test_every_kernel_compiles_without_spills(stage, arch):
+    from spcy._cuda import _kernel
+
+    names = kernels_of(stage, arch)
+    _, resources = nvrtc.compile_text(_kernel.source("conv"), names, arch, _kernel.options("conv"))
+    assert {*resources} == {*names}
+    for name, used in resources.items():
+        assert (used.stack_bytes, used.spill_bytes) == (0, 0), name
+
+
+@maths
+def test_blocks_fit_a_multiprocessor(stage, math):
+    for block in stage.BLOCKS[math].values():
+        assert block.rows in TILE_SIZES
+        limit = 99 << 10 if math in MATHS[:3] else 64 << 10  # of the smallest devices that run them
+        assert block.shared_bytes <= limit
+
+
+PLACES = """
+extern "C" __global__ void places(int* x, int* w) {
+    for (int row = 0; row < 64; ++row)
+        for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+            if (chunk < 4) x[row * 4 + chunk] = place<4>(row, chunk);
+            w[row * CHUNKS + chunk] = weight_place<MATH, CHUNKS>(row, chunk);
+        }
+}
+"""
+
+
+@maths
+@pytest.mark.parametrize("cols", [32, 64, 128])
+def test_shared_memory_has_no_bank_conflicts(cupy, math, cols):
+    from spcy._cuda import _kernel
+
+    size = dtype_of(math).itemsize
+    chunks = cols * size // 16
+    text = PLACES.replace("CHUNKS", str(chunks)).replace("MATH", math)
+    kernel = cupy.RawKernel(_kernel.source("conv") + text, "places")
+    x, w = cupy.empty((64, 4), np.int32), cupy.empty((64, chunks), np.int32)
+    kernel((1,), (1,), (x, w))
+    x, w = x.get(), w.get()
+    assert sorted(x.ravel()) == list(range(x.size))
+    assert sorted(w.ravel()) == list(range(w.size))
+    rows, lanes = np.arange(8), np.arange(32)
+    for row, chunk in itertools.product(range(0, 64, 8), range(4)):
+        assert len({*(x[row + rows, chunk] % 8)}) == 8  # a matrix of ldmatrix: 8 rows, one chunk each
+    for row in range(0, 64, 2):
+        assert len({*(x[row : row + 2].ravel() % 8)}) == 8  # copies: 8 lanes
+    for row, chunk in itertools.product(range(0, 64, 8), range(chunks)):
+        if size == 2:
+            assert len({*(w[row + rows, chunk] % 8)}) == 8
+        if math == "Tf32" and chunk % 2 == 0:
+            for first in (row, row + 4):
+                words = 4 * w[first + lanes % 4, chunk + lanes // 16] + lanes // 4 % 4
+                assert len({*(words % 32)}) == 32
