@@ -170,7 +170,7 @@ def conv(
     block = _block(math, tiles.tile_size, c_out)
     splits = tiles.splits(c_out)
     parts = scratch.view(np.float64 if math == "Float64" else np.float32) if splits > 1 else None
-    flags = RELU * relu + WHOLE_X * _whole(features) + WHOLE_W * _whole(weight, residual, out)
+    flags = RELU * relu + WHOLE_X * _whole(features) + WHOLE_W * _whole(weight, bias, residual, out)
     epilogue = bias, residual, out
     sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.int32(flags)
     launch_blocks(

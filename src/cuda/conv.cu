@@ -7,8 +7,8 @@
 // stages ahead of the products. Rows are sorted by the offsets they have, so that tiles have few steps; where
 // all of a group of 16 rows have no pair, neither copy nor product is made.
 //
-// Offsets can be split among blocks that write partial sums, which a second kernel adds in ascending order: the
-// bits of a result depend on the shapes, never on timing.
+// Where tiles are few, their steps are split among blocks that write partial sums, which a second kernel adds in
+// ascending order: the bits of a result depend on the plan and the split, never on timing.
 
 constexpr int kGroup = 16;   // rows that are skipped together: those of a tensor core's product
 constexpr int kChunks = 4;   // 16-byte chunks of a row of x in a stage
@@ -276,19 +276,19 @@ struct Epilogue {
     Number* out;
     int64_t c_out;
     bool relu;
-    bool whole;  // rows are whole chunks, at addresses of chunks
+    bool whole;  // rows and the bias are whole chunks, at addresses of chunks
 
     // Write a chunk of a row, from column `col` on, as far as there are columns.
     __device__ void write(int64_t row, int col, const Sum (&sums)[lanes]) const {
         const int64_t at = row * c_out + col, count = c_out - col;
-        Number terms[lanes], result[lanes];
-        if (residual && whole) load(residual + at, terms);
-        if (residual && !whole) load_some(residual + at, count, terms);
+        Number first[lanes], second[lanes], result[lanes];
+        if (bias) read(bias + col, count, first);
+        if (residual) read(residual + at, count, second);
 #pragma unroll
         for (int i = 0; i < lanes; ++i) {
             Sum value = sums[i], term;
-            if (bias && i < count) convert(bias[col + i], &term), value += term;
-            if (residual) convert(terms[i], &term), value += term;
+            if (bias) convert(first[i], &term), value += term;
+            if (residual) convert(second[i], &term), value += term;
             if (relu && value < 0) value = 0;  // NaN stays
             convert(value, &result[i]);
         }
@@ -296,6 +296,13 @@ struct Epilogue {
             store(result, out + at);
         else
             store_some(result, count, out + at);
+    }
+
+    __device__ void read(const Number* from, int64_t count, Number (&numbers)[lanes]) const {
+        if (whole)
+            load(from, numbers);
+        else
+            load_some(from, count, numbers);
     }
 };
 
@@ -312,14 +319,14 @@ struct Walk {
     }
 };
 
-// Warps whose registers an SM must hold: 16 of 128 registers a thread, or 8 of 255 where sums take half of them.
+// Warps for whose registers an SM has room: 16 of 128 registers a thread, or 8 of 255 where sums need them.
 template <class Math, int SUMS>
-constexpr int kRegisterSets = sizeof(typename Math::Number) == 2 && SUMS <= 2048 ? 16 : 8;
+constexpr int kResidentWarps = sizeof(typename Math::Number) == 2 && SUMS <= 2048 ? 16 : 8;
 
 // Blocks are numbered by (place of the tile, column block, split); each computes its split of the tile's steps.
 template <class Math, int ROWS, int COLS, int WARPS_M, int WARPS_N, int STAGES>
 __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N,
-                                  (kRegisterSets<Math, ROWS * COLS / (WARPS_M * WARPS_N)> / (WARPS_M * WARPS_N)))
+                                  (kResidentWarps<Math, ROWS * COLS / (WARPS_M * WARPS_N)> / (WARPS_M * WARPS_N)))
 conv_tiles(
     const typename Math::Number* features,  // IN, (n_in, c_in)
     const typename Math::Number* weight,    // IN, (K, c_in, c_out)
@@ -337,7 +344,7 @@ conv_tiles(
     int64_t n_out,
     int c_out,
     int splits,
-    int flags  // 1: relu, 2: rows of x are whole chunks, 4: rows of w and y are
+    int flags  // 1: relu, 2: rows of x are whole chunks, 4: rows of w and y, and the bias, are
 ) {
     typedef typename Math::Number Number;
     typedef typename Math::Sum Sum;
