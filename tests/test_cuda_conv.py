@@ -156,6 +156,15 @@ def test_split_offsets_give_the_same(cupy, stage, rng, math, schedule, monkeypat
             assert (tiles.splits(c_out) > 1) == (processors > 1)
 
 
+def test_more_work_than_a_grid(cupy, stage, rng, monkeypatch):
+    from spcy._cuda import _kernel
+
+    monkeypatch.setattr(_kernel, "_MAX_BLOCKS", 1)
+    for processors in (0, 8):
+        monkeypatch.setattr(stage, "_multiprocessors", lambda count=processors: count)
+        check(cupy, stage, rng, BOOKS["3x3x3"](coords_of(rng, 400)), "Float32", 4, 8, 64)
+
+
 @maths
 def test_bits_do_not_depend_on_the_schedule(cupy, stage, rng, math):
     book, dtype = BOOKS["3x3x3"](coords_of(rng)), dtype_of(math)

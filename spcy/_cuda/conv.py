@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple
 
 import cupy
 import numpy as np
 
-from ._kernel import kernel, launch, launch_blocks
+from ._kernel import kernel, launch
 
 TILE_SIZES = (256, 128, 64)
 TILES_PER_SM = 2  # for which a tile may be large
@@ -17,6 +18,7 @@ MAX_SPLITS = 16
 MIN_SPLIT_STEPS = 3  # that are worth a block
 STAGE_BYTES = 64  # of channels, that a stage holds of each row
 RELU, WHOLE_X, WHOLE_W = 1, 2, 4  # flags of the kernels
+NULL = np.uint64(0)  # instead of an array
 
 # Whether float32 products may round their factors to tf32, 11 significant bits, for tensor cores.
 allow_tf32: ContextVar[bool] = ContextVar("allow_tf32", default=False)
@@ -103,7 +105,7 @@ class Tiles:
         words = -(-n_offsets // 64)
         offsets = tile_ptr, np.int64(tile_ptr.shape[1]), np.int32(n_offsets), np.int64(n_pairs)
         masks = cupy.zeros((n_out, words), np.uint64)
-        launch(kernel("conv", "mark_rows"), n_pairs, out_rows, *offsets, masks)
+        _run("mark_rows", n_pairs, out_rows, *offsets, masks)
         by_mask = _sorted_by_mask(masks, order, tile_ptr[:, 0], n_pairs)
         self.rows = cupy.full(self.n_tiles * self.tile_size, -1, np.int32)
         self.rows[:n_out] = by_mask
@@ -112,31 +114,20 @@ class Tiles:
 
         tile_masks = cupy.zeros((self.n_tiles, words), np.uint64)
         sizes = np.int32(n_offsets), np.int64(n_out), np.int32(self.tile_size)
-        launch(kernel("conv", "mark_tiles"), n_out, masks, self.rows, *sizes, tile_masks)
+        _run("mark_tiles", n_out, masks, self.rows, *sizes, tile_masks)
         counts = cupy.empty(self.n_tiles, np.int64)
         sizes = np.int32(n_offsets), np.int64(self.n_tiles)
-        launch(kernel("conv", "count_steps"), self.n_tiles, tile_masks, *sizes, counts)
+        _run("count_steps", self.n_tiles, tile_masks, *sizes, counts)
         self.order = cupy.argsort(-counts, kind="stable").astype(np.int32)
         self.step_ptr = cupy.zeros(self.n_tiles + 1, np.int64)
         self.step_ptr[1:] = cupy.cumsum(counts)
         self.n_steps = int(self.step_ptr[-1])  # waits for the device: the arrays below need their size
         self.step_offset = cupy.empty(self.n_steps, np.int32)
-        launch(
-            kernel("conv", "list_steps"), self.n_tiles, tile_masks, self.step_ptr, *sizes, self.step_offset
-        )
+        _run("list_steps", self.n_tiles, tile_masks, self.step_ptr, *sizes, self.step_offset)
         self.step_groups = cupy.zeros(self.n_steps, np.uint32)
         self.step_rows = cupy.full((self.n_steps, self.tile_size), -1, np.int32)
         steps = positions, tile_masks, self.step_ptr, np.int32(self.tile_size)
-        launch(
-            kernel("conv", "fill_steps"),
-            n_pairs,
-            in_rows,
-            out_rows,
-            *offsets,
-            *steps,
-            self.step_groups,
-            self.step_rows,
-        )
+        _run("fill_steps", n_pairs, in_rows, out_rows, *offsets, *steps, self.step_groups, self.step_rows)
 
     def splits(self, c_out: int) -> int:
         """Return among how many blocks the steps of a tile are split: where tiles are few."""
@@ -173,18 +164,22 @@ def conv(
     flags = RELU * relu + WHOLE_X * _whole(features) + WHOLE_W * _whole(weight, bias, residual, out)
     epilogue = bias, residual, out
     sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.int32(flags)
-    launch_blocks(
-        _conv_tiles(math, block),
-        tiles.n_tiles * -(-c_out // block.cols) * splits,
-        block.threads,
+    blocks = tiles.n_tiles * -(-c_out // block.cols) * splits
+    arguments = (
         *(features, weight, *epilogue, parts),
         *(tiles.order, tiles.rows, tiles.step_ptr, tiles.step_offset, tiles.step_groups, tiles.step_rows),
         *(np.int32(c_in), *sizes),
-        shared_bytes=block.shared_bytes,
     )
+    arguments = tuple(NULL if value is None else value for value in arguments)
+    _conv_tiles(math, block)((blocks,), (block.threads,), arguments, shared_mem=block.shared_bytes)
     if splits > 1:
         chunks = tiles.n_out * -(-c_out * out.itemsize // 16)
         launch(kernel("conv", "add_parts", math), chunks, parts, *epilogue, *sizes)
+
+
+def _run(name: str, size: int, *arguments) -> None:
+    """Run a kernel of the plan with a thread for each of `size` elements."""
+    launch(kernel("conv", name), size, *arguments)
 
 
 @cupy.memoize(for_each_device=True)
@@ -206,6 +201,7 @@ def _math(dtype: np.dtype) -> str:
     return {"float16": "Float16", "uint16": "Bfloat16", "float64": "Float64"}[dtype.name]
 
 
+@cache
 def _block(math: str, tile_size: int, c_out: int) -> Block:
     """Return the block for tiles of a size: wide enough for the channels, or the widest."""
     widths = sorted(cols for rows, cols in BLOCKS[math] if rows == tile_size)
@@ -227,16 +223,7 @@ def _sorted_by_mask(masks, order, first_pair, n_pairs: int) -> cupy.ndarray:
     counts[:-1], counts[-1:] = first_pair[1:] - first_pair[:-1], n_pairs - first_pair[-1:]
     rarest_first = cupy.argsort(counts, kind="stable")
     places = cupy.empty((words, n_out), np.uint64)
-    launch(
-        kernel("conv", "rank_masks"),
-        n_out,
-        masks,
-        order,
-        rarest_first,
-        np.int32(len(counts)),
-        np.int64(n_out),
-        places,
-    )
+    _run("rank_masks", n_out, masks, order, rarest_first, np.int32(len(counts)), np.int64(n_out), places)
     by_mask = cupy.argsort(places[-1], kind="stable")
     for word in range(words - 2, -1, -1):
         by_mask = by_mask[cupy.argsort(places[word][by_mask], kind="stable")]

@@ -479,8 +479,7 @@ __global__ void add_parts(
     constexpr int lanes = kLanes<typename Math::Number>;
     const Epilogue<Math> epilogue = {bias, residual, out, c_out, (flags & 1) != 0, (flags & 4) != 0};
     const int row_chunks = (c_out + lanes - 1) / lanes;
-    const int64_t stride = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out * row_chunks; i += stride) {
+    SPCY_EACH(i, n_out * row_chunks) {
         const int64_t row = i / row_chunks;
         const int col = i % row_chunks * lanes;
         typename Math::Sum sums[lanes] = {}, part[lanes];
@@ -525,8 +524,7 @@ __global__ void mark_rows(
     uint64_t* masks  // IN OUT, (n_out, words)
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_pairs; i += step) {
+    SPCY_EACH(i, n_pairs) {
         const int k = offset_of(first_pair, stride, n_offsets, i);
         atomicOr(masks + (int64_t)out_rows[i] * words + k / 64, (uint64_t)1 << k % 64);
     }
@@ -543,8 +541,7 @@ __global__ void rank_masks(
     uint64_t* places  // OUT, (words, n_out), by rank; word 0 is the highest
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out; i += step) {
+    SPCY_EACH(i, n_out) {
         const uint64_t* mask = masks + (order ? order[i] : i) * words;
         uint64_t parity = 0, word = 0;
         for (int j = 0; j < n_offsets; ++j) {
@@ -565,8 +562,7 @@ __global__ void mark_tiles(
     uint64_t* tile_masks  // IN OUT, (tiles, words)
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_out; i += step)
+    SPCY_EACH(i, n_out)
         for (int w = 0; w < words; ++w)
             atomicOr(tile_masks + i / tile_size * words + w, masks[(int64_t)tile_rows[i] * words + w]);
 }
@@ -579,8 +575,7 @@ __global__ void count_steps(
     int64_t* counts  // OUT, (tiles,)
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_tiles; i += step) {
+    SPCY_EACH(i, n_tiles) {
         int64_t count = 0;
         for (int w = 0; w < words; ++w) count += __popcll(tile_masks[i * words + w]);
         counts[i] = count;
@@ -596,8 +591,7 @@ __global__ void list_steps(
     int32_t* step_offset  // OUT, (steps,)
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t stride = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_tiles; i += stride) {
+    SPCY_EACH(i, n_tiles) {
         int64_t step = step_ptr[i];
         for (int k = 0; k < n_offsets; ++k)
             if (has_offset(tile_masks + i * words, k)) step_offset[step++] = k;
@@ -620,8 +614,7 @@ __global__ void fill_steps(
     int32_t* step_rows           // IN OUT, (steps, tile_size)
 ) {
     const int words = (n_offsets + 63) / 64;
-    const int64_t grid = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n_pairs; i += grid) {
+    SPCY_EACH(i, n_pairs) {
         const int k = offset_of(first_pair, stride, n_offsets, i);
         const int32_t tile = positions[out_rows[i]] / tile_size, row = positions[out_rows[i]] % tile_size;
         const uint64_t* mask = tile_masks + (int64_t)tile * words;
