@@ -334,6 +334,12 @@ def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
         assert (counts.synchronisations, counts.uploads) == (0, 0)
 
 
+@pytest.mark.parametrize(("asked", "made"), [(1024, 256), (200, 128), (16, 64)])
+def test_tiles_of_any_size(cupy, stage, rng, asked, made):
+    book = BOOKS["3x3x3"](coords_of(rng))
+    assert check(cupy, stage, rng, book, "Float16", 8, 8, asked).tile_size == made
+
+
 def test_size_of_tiles(stage, monkeypatch):
     monkeypatch.setattr(stage, "_multiprocessors", lambda: 132)
     assert [stage.tile_size_for(64, n, 1) for n in (1, 10_000, 60_000, 125_000)] == [64, 64, 128, 256]
