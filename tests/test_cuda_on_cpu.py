@@ -1,9 +1,15 @@
 """The emulated CUDA machine computes what CUDA's manual says, and finds bugs planted in kernels."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cuda_on_cpu
 import numpy as np
 import pytest
 from cuda_on_cpu import SCHEDULES, counting, cupy, running
+from cuda_on_cpu.build import COMPILER as CXX
 
 pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
 FULL = "0xffffffffu"
@@ -448,6 +454,30 @@ def test_compile_errors():
         ).get_function("g")
 
 
+STACK_OVERFLOW = """
+from cuda_on_cpu import cupy
+import numpy as np
+body = "int a[4]; for (int i = 0; i < n; ++i) a[i] = i + y[0]; y[1] = a[n - 2];"
+kernel = cupy.RawKernel('extern "C" __global__ void kernel(int* y, int n) { %s }' % body, "kernel")
+for n in (4, 9):
+    kernel((1,), (1,), (cupy.zeros(2, np.int32), np.int32(n)))
+    print("ran", n, flush=True)
+"""
+
+
+def test_address_sanitizer_sees_local_arrays():
+    """What no other check sees: a thread's own stack."""
+    found = subprocess.run([CXX, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    if not Path(found.stdout.strip()).is_absolute():
+        pytest.skip("there is no libasan")
+    env = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+    env |= {"SPCY_CUDA_ON_CPU_FLAGS": "-fsanitize=address", "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", STACK_OVERFLOW]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert done.stdout == "ran 4\n", done.stderr
+    assert "stack-buffer-overflow" in done.stderr
+
+
 # ---- the stand-in for CuPy ---------------------------------------------------------------------------
 
 
@@ -516,8 +546,6 @@ def test_names_are_those_of_the_real_cupy():
 
 
 def test_installed():
-    import sys
-
     before = sys.modules.get("cupy")
     with cuda_on_cpu.installed():
         import cupy as given

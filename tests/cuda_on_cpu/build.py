@@ -121,8 +121,8 @@ def library(code, names, options=(), checked=False):
         ]
     )
     defines = [option for option in options if option.startswith(("-D", "-U"))]
-    instrumented = ["-fsanitize=thread"] if checked else []
-    return Library(_compiled(text, *EXTRA_FLAGS, *instrumented, *defines), checked)
+    instrumented = ["-fsanitize=thread"] if checked else EXTRA_FLAGS  # the two sanitizers exclude each other
+    return Library(_compiled(text, *instrumented, *defines), checked)
 
 
 def shared_memory(code):
