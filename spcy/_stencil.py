@@ -148,7 +148,7 @@ def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tup
     head_ids, head, head_sizes = np.unique(line_of[:, 0], return_inverse=True, return_counts=True)
     head_low, head_high = _bounds_of_groups(steps, head.ravel()[line], len(head_ids))
     entries = np.lexsort((steps[:, -1], tail, line))
-    if len(head_ids) * len(values[-1]) >= 1 << 30:
+    if len(line_of) * len(values[-1]) >= 1 << 26:  # the table below has so many places
         raise ValueError(f"offsets have too many different remainders for stride {stride[1:].tolist()}")
     tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
     return (

@@ -387,6 +387,10 @@ def require_tensor(value: Any, name: str) -> None:
     """Raise unless an argument is a `SparseTensor`."""
     if not isinstance(value, SparseTensor):
         raise TypeError(f"{name} must be a SparseTensor, got {type(value).__name__}")
+    rows = value._features.shape[0]
+    if rows != value._coords.num_sites:  # kernels would read beyond the last row
+        expected = value._coords.num_sites
+        raise ValueError(f"{name} must have {expected} rows of features, got {rows}: were they reshaped?")
 
 
 def _is_number(value: Any) -> bool:

@@ -397,6 +397,22 @@ def test_bad_argument(error, call, message):
     np.testing.assert_array_equal(get(y.features), features[1])
 
 
+def test_features_that_were_reshaped_are_refused():
+    features = np.zeros((4, 3), np.float32)
+    x = spcy.SparseTensor(put(np.array([[0, i] for i in range(4)])), put(features))
+    if x.backend == "cpu":
+        x.features.resize((2, 6), refcheck=False)
+        for call in (lambda: spcy.subm_conv(x, np.zeros((3, 6, 2), np.float32)), lambda: spcy.max_pool(x, 2)):
+            with pytest.raises(ValueError, match=r"^x must have 4 rows of features, got 2"):
+                call()
+
+
+def test_offsets_of_too_many_remainders_are_refused():
+    offsets = np.stack([np.arange(30_000), np.random.default_rng(0).integers(0, 30_000, 30_000)], axis=1)
+    with pytest.raises(ValueError, match=r"^offsets have too many different remainders"):
+        spcy.conv_rulebook(spcy.Coords([[0, 0, 0]]), offsets, stride=(1, 30_000))
+
+
 def test_a_bad_call_changes_no_setting():
     threads, backend = spcy.get_num_threads(), spcy.get_backend()
     for bad in (0, -1, 1.5, "2", True):
