@@ -44,16 +44,14 @@ def first_row(bad: np.ndarray) -> int | None:
     return row if bad.size and bad[row] else None
 
 
-def features(
-    value: ArrayLike, num_rows: int | None, each: str = "site", name: str = "features"
-) -> np.ndarray:
+def features(value: ArrayLike, num_rows: int, each: str = "site") -> np.ndarray:
     """Return a (num_rows, C) array of a feature dtype, native and C-contiguous."""
-    array = as_array(value, name)
+    array = as_array(value, "features")
     if array.ndim != 2 or array.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (N, C) with C >= 1, got shape {array.shape}")
-    if num_rows is not None and array.shape[0] != num_rows:
-        raise ValueError(f"{name} must have {num_rows} rows, one per {each}, got {array.shape[0]}")
-    return feature_values(array, name)
+        raise ValueError(f"features must have shape (N, C) with C >= 1, got shape {array.shape}")
+    if array.shape[0] != num_rows:
+        raise ValueError(f"features must have {num_rows} rows, one per {each}, got {array.shape[0]}")
+    return feature_values(array, "features")
 
 
 def feature_values(array: np.ndarray, name: str) -> np.ndarray:

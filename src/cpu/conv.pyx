@@ -80,10 +80,10 @@ cdef class Tiles:
         """Return how much scratch `conv` needs: the bias, the packed weight, a tile for each thread."""
         cdef const spcy_tile_kernels* kernels = _kernels(number_bytes)
         cdef int64_t width = _padded(c_out, kernels.lanes)
-        cdef int64_t units = _padded(c_in, kernels.channels) // kernels.channels
-        cdef int64_t weight = self.plan.n_offsets * units * width
         return CACHE_LINE + kernels.sum_bytes * (
-            width + weight + n_threads * _tile_sums(kernels, &self.plan, width, c_in)
+            width
+            + _weight_units(kernels, &self.plan, width, c_in)
+            + n_threads * _tile_sums(kernels, &self.plan, width, c_in)
         )
 
 
@@ -95,6 +95,13 @@ cdef const spcy_tile_kernels* _kernels(int number_bytes) noexcept nogil:
 
 cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
     return (count + multiple - 1) // multiple * multiple
+
+
+cdef int64_t _weight_units(
+    const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, int64_t width, int64_t c_in
+) noexcept nogil:
+    """Units that the packed weight has; each is as large as a sum."""
+    return plan.n_offsets * _padded(c_in, kernels.channels) // kernels.channels * width
 
 
 cdef int64_t _tile_sums(
@@ -125,8 +132,7 @@ def conv(
     plan.n_in, plan.c_in, plan.c_out = features.shape[0], weight.shape[1], weight.shape[2]
     plan.width = _padded(plan.c_out, kernels.lanes)
     cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
-    cdef int64_t units = _padded(plan.c_in, kernels.channels) // kernels.channels
-    cdef char* sums = packed + kernels.sum_bytes * plan.n_offsets * units * plan.width
+    cdef char* sums = packed + kernels.sum_bytes * _weight_units(kernels, &plan, plan.width, plan.c_in)
     cdef int64_t tile_bytes = kernels.sum_bytes * _tile_sums(kernels, &plan, plan.width, plan.c_in)
     memset(padded_bias, 0, packed - padded_bias)
     if bias is not None:
