@@ -121,6 +121,12 @@ def as_array(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
 
 
+def array_module(*arrays: Any) -> ModuleType:
+    """Return the module, NumPy or CuPy, whose functions make arrays where these are."""
+    kernels_for(*arrays)
+    return np
+
+
 def kernels_for(*arrays: Any) -> ModuleType:
     """Return the namespace of compiled stages that runs where the arrays are, all in one place."""
     backends = {backend_of(array) for array in arrays}
