@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +15,16 @@ from ._threads import threads_for
 from .coords import Coords, describe, same_sites
 from .rulebook import Rulebook, generative, submanifold, windows
 from .tensor import SparseTensor, require_tensor
+
+
+class Plan(NamedTuple):
+    """What a convolution executes: its checked arguments, and the pairs that they stand for."""
+
+    rulebook: Rulebook
+    coords: Coords  # of the output
+    weight: np.ndarray  # (K, C_in // groups, C_out)
+    bias: np.ndarray | None
+    groups: int
 
 
 def subm_conv(
@@ -66,16 +77,7 @@ def subm_conv(
     >>> spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0]
     array([2., 2., 1.])
     """
-    weight, bias = _weight_and_bias(x, weight, bias)
-    kernel_size = weight.shape[:-2]
-    if any(k % 2 == 0 for k in kernel_size):
-        raise ValueError(
-            f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}; "
-            f"conv takes even ones"
-        )
-    dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
-    rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
-    return _execute(x, weight, bias, residual, activation, rulebook, x.coords)
+    return _execute(x, subm_plan(x, weight, bias, dilation=dilation), residual, activation)
 
 
 def conv(
@@ -128,12 +130,8 @@ def conv(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([2, 4], dtype=int32), array([2., 1.]), (5,))
     """
-    weight, bias = _weight_and_bias(x, weight, bias)
-    stride = _check.per_axis(stride, x.ndim, "stride", 1)
-    padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
-    rulebook, coords = windows(x.coords, stencil, stride, padding)
-    return _execute(x, weight, bias, residual, activation, rulebook, coords)
+    plan = conv_plan(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    return _execute(x, plan, residual, activation)
 
 
 def inverse_conv(
@@ -180,16 +178,7 @@ def inverse_conv(
     >>> spcy.inverse_conv(y, np.ones((2, 1, 1))).coords is x.coords
     True
     """
-    parent, rulebook, kernel_size = parent_level(x, to)
-    weight, bias = _weight_and_bias(x, weight, bias)
-    if kernel_size is None:
-        raise ValueError("x must be on a level that a box kernel made, got one made from other offsets")
-    if weight.shape[:-2] != kernel_size:
-        raise ValueError(
-            f"weight must have the kernel size that made the level of x, {kernel_size}, "
-            f"got {weight.shape[:-2]}"
-        )
-    return _execute(x, weight, bias, residual, activation, rulebook.transposed(), parent)
+    return _execute(x, inverse_plan(x, weight, bias, to=to), residual, activation)
 
 
 def conv_transpose(
@@ -239,13 +228,58 @@ def conv_transpose(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([6, 7], dtype=int32), array([5., 7.]), (8,))
     """
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+    plan = transpose_plan(x, weight, bias, output_padding=output_padding, **geometry)
+    return _execute(x, plan, residual, activation)
+
+
+def subm_plan(x, weight, bias=None, *, dilation=1) -> Plan:
+    """Return the plan of `subm_conv`."""
+    weight, bias = _weight_and_bias(x, weight, bias)
+    kernel_size = weight.shape[:-2]
+    if any(k % 2 == 0 for k in kernel_size):
+        raise ValueError(
+            f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}; "
+            f"conv takes even ones"
+        )
+    dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
+    rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
+    return _plan(rulebook, x.coords, weight, bias)
+
+
+def conv_plan(x, weight, bias=None, *, stride=1, padding=0, dilation=1) -> Plan:
+    """Return the plan of `conv`."""
+    weight, bias = _weight_and_bias(x, weight, bias)
+    stride = _check.per_axis(stride, x.ndim, "stride", 1)
+    padding = _check.per_axis(padding, x.ndim, "padding", 0)
+    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
+    rulebook, coords = windows(x.coords, stencil, stride, padding)
+    return _plan(rulebook, coords, weight, bias)
+
+
+def inverse_plan(x, weight, bias=None, *, to=None) -> Plan:
+    """Return the plan of `inverse_conv`."""
+    parent, rulebook, kernel_size = parent_level(x, to)
+    weight, bias = _weight_and_bias(x, weight, bias)
+    if kernel_size is None:
+        raise ValueError("x must be on a level that a box kernel made, got one made from other offsets")
+    if weight.shape[:-2] != kernel_size:
+        raise ValueError(
+            f"weight must have the kernel size that made the level of x, {kernel_size}, "
+            f"got {weight.shape[:-2]}"
+        )
+    return _plan(rulebook.transposed(), parent, weight, bias)
+
+
+def transpose_plan(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1) -> Plan:
+    """Return the plan of `conv_transpose`."""
     weight, bias = _weight_and_bias(x, weight, bias)
     stride = _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
     output_padding = _check.per_axis(output_padding, x.ndim, "output_padding", 0)
     stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
     rulebook, coords = generative(x.coords, stencil, stride, padding, output_padding)
-    return _execute(x, weight, bias, residual, activation, rulebook, coords)
+    return _plan(rulebook, coords, weight, bias)
 
 
 def parent_level(
@@ -283,14 +317,17 @@ def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
     return weight, _check.bias(bias, weight.shape[-1], x.dtype)
 
 
-def _execute(
-    x: SparseTensor, weight, bias, residual, activation, rulebook: Rulebook, coords: Coords
-) -> SparseTensor:
-    """Run a rulebook: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
-    c_in, c_out = weight.shape[-2:]
-    weight = weight.reshape(-1, c_in, c_out)
+def _plan(rulebook: Rulebook, coords: Coords, weight, bias) -> Plan:
+    weight = weight.reshape(-1, *weight.shape[-2:])
     if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
         raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
+    return Plan(rulebook, coords, weight, bias, 1)
+
+
+def _execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
+    """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
+    rulebook, coords, weight, bias, _ = plan
+    c_in, c_out = weight.shape[1:]
     if activation not in (None, "relu"):
         raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
     if residual is not None:
