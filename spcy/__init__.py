@@ -7,6 +7,7 @@ from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
 from .conv import conv, conv_transpose, inverse_conv, subm_conv
 from .coords import Coords, union
+from .grad import vjp
 from .hashmap import HashMap
 from .pool import (
     avg_pool,
@@ -62,5 +63,6 @@ __all__ = [
     "union",
     "unpool",
     "use_backend",
+    "vjp",
     "voxelize",
 ]

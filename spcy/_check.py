@@ -170,6 +170,14 @@ def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray 
     return like_features(array, "bias", dtype)
 
 
+def gradient(value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return the gradient of an array, of its shape and dtype."""
+    array = as_array(value, "dy")
+    if array.shape != shape:
+        raise ValueError(f"dy must have shape {shape}, as what it is the gradient of, got {array.shape}")
+    return like_features(array, "dy", dtype)
+
+
 def points(value: ArrayLike) -> np.ndarray:
     """Return an (M, D) array of points, native and C-contiguous."""
     array = as_array(value, "points")

@@ -77,7 +77,7 @@ def subm_conv(
     >>> spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0]
     array([2., 2., 1.])
     """
-    return _execute(x, subm_plan(x, weight, bias, dilation=dilation), residual, activation)
+    return execute(x, subm_plan(x, weight, bias, dilation=dilation), residual, activation)
 
 
 def conv(
@@ -131,7 +131,7 @@ def conv(
     (array([2, 4], dtype=int32), array([2., 1.]), (5,))
     """
     plan = conv_plan(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
-    return _execute(x, plan, residual, activation)
+    return execute(x, plan, residual, activation)
 
 
 def inverse_conv(
@@ -178,7 +178,7 @@ def inverse_conv(
     >>> spcy.inverse_conv(y, np.ones((2, 1, 1))).coords is x.coords
     True
     """
-    return _execute(x, inverse_plan(x, weight, bias, to=to), residual, activation)
+    return execute(x, inverse_plan(x, weight, bias, to=to), residual, activation)
 
 
 def conv_transpose(
@@ -230,7 +230,7 @@ def conv_transpose(
     """
     geometry = {"stride": stride, "padding": padding, "dilation": dilation}
     plan = transpose_plan(x, weight, bias, output_padding=output_padding, **geometry)
-    return _execute(x, plan, residual, activation)
+    return execute(x, plan, residual, activation)
 
 
 def subm_plan(x, weight, bias=None, *, dilation=1) -> Plan:
@@ -324,7 +324,7 @@ def _plan(rulebook: Rulebook, coords: Coords, weight, bias) -> Plan:
     return Plan(rulebook, coords, weight, bias, 1)
 
 
-def _execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
+def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     rulebook, coords, weight, bias, _ = plan
     c_in, c_out = weight.shape[1:]

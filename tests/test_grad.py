@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from helpers import GEOMETRIES, get, put, random_tensor, random_weight
+
+import spcy
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+STRIDED = {"stride": 2, "padding": 1}
+GEOMETRY = [g for g in GEOMETRIES if len(g.box) < 4 and np.prod(g.kernel_size) < 30]
+
+
+def call(function, *args, **kwargs):
+    return function(*args, **kwargs)
+
+
+def array_of(y):
+    """Return the array that a result's gradient belongs to."""
+    y = y.tensor if isinstance(y, spcy.Voxels) else y
+    return get(y.features if isinstance(y, spcy.SparseTensor) else y)
+
+
+def with_array(value, array):
+    """Return a tensor with other features, or another array."""
+    return value.replace(put(array)) if isinstance(value, spcy.SparseTensor) else put(array)
+
+
+def assert_gradients(run, inputs, rng):
+    """Compare with central differences: ``run(op, *inputs)`` calls ``op(function, ...)``."""
+    y, vjp = run(spcy.vjp, *inputs)
+    expected = run(call, *inputs)
+    np.testing.assert_array_equal(array_of(y), array_of(expected))
+    dy = rng.standard_normal(array_of(y).shape)
+    gradients = vjp(put(dy))
+    assert isinstance(gradients, tuple)
+    assert len(gradients) == len(inputs)
+    for place, gradient in enumerate(gradients):
+        array = array_of(inputs[place]).copy()
+        assert (gradient.shape, gradient.dtype) == (array.shape, array.dtype)
+        expected = np.empty_like(array)
+        for i in np.ndindex(array.shape):
+            values = []
+            for step in (1e-5, -1e-5):
+                moved = array.copy()
+                moved[i] += step
+                values.append(
+                    run(call, *inputs[:place], with_array(inputs[place], moved), *inputs[place + 1 :])
+                )
+            expected[i] = ((array_of(values[0]) - array_of(values[1])) * dy).sum() / 2e-5
+        np.testing.assert_allclose(get(gradient), expected, rtol=0, atol=1e-7 * max(1, abs(dy).max()))
+
+
+def conv_inputs(x, kernel_size, c_out, rng):
+    return x, *random_weight(rng, kernel_size, x.num_channels, c_out, np.float64)
+
+
+CONVS = {
+    "subm_conv": (spcy.subm_conv, {}),
+    "subm_conv_dilation": (spcy.subm_conv, {"dilation": (1, 2)}),
+    "conv": (spcy.conv, STRIDED),
+    "conv_dilation": (spcy.conv, {"dilation": 2, "padding": (2, 1)}),
+    "conv_transpose": (spcy.conv_transpose, {"stride": 2, "output_padding": 1}),
+    "inverse_conv": (spcy.inverse_conv, {}),
+}
+
+
+def conv_case(name, rng):
+    """Return (function, options, x, weight, bias) on a few sites of a 2D grid."""
+    function, options = CONVS[name]
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    if function is spcy.inverse_conv:
+        x = spcy.max_pool(x, 3, **STRIDED)
+    return function, options, *conv_inputs(x, (3, 3), 2, rng)
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_conv(name, rng):
+    function, options, *inputs = conv_case(name, rng)
+    assert_gradients(lambda op, x, w, b: op(function, x, w, b, **options), inputs, rng)
+    _, vjp = spcy.vjp(function, *inputs[:2], **options)
+    assert vjp(put(rng.standard_normal(array_of(function(*inputs[:2], **options)).shape)))[2] is None
+
+
+@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_epilogue(name, activation, rng):
+    function, options, *inputs = conv_case(name, rng)
+    y = function(*inputs, **options)
+    inputs.append(y.replace(put(rng.standard_normal(y.features.shape))))
+    options = {**options, "activation": activation}
+    assert_gradients(lambda op, x, w, b, r: op(function, x, w, b, residual=r, **options), inputs, rng)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRY, ids=str)
+def test_geometries(geometry, rng):
+    """Of a linear operation: its gradient with respect to x or the weight is the transposed operator."""
+    x = geometry.tensor(rng, 3, np.float64)
+    weight, _ = random_weight(rng, geometry.kernel_size, 3, 4, np.float64)
+    for function in (spcy.conv, spcy.conv_transpose):
+        y, vjp = spcy.vjp(function, x, weight, **geometry.args)
+        dy = rng.standard_normal(y.features.shape)
+        dx, dweight = map(get, vjp(put(dy))[:2])
+        total = (get(y.features) * dy).sum()
+        np.testing.assert_allclose([(get(x.features) * dx).sum(), (get(weight) * dweight).sum()], total)
+
+
+def test_bad_arguments(rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float32)
+    weight, _ = random_weight(rng, (3, 3), 3, 2)
+    _, vjp = spcy.vjp(spcy.subm_conv, x, weight)
+    with pytest.raises(ValueError, match=r"dy must have shape \(11, 2\), .* got \(11, 3\)"):
+        vjp(x.features)
+    with pytest.raises(TypeError, match="dy must have dtype float32"):
+        vjp(put(np.zeros((11, 2))))
+    for wrong in (np.add, [], spcy.Coords):
+        with pytest.raises(TypeError, match="function must be an operation of spcy with a gradient"):
+            spcy.vjp(wrong, x)
+
+
+def test_an_object_with_a_vjp():
+    class Twice:
+        def vjp(self, x, *, times):
+            return times * x, lambda dy: (times * dy,)
+
+    y, vjp = spcy.vjp(Twice(), 3, times=2)
+    assert (y, vjp(5)) == (6, (10,))
