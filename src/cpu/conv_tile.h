@@ -21,30 +21,9 @@
 #endif
 
 #include "cpu/tile.h"
+#include "cpu/vector.h"
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64, kRegisters = 32;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32, kRegisters = 16;
-#elif defined(__aarch64__)
-constexpr int kVectorBytes = 16, kRegisters = 32;
-#else
-constexpr int kVectorBytes = 16, kRegisters = 16;
-#endif
-
-template <typename T>
-struct Vector {
-    static constexpr int lanes = kVectorBytes / sizeof(T);
-    typedef T type __attribute__((vector_size(kVectorBytes), may_alias));
-    typedef T unaligned __attribute__((vector_size(kVectorBytes), may_alias, aligned(alignof(T))));
-};
-
-// bfloat16, the upper half of a float: features are stored so and summed as floats.
-struct bfloat16 {
-    uint16_t bits;
-};
 
 // How features of type T are multiplied: as rows of type Row, of which one step reads a Unit, adding the
 // product with a vector of weight Units to a vector of Sums.
@@ -77,24 +56,6 @@ template <>
 struct Arithmetic<bfloat16> : Arithmetic<float> {};
 #endif
 
-inline void convert(float x, float* y) { *y = x; }
-inline void convert(double x, double* y) { *y = x; }
-inline void convert(bfloat16 x, bfloat16* y) { *y = x; }
-
-inline void convert(bfloat16 x, float* y) {
-    const uint32_t bits = (uint32_t)x.bits << 16;
-    memcpy(y, &bits, sizeof bits);
-}
-
-// Round to nearest, ties to even; a NaN stays one.
-inline void convert(float x, bfloat16* y) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    y->bits = (uint16_t)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-constexpr int kMaxVectors = kRegisters == 32 ? 4 : 2;
-
 // A step takes `units` of a row, so that one look at the row's pointer serves several products. Rows of a
 // group: as many as have their accumulators in registers beside the weights of a step and a broadcast.
 template <int VECTORS>
@@ -104,12 +65,6 @@ struct Group {
     static constexpr int most = VECTORS == 1 ? 8 : 12;
     static constexpr int max_rows = fit > most ? most : fit;
 };
-
-// Vectors of the next block: the fewest blocks, of even widths.
-inline int block_vectors(int64_t vectors_left) {
-    const int64_t blocks = (vectors_left + kMaxVectors - 1) / kMaxVectors;
-    return (int)((vectors_left + blocks - 1) / blocks);
-}
 
 // Units that hold c_in channels.
 template <typename T>
