@@ -11,7 +11,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool")
+STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "grad")
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
 TILE_LEVELS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
@@ -19,6 +19,7 @@ TILE_LEVELS = {
     "avx2": ["-mavx2", "-mfma"],
     "baseline": [],
 }
+TILES = {"conv": "tile", "grad": "grad_tile"}  # the source of a stage's kernels that every level has
 if platform.machine().lower() not in {"x86_64", "amd64"}:
     TILE_LEVELS = {"baseline": []}
 OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
@@ -41,15 +42,16 @@ class BuildExt(build_ext):
     """Choose flags once the real compiler is known."""
 
     def build_extensions(self):
-        """Compile the tile kernels first: the convolution links them."""
+        """Compile the tile kernels first: convolutions and gradients link them."""
         openmp = self.openmp_flags()
         macros = [(f"SPCY_HAVE_{level.upper()}", "1") for level in TILE_LEVELS]
         for extension in self.extensions:
             extension.extra_compile_args = OPTIMIZE + openmp
             extension.extra_link_args = openmp
             extension.define_macros += macros
-            if extension.name == "spcy._cpu.conv":
-                extension.extra_objects = self.tile_objects()
+            stage = extension.name.rpartition(".")[2]
+            if stage in TILES:
+                extension.extra_objects = self.tile_objects(f"src/cpu/{TILES[stage]}.cpp")
         super().build_extensions()
 
     def openmp_flags(self):
@@ -70,12 +72,12 @@ class BuildExt(build_ext):
                 return []
         return OPENMP
 
-    def tile_objects(self):
-        """Compile src/cpu/tile.cpp once per SIMD level."""
+    def tile_objects(self, source):
+        """Compile a source once per SIMD level."""
         objects = []
         for level, flags in TILE_LEVELS.items():
             objects += self.compiler.compile(
-                ["src/cpu/tile.cpp"],
+                [source],
                 output_dir=str(Path(self.build_temp, level)),
                 macros=[("SPCY_LEVEL", level)],
                 include_dirs=["src"],
@@ -90,7 +92,7 @@ extensions = [
         f"spcy._cpu.{stage}",
         [f"src/cpu/{stage}.pyx"],
         include_dirs=["src"],
-        depends=[*headers, "src/cpu/tile.cpp"],
+        depends=[*headers, *(f"src/cpu/{name}.cpp" for name in TILES.values())],
         language="c++",
     )
     for stage in STAGES

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._backend import array_module, widened
+from ._backend import array_module, is_bfloat16, kernels_for
+from ._threads import threads_for
 from .conv import (
     Plan,
     conv,
@@ -19,13 +20,18 @@ from .conv import (
     inverse_plan,
     subm_conv,
     subm_plan,
+    tile_size_for,
     transpose_plan,
 )
 from .pool import SUM, segment_reduce
+from .rulebook import Rulebook
 from .tensor import SparseTensor
 
 Vjp = Callable[[Any], tuple]
-_BLOCK = 2048  # rows whose sum is one part of a column's; fixed, so that threads change no bit
+# Fixed, so that threads change no bit:
+_BLOCK = 2048  # rows that have a sum of their own in a column's
+_CHUNK_PAIRS = 2048  # pairs of an offset that have sums of their own in a weight's gradient ..
+_CHUNKS_BYTES = 1 << 25  # .. as far as memory allows
 
 
 def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
@@ -114,16 +120,31 @@ def _backward(plan: Plan, coords) -> Plan:
 
 def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.ndarray:
     """Return the sums of ``x[in]^T dy[out]`` over the pairs of every offset, by group."""
-    cells, c_in, c_out = plan.weight.shape
-    features, wide = widened(features), widened(dy)
-    out = np.empty(plan.weight.shape, wide.dtype)
-    for k in range(cells):
-        in_rows, out_rows = plan.rulebook.pairs(k)
-        for g in range(plan.groups):
-            columns = slice(g * c_out // plan.groups, (g + 1) * c_out // plan.groups)
-            x = features[in_rows, g * c_in : (g + 1) * c_in]
-            out[k, :, columns] = x.T @ wide[out_rows, columns]
-    return out.astype(dy.dtype, copy=False)
+    rulebook, (cells, c_in, c_out) = plan.rulebook, plan.weight.shape
+    xp = array_module(features, dy)
+    out = xp.empty(plan.weight.shape, dy.dtype)
+    if not rulebook.num_pairs:
+        out[:] = 0
+        return out
+    kernels = kernels_for(features, dy).grad
+    tile_ptr = rulebook._tiles(tile_size_for(c_out, rulebook.num_out, 1))
+    chunks = _chunks(rulebook, out.nbytes, tile_ptr.shape[1] - 1)
+    threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
+    shape = cells, c_in, c_out // plan.groups, plan.groups
+    scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, *shape, chunks, threads), np.int8)
+    arrays = features, dy, out
+    if is_bfloat16(dy.dtype):
+        arrays = (array.view(np.uint16) for array in arrays)
+    x, gradient, sums = arrays
+    rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
+    kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
+    return out
+
+
+def _chunks(rulebook: Rulebook, weight_bytes: int, tiles: int) -> int:
+    """Return how many sums of their own the pairs get: for any threads the same, so that the bits are."""
+    pairs = rulebook.num_pairs // (_CHUNK_PAIRS * rulebook.num_offsets)
+    return max(1, min(pairs, _CHUNKS_BYTES // weight_bytes, 64, tiles))
 
 
 def _column_sums(dy: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import GEOMETRIES, get, put, random_tensor, random_weight
+from helpers import GEOMETRIES, accumulate, assert_close, get, put, random_tensor, random_weight
 
 import spcy
 
@@ -124,3 +124,75 @@ def test_an_object_with_a_vjp():
 
     y, vjp = spcy.vjp(Twice(), 3, times=2)
     assert (y, vjp(5)) == (6, (10,))
+
+
+CHANNELS = [(1, 1), (3, 17), (16, 16), (33, 65), (40, 5), (64, 64), (7, 130)]
+
+
+def exact_weight_gradient(x, dy, book):
+    """Sum in float64, one offset after the other."""
+    x, dy = np.float64(get(x)), np.float64(get(dy))
+    pairs = (map(get, book.pairs(k)) for k in range(book.num_offsets))
+    return np.stack([x[i].T @ dy[o] for i, o in pairs])
+
+
+@pytest.mark.parametrize("channels", CHANNELS, ids="{0[0]}to{0[1]}".format)
+def test_weight_gradient_of_numbers_of_channels(channels, dtype, simd, rng):
+    x = random_tensor(rng, 300, (9, 8, 7), channels[0], dtype, batch_size=2)
+    weight, bias = random_weight(rng, (3, 3, 3), *channels, dtype)
+    y, vjp = spcy.vjp(spcy.subm_conv, x, weight, bias)
+    dy = rng.standard_normal(y.features.shape).astype(dtype)
+    dx, dweight, dbias = vjp(put(dy))
+    book = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)) - 1)
+    expected = exact_weight_gradient(x.features, dy, book).reshape(weight.shape)
+    assert_close(dweight, expected, dtype)
+    assert_close(dbias, np.float64(dy).sum(axis=0), dtype)
+    transposed = np.swapaxes(get(weight), -1, -2)
+    assert_close(dx, accumulate(dy, transposed, book.transposed()), dtype)
+
+
+def many_sites(rng, channels, dtype):
+    """A tensor of so many sites that its pairs are cut into chunks, in any order of rows."""
+    return random_tensor(rng, 20_000, (30, 30, 30), channels, dtype)
+
+
+def test_chunks(dtype, rng):
+    x = many_sites(rng, 9, dtype)
+    weight, _ = random_weight(rng, (3, 3, 3), 9, 20, dtype)
+    y, vjp = spcy.vjp(spcy.subm_conv, x, weight)
+    dy = rng.standard_normal(y.features.shape).astype(dtype)
+    book = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)) - 1)
+    expected = exact_weight_gradient(x.features, dy, book).reshape(weight.shape)
+    assert_close(vjp(put(dy))[1], expected, dtype)
+
+
+def test_same_bits_for_any_number_of_threads(dtype, simd, rng, monkeypatch):
+    monkeypatch.setattr(spcy._threads, "GRAIN", 1)
+    x = many_sites(rng, 20, dtype)
+    weight, bias = random_weight(rng, (3, 3, 3), 20, 33, dtype)
+    y, vjp = spcy.vjp(spcy.subm_conv, x, weight, bias, activation="relu")
+    dy = put(rng.standard_normal(y.features.shape).astype(dtype))
+    results = []
+    try:
+        for threads in (1, 2, 3, 4):
+            spcy.set_num_threads(threads)
+            results.append([get(gradient).tobytes() for gradient in vjp(dy)])
+    finally:
+        spcy.set_num_threads(None)
+    assert results[1:] == results[:1] * 3
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_without_sites(name, dtype):
+    function, options = CONVS[name]
+    x = spcy.SparseTensor(put(np.empty((0, 3), np.int32)), put(np.empty((0, 3), dtype)))
+    if function is spcy.inverse_conv:
+        x = spcy.max_pool(x, 3, **STRIDED)
+    weight, bias = put(np.ones((3, 3, 3, 2), dtype)), put(np.ones(2, dtype))
+    y, vjp = spcy.vjp(function, x, weight, bias, **options)
+    dx, dweight, dbias = map(get, vjp(y.features))
+    assert dx.shape == (0, 3)
+    assert not dweight.any()
+    assert dweight.shape == weight.shape
+    assert not dbias.any()
+    assert dbias.shape == (2,)

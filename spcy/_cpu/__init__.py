@@ -1,5 +1,5 @@
 """The compiled CPU stages."""
 
-from . import conv, coords, hashmap, pool, rulebook, simd, threads
+from . import conv, coords, grad, hashmap, pool, rulebook, simd, threads
 
-__all__ = ["conv", "coords", "hashmap", "pool", "rulebook", "simd", "threads"]
+__all__ = ["conv", "coords", "grad", "hashmap", "pool", "rulebook", "simd", "threads"]

@@ -1,0 +1,57 @@
+// The gradient kernels' interface: what one SIMD level offers, and the choice between levels.
+#ifndef SPCY_CPU_GRAD_H
+#define SPCY_CPU_GRAD_H
+
+#include <stdint.h>
+
+#include "cpu/tile.h"
+
+// The gradient of a convolution's weight, whose pairs are cut into tiles of output ranks, and these into
+// chunks that have sums of their own. Arrays are of one dtype: float, double or bfloat16.
+typedef struct {
+    const void* features;     // (n_in, groups * c_in)
+    const void* gradient;     // (n_out, groups * c_out)
+    const int32_t* in_rows;   // (pairs,)
+    const int32_t* out_rows;  // (pairs,)
+    const int64_t* tile_ptr;  // (offsets, tiles + 1)
+    void* sums;               // (chunks, offsets, c_in, width)
+    void* out;                // (offsets, c_in, groups * c_out)
+    int64_t n_offsets, n_tiles, n_chunks, tiles_per_chunk;
+    int64_t c_in, c_out, groups;  // the channels are those of one group
+    int64_t width;
+} spcy_grad_plan;
+
+typedef struct {
+    int64_t lanes;      // sums in a vector
+    int64_t sum_bytes;  // of a sum
+    int64_t run;        // pairs that are taken at a time
+    // Write a chunk's sums for the input channels [first, last) of every group, with a scratch of
+    // run * (groups * c_in + width) sums.
+    void (*add_chunk)(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch);
+    // Add up all chunks' sums of one offset, and write them out.
+    void (*reduce_chunks)(const spcy_grad_plan* plan, int64_t offset);
+} spcy_grad_kernels;
+
+extern "C" {
+extern const spcy_grad_kernels spcy_grad_kernels_baseline[SPCY_NUMBERS];
+extern const spcy_grad_kernels spcy_grad_kernels_avx2[SPCY_NUMBERS];
+extern const spcy_grad_kernels spcy_grad_kernels_avx512[SPCY_NUMBERS];
+extern const spcy_grad_kernels spcy_grad_kernels_avx512_bf16[SPCY_NUMBERS];
+}
+
+static inline const spcy_grad_kernels* spcy_grad_kernels_of(int level, int number) {
+    switch (level) {
+#ifdef SPCY_HAVE_AVX512_BF16
+        case SPCY_AVX512_BF16: return spcy_grad_kernels_avx512_bf16 + number;
+#endif
+#ifdef SPCY_HAVE_AVX512
+        case SPCY_AVX512: return spcy_grad_kernels_avx512 + number;
+#endif
+#ifdef SPCY_HAVE_AVX2
+        case SPCY_AVX2: return spcy_grad_kernels_avx2 + number;
+#endif
+        default: return spcy_grad_kernels_baseline + number;
+    }
+}
+
+#endif

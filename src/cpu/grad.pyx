@@ -1,0 +1,124 @@
+"""The gradient of a convolution's weight: sums of outer products over the pairs of a rulebook."""
+
+from cython.parallel import prange, threadid
+from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
+
+from spcy._cpu.simd cimport level
+
+cdef extern from "cpu/grad.h" nogil:
+    ctypedef struct spcy_grad_plan:
+        const void* features
+        const void* gradient
+        const int32_t* in_rows
+        const int32_t* out_rows
+        const int64_t* tile_ptr
+        void* sums
+        void* out
+        int64_t n_offsets
+        int64_t n_tiles
+        int64_t n_chunks
+        int64_t tiles_per_chunk
+        int64_t c_in
+        int64_t c_out
+        int64_t groups
+        int64_t width
+    ctypedef struct spcy_grad_kernels:
+        int64_t lanes
+        int64_t sum_bytes
+        int64_t run
+        void (*add_chunk)(const spcy_grad_plan*, int64_t, int64_t, int64_t, void*) noexcept nogil
+        void (*reduce_chunks)(const spcy_grad_plan*, int64_t) noexcept nogil
+    const spcy_grad_kernels* spcy_grad_kernels_of(int level, int number) noexcept
+    cdef enum:
+        SPCY_FLOAT
+        SPCY_DOUBLE
+        SPCY_BFLOAT16
+
+ctypedef fused number:
+    float
+    double
+    uint16_t  # the bits of a bfloat16
+
+cdef enum:
+    CACHE_LINE = 64
+    NEAR_BYTES = 1 << 19  # sums that stay in cache while a chunk is added up
+    FEWEST_CHANNELS = 8  # that are worth reading the rows once more
+    TASKS = 4  # for each thread
+
+
+cdef const spcy_grad_kernels* _kernels(int number_bytes) noexcept nogil:
+    return spcy_grad_kernels_of(
+        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
+    )
+
+
+cdef int64_t _up(int64_t count, int64_t divisor) noexcept nogil:
+    return (count + divisor - 1) // divisor
+
+
+cdef int64_t _width(
+    const spcy_grad_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
+) noexcept nogil:
+    """Sums of a row of the weight's gradient: whole vectors for each group, or for all of one channel."""
+    if c_in == 1 and c_out == 1:
+        return _up(groups, kernels.lanes) * kernels.lanes
+    return groups * _up(c_out, kernels.lanes) * kernels.lanes
+
+
+cdef int64_t _copies(
+    const spcy_grad_kernels* kernels, int64_t c_in, int64_t groups, int64_t width
+) noexcept nogil:
+    """Sums that a thread's copies of rows take, in whole cache lines."""
+    return _up(kernels.run * (groups * c_in + width + kernels.lanes), CACHE_LINE) * CACHE_LINE
+
+
+def scratch_bytes(
+    int number_bytes, int64_t n_offsets, int64_t c_in, int64_t c_out, int64_t groups, int64_t n_chunks,
+    int n_threads,
+):
+    """Return how much scratch `weight_gradient` needs: sums for each chunk, copied rows for each thread."""
+    cdef const spcy_grad_kernels* kernels = _kernels(number_bytes)
+    cdef int64_t width = _width(kernels, c_in, c_out, groups)
+    return CACHE_LINE + kernels.sum_bytes * (
+        n_chunks * n_offsets * c_in * width + n_threads * _copies(kernels, c_in, groups, width)
+    )
+
+
+def weight_gradient(
+    const number[:, ::1] features,  # IN, (n_in, groups * C_in)
+    const number[:, ::1] gradient,  # IN, (n_out, groups * C_out)
+    const int32_t[::1] in_rows,  # IN
+    const int32_t[::1] out_rows,  # IN
+    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
+    int64_t groups,
+    int64_t n_chunks,  # sums of their own, which are added up in order
+    number[:, :, ::1] out,  # OUT, (K, C_in, groups * C_out)
+    char[::1] scratch,  # scratch_bytes(..)
+    int n_threads,
+):
+    """Write ``out[k] = sum over pairs (i, o) of features[i]^T gradient[o]``, by group."""
+    cdef const spcy_grad_kernels* kernels = _kernels(sizeof(number))
+    cdef spcy_grad_plan plan
+    cdef Py_ssize_t task, k
+    plan.features, plan.gradient = &features[0, 0], &gradient[0, 0]
+    plan.in_rows, plan.out_rows, plan.tile_ptr = &in_rows[0], &out_rows[0], &tile_ptr[0, 0]
+    plan.n_offsets, plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
+    plan.n_chunks, plan.tiles_per_chunk = n_chunks, _up(plan.n_tiles, n_chunks)
+    plan.c_in, plan.c_out, plan.groups = out.shape[1], out.shape[2] // groups, groups
+    plan.width = _width(kernels, plan.c_in, plan.c_out, groups)
+    plan.sums = <void*>(<uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
+    plan.out = &out[0, 0, 0]
+    cdef int64_t chunk_bytes = kernels.sum_bytes * plan.n_offsets * plan.c_in * plan.width
+    cdef int64_t copy_bytes = kernels.sum_bytes * _copies(kernels, plan.c_in, groups, plan.width)
+    cdef char* copies = <char*>plan.sums + n_chunks * chunk_bytes
+    cdef int64_t wanted = TASKS * n_threads if n_threads > 1 else 1
+    cdef int64_t parts = max(_up(chunk_bytes, NEAR_BYTES), _up(wanted, n_chunks))
+    cdef int64_t part = _up(plan.c_in, max(1, min(parts, plan.c_in // FEWEST_CHANNELS)))
+    parts = _up(plan.c_in, part)
+    for task in prange(n_chunks * parts, nogil=True, schedule="dynamic", num_threads=n_threads):
+        kernels.add_chunk(
+            &plan, task // parts, task % parts * part, min(task % parts * part + part, plan.c_in),
+            copies + threadid() * copy_bytes,
+        )
+    for k in prange(plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads):
+        kernels.reduce_chunks(&plan, k)

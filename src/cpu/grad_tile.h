@@ -1,0 +1,192 @@
+// A chunk of a weight's gradient: dw[k] += x[in]^T dy[out] over the chunk's pairs of every offset.
+//
+// Tiles come first, so that their rows stay in cache while the offsets take turns; an offset's pairs in a
+// tile are taken in runs. A block of rows and vectors of dw[k] is loaded into registers, one rank-1 update
+// per pair reads the rows where they lie, through row pointers, and the block is stored again: every sum
+// sees its pairs in their order, whatever its block, its run and its tile.
+//
+// Rows that are no whole vectors, or of numbers to be widened, are copied for a run.
+#ifndef SPCY_CPU_GRAD_TILE_H
+#define SPCY_CPU_GRAD_TILE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
+
+#include "cpu/grad.h"
+#include "cpu/vector.h"
+
+namespace {
+
+constexpr int kRun = 128;
+
+template <typename T>
+struct Widened {
+    typedef T type;
+};
+template <>
+struct Widened<bfloat16> {
+    typedef float type;
+};
+
+// Rows of a block: as many as have their accumulators in registers beside a row of dy and a broadcast.
+template <int VECTORS>
+constexpr int block_rows() {
+    constexpr int fit = (kRegisters - 1 - VECTORS) / VECTORS;
+    return fit > 16 ? 16 : fit;
+}
+
+template <typename Sum, int VECTORS, int ROWS>
+inline void add_block(const Sum* const* x, const Sum* const* dy, int count, int64_t channel, int64_t column,
+                      Sum* sums, int64_t width) {
+    typedef typename Vector<Sum>::type vector;
+    typedef typename Vector<Sum>::unaligned unaligned;
+    vector sum[ROWS][VECTORS];
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = reinterpret_cast<vector*>(sums + r * width)[v];
+    for (int j = 0; j < count; ++j) {
+        const Sum* a = x[j] + channel;
+        const unaligned* b = reinterpret_cast<const unaligned*>(dy[j] + column);
+        vector factor[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) factor[v] = b[v];
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < VECTORS; ++v) sum[r][v] += a[r] * factor[v];
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < VECTORS; ++v) reinterpret_cast<vector*>(sums + r * width)[v] = sum[r][v];
+}
+
+template <typename Sum, int VECTORS, int ROWS>
+inline void add_rows(int rows, const Sum* const* x, const Sum* const* dy, int count, int64_t channel,
+                     int64_t column, Sum* sums, int64_t width) {
+    if constexpr (ROWS > 0) {
+        if (rows == ROWS)
+            add_block<Sum, VECTORS, ROWS>(x, dy, count, channel, column, sums, width);
+        else
+            add_rows<Sum, VECTORS, ROWS - 1>(rows, x, dy, count, channel, column, sums, width);
+    }
+}
+
+// Input channels [first, last) of a group, in the fewest blocks, of even sizes.
+template <typename Sum, int VECTORS>
+inline void add_columns(const Sum* const* x, const Sum* const* dy, int count, int64_t source, int64_t first,
+                        int64_t last, int64_t column, Sum* sums, int64_t width) {
+    constexpr int most = block_rows<VECTORS>();
+    for (int64_t blocks = (last - first + most - 1) / most; blocks > 0; --blocks) {
+        const int rows = (int)((last - first + blocks - 1) / blocks);
+        add_rows<Sum, VECTORS, most>(rows, x, dy, count, source + first, column, sums + first * width, width);
+        first += rows;
+    }
+}
+
+// One channel a group on both sides: products of vectors.
+template <typename Sum>
+inline void add_products(const Sum* const* x, const Sum* const* dy, int count, Sum* sums, int64_t width) {
+    typedef typename Vector<Sum>::type vector;
+    typedef typename Vector<Sum>::unaligned unaligned;
+    for (int64_t column = 0; column < width; column += Vector<Sum>::lanes) {
+        vector* target = reinterpret_cast<vector*>(sums + column);
+        vector sum = *target;
+        for (int j = 0; j < count; ++j)
+            sum += *reinterpret_cast<const unaligned*>(x[j] + column) *
+                   *reinterpret_cast<const unaligned*>(dy[j] + column);
+        *target = sum;
+    }
+}
+
+// Find the rows of a run, or copy them with each group's channels padded to `stride`.
+template <typename T, typename Sum>
+inline void find_rows(const T* source, const int32_t* rows, int count, int64_t groups, int64_t channels,
+                      int64_t stride, bool copied, Sum* copy, const Sum** found) {
+    for (int j = 0; j < count; ++j) {
+        const T* row = source + rows[j] * groups * channels;
+        if constexpr (std::is_same<T, Sum>::value) {
+            found[j] = row;
+            if (!copied) continue;
+        }
+        found[j] = copy;
+        for (int64_t g = 0; g < groups; ++g, copy += stride) {
+            for (int64_t c = 0; c < channels; ++c) convert(row[g * channels + c], copy + c);
+            for (int64_t c = channels; c < stride; ++c) copy[c] = 0;
+        }
+    }
+}
+
+template <typename T>
+void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch) {
+    typedef typename Widened<T>::type Sum;
+    constexpr int lanes = Vector<Sum>::lanes;
+    const bool by_channel = plan->c_in == 1 && plan->c_out == 1;
+    // a convolution by channel is one group of vectors
+    const int64_t groups = by_channel ? 1 : plan->groups;
+    const int64_t c_in = by_channel ? plan->groups : plan->c_in, c_out = by_channel ? plan->groups : plan->c_out;
+    const int64_t width = plan->width, stride = width / groups;
+    const int64_t x_stride = by_channel ? width : c_in;
+    const bool copied = stride != c_out;
+    Sum* x_copy = static_cast<Sum*>(scratch);
+    Sum* dy_copy = x_copy + kRun * groups * x_stride;
+    Sum* sums = static_cast<Sum*>(plan->sums) + chunk * plan->n_offsets * plan->c_in * width;
+    for (int64_t k = 0; k < plan->n_offsets; ++k)
+        memset(sums + (k * plan->c_in + first) * width, 0, (last - first) * width * sizeof(Sum));
+
+    const int64_t end = (chunk + 1) * plan->tiles_per_chunk;
+    for (int64_t tile = chunk * plan->tiles_per_chunk; tile < end && tile < plan->n_tiles; ++tile)
+        for (int64_t k = 0; k < plan->n_offsets; ++k) {
+            const int64_t* cut = plan->tile_ptr + k * (plan->n_tiles + 1) + tile;
+            Sum* target = sums + k * plan->c_in * width;
+            for (int64_t begin = cut[0]; begin < cut[1]; begin += kRun) {
+                const int count = cut[1] - begin < kRun ? (int)(cut[1] - begin) : kRun;
+                const Sum *x[kRun], *dy[kRun];
+                find_rows(static_cast<const T*>(plan->features), plan->in_rows + begin, count, groups, c_in,
+                          x_stride, by_channel && copied, x_copy, x);
+                find_rows(static_cast<const T*>(plan->gradient), plan->out_rows + begin, count, groups, c_out,
+                          stride, copied, dy_copy, dy);
+                if (by_channel) {
+                    add_products(x, dy, count, target, width);
+                    continue;
+                }
+                for (int64_t column = 0; column < width;) {
+                    const int64_t group = column / stride, source = group * c_in;
+                    const int vectors = block_vectors(((group + 1) * stride - column) / lanes);
+                    Sum* block = target + column;
+                    switch (vectors) {
+                        case 1: add_columns<Sum, 1>(x, dy, count, source, first, last, column, block, width); break;
+                        case 2: add_columns<Sum, 2>(x, dy, count, source, first, last, column, block, width); break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+                        case 3: add_columns<Sum, 3>(x, dy, count, source, first, last, column, block, width); break;
+                        case 4: add_columns<Sum, 4>(x, dy, count, source, first, last, column, block, width); break;
+#endif
+                    }
+                    column += vectors * lanes;
+                }
+            }
+        }
+}
+
+template <typename T>
+void reduce_chunks(const spcy_grad_plan* plan, int64_t offset) {
+    typedef typename Widened<T>::type Sum;
+    const bool by_channel = plan->c_in == 1 && plan->c_out == 1;
+    const int64_t groups = by_channel ? 1 : plan->groups, c_out = by_channel ? plan->groups : plan->c_out;
+    const int64_t rows = plan->c_in, width = plan->width, stride = width / groups;
+    const int64_t size = plan->n_offsets * rows * width;
+    Sum* total = static_cast<Sum*>(plan->sums) + offset * rows * width;
+    T* out = static_cast<T*>(plan->out) + offset * rows * groups * c_out;
+    for (int64_t chunk = 1; chunk < plan->n_chunks; ++chunk) {
+        const Sum* sums = total + chunk * size;
+        for (int64_t i = 0; i < rows * width; ++i) total[i] += sums[i];
+    }
+    for (int64_t i = 0; i < rows * groups; ++i)
+        for (int64_t c = 0; c < c_out; ++c) convert(total[i * stride + c], out + i * c_out + c);
+}
+
+template <typename T>
+constexpr spcy_grad_kernels grad_kernels_of() {
+    typedef typename Widened<T>::type Sum;
+    return {Vector<Sum>::lanes, sizeof(Sum), kRun, add_chunk<T>, reduce_chunks<T>};
+}
+
+}  // namespace
+
+#endif
