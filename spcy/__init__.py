@@ -26,6 +26,7 @@ from .rulebook import (
 )
 from .tensor import SparseTensor, add, concat, prune
 from .voxel import Voxels, devoxelize, voxelize
+from .weights import load_weights
 
 try:
     __version__ = version("spcy")
@@ -52,6 +53,7 @@ __all__ = [
     "global_sum_pool",
     "inverse_conv",
     "kernel_offsets",
+    "load_weights",
     "max_pool",
     "prune",
     "set_backend",

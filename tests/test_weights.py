@@ -1,0 +1,596 @@
+"""Weights from files: what PyTorch wrote is read right, and what is no weights is refused and never run."""
+
+import io
+import pickle
+import struct
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import spcy
+from spcy import _checkpoint, weights
+
+DATA = Path(__file__).parent / "data"  # files that torch.save of PyTorch 2.13 wrote
+
+
+# What a pickle says, operation by operation, so that any can be written without PyTorch.
+
+
+def text(value):
+    raw = value.encode()
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def number(value):
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def tup(*items):
+    return b"(" + b"".join(items) + b"t"
+
+
+def name(module, attribute):
+    return b"c" + f"{module}\n{attribute}\n".encode()
+
+
+def call(function, *arguments):
+    return function + tup(*arguments) + b"R"
+
+
+def storage(kind=("torch", "FloatStorage"), key="0", num_items=6):
+    return tup(text("storage"), name(*kind), text(key), text("cpu"), number(num_items)) + b"Q"
+
+
+def tensor(size=(2, 3), stride=(3, 1), offset=0, of=None):
+    numbers = [tup(*map(number, value)) for value in (size, stride)]
+    function = name("torch._utils", "_rebuild_tensor_v2")
+    hooks = call(name("collections", "OrderedDict"))
+    return call(function, storage() if of is None else of, number(offset), *numbers, b"\x89", hooks)
+
+
+def dictionary(**items):
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+RECORDS = {"data/0": np.arange(6, dtype="<f4").tobytes(), "version": b"3\n"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a checkpoint of a pickle's operations and records; return its path."""
+
+    def write(content, records=RECORDS, root="archive", compression=zipfile.ZIP_STORED):
+        path = tmp_path / "model.pth"
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            if content is not None:
+                archive.writestr(f"{root}/data.pkl", b"\x80\x02" + content + b".")
+            for record, data in records.items():
+                archive.writestr(f"{root}/{record}", data)
+        return path
+
+    return write
+
+
+# Good files
+
+
+@pytest.mark.parametrize("dtype", _checkpoint.DTYPES.values())
+def test_every_dtype_of_pytorch(dtype):
+    array = spcy.load_weights(DATA / "torch_dtypes.pth")[dtype]
+    if dtype == "bool":
+        assert array.tolist() == [False, True] * 3
+    else:
+        assert array.astype(np.float64).tolist() == [0, 1, 2, 3, 4, 5]
+    assert array.dtype == _checkpoint.numpy_dtype(dtype)
+
+
+def test_views_of_one_storage():
+    state = spcy.load_weights(DATA / "torch_dtypes.pth")
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    expected = {
+        "base": base,
+        "transposed": base.T,
+        "part": base[1:3, ::2],
+        "expanded": np.ones(3, np.float32),
+        "scalar": np.float32(7),
+        "empty": np.zeros((0, 5), np.float32),
+        "parameter": base[3],
+        "permuted": base.reshape(2, 2, 6).transpose(2, 0, 1),
+    }
+    for key, array in expected.items():
+        assert state[key].dtype == np.float32
+        assert state[key].shape == np.shape(array)
+        np.testing.assert_array_equal(state[key], array)
+        assert not state[key].flags.writeable
+    for key in ("transposed", "part", "parameter"):
+        assert np.shares_memory(state[key], state["base"])
+    assert list(state)[-len(expected) :] == list(expected)
+
+
+NET = {
+    "0.weight": [[0, 1], [2, 3], [4, 5]],
+    "0.bias": [10, 11, 12],
+    "1.weight": [20, 21, 22],
+    "1.bias": [30, 31, 32],
+    "1.running_mean": [40, 41, 42],
+    "1.running_var": [50, 51, 52],
+    "1.num_batches_tracked": 60,
+}
+
+
+def test_a_part_of_a_checkpoint_is_chosen_by_its_key():
+    path = DATA / "torch_checkpoint.pth"
+    state = spcy.load_weights(path, key="model_state")
+    assert {key: array.tolist() for key, array in state.items()} == NET
+    assert list(spcy.load_weights(path, key="model_state.0")) == ["weight", "bias"]
+    moments = spcy.load_weights(path, key="optimizer_state.state.0")
+    assert list(moments) == ["step", "exp_avg", "exp_avg_sq"]
+
+
+def test_a_part_is_never_guessed():
+    path = DATA / "torch_checkpoint.pth"
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pth: .*'optimizer_state.param_groups' is a list; "
+    ) as e:
+        spcy.load_weights(path)
+    assert str(e.value).endswith("choose a part of it: key='model_state' (7 arrays)")
+    with pytest.raises(
+        ValueError, match=r"key='model'.*start with \['model_state', 'optimizer_state', 'epoch',"
+    ):
+        spcy.load_weights(path, key="model")
+    with pytest.raises(ValueError, match=r"'optimizer_state.param_groups' is a list"):
+        spcy.load_weights(path, key="optimizer_state")
+
+
+def test_dicts_of_dicts_have_dotted_names(write):
+    path = write(dictionary(a=dictionary(w=tensor(), b=tensor((3,), (1,), 3)), c=tensor((), (), 5)))
+    state = spcy.load_weights(path)
+    assert {key: array.tolist() for key, array in state.items()} == {
+        "a.w": [[0, 1, 2], [3, 4, 5]],
+        "a.b": [3, 4, 5],
+        "c": 5,
+    }
+
+
+def test_the_other_ways_to_write_a_tensor(write):
+    v1 = name("torch._utils", "_rebuild_tensor")
+    v3 = name("torch._utils", "_rebuild_tensor_v3")
+    raw = storage(("torch.storage", "UntypedStorage"), num_items=24)
+    sizes = (tup(number(2), number(3)), tup(number(3), number(1)))
+    hooks = call(name("collections", "OrderedDict"))
+    parameter = name("torch._utils", "_rebuild_parameter")
+    path = write(
+        dictionary(
+            v1=call(v1, storage(), number(0), *sizes),
+            v3=call(v3, raw, number(0), *sizes, b"\x89", hooks, name("torch", "float32")),
+            half=call(v3, raw, number(6), *sizes, b"\x89", hooks, name("torch", "float16")),
+            parameter=call(parameter, tensor(), b"\x88", hooks),
+        )
+    )
+    state = spcy.load_weights(path)
+    expected = np.arange(6, dtype=np.float32)
+    for key in ("v1", "v3", "parameter"):
+        np.testing.assert_array_equal(state[key], expected.reshape(2, 3))
+    np.testing.assert_array_equal(state["half"], expected.view(np.float16)[6:].reshape(2, 3))
+
+
+def test_bytes_of_the_other_order(write):
+    other = ">f4" if sys.byteorder == "little" else "<f4"
+    records = {
+        "data/0": np.arange(6, dtype=other).tobytes(),
+        "byteorder": {"little": b"big", "big": b"little"}[sys.byteorder],
+    }
+    state = spcy.load_weights(write(dictionary(w=tensor()), records))
+    np.testing.assert_array_equal(state["w"], np.arange(6).reshape(2, 3))
+
+
+def test_only_what_is_asked_for_is_read(write, monkeypatch):
+    path = write(dictionary(a=dictionary(w=tensor()), b=dictionary(w=tensor(of=storage(key="1")))))
+    read = []
+    monkeypatch.setattr(
+        _checkpoint.Archive,
+        "_read",
+        lambda self, name, real=_checkpoint.Archive._read: read.append(name) or real(self, name),
+    )
+    assert list(spcy.load_weights(path, key="a")) == ["w"]  # record 1 is not even there
+    assert read == ["data.pkl", "data/0"]
+
+
+def test_npz_and_safetensors(tmp_path):
+    arrays = {
+        "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "conv.bias": np.arange(3.0),
+        "half": np.ones((2, 1), np.float16),
+        "count": np.array(3),
+        "flag": np.array([True, False]),
+        "none": np.zeros((0, 4), np.float32),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    np.savez_compressed(tmp_path / "b.npz", **arrays)
+    files = ["a.npz", "b.npz"]
+    numpy = pytest.importorskip("safetensors.numpy")
+    arrays["bfloat16"] = np.arange(4).astype(ml_dtypes.bfloat16)
+    numpy.save_file(arrays, tmp_path / "c.safetensors")
+    files.append("c.safetensors")
+    for file in files:
+        state = spcy.load_weights(tmp_path / file)
+        assert set(state) == set(arrays) - ({"bfloat16"} if file != "c.safetensors" else set())
+        for key, array in state.items():
+            assert (array.dtype, array.shape) == (arrays[key].dtype, arrays[key].shape)
+            np.testing.assert_array_equal(array, arrays[key])
+            assert not array.flags.writeable
+        assert list(spcy.load_weights(tmp_path / file, key="conv")) in (
+            ["weight", "bias"],
+            ["bias", "weight"],
+        )
+
+
+# Pickles that want more than weights: refused by the name of what they want, and nothing is run.
+
+RAN = []  # what a pickle would have to call to be noticed
+
+
+def ran(*arguments):
+    RAN.append(arguments)
+    return ran
+
+
+class Evil:
+    """Its pickle calls a function, however it is looked at."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+HERE = (__name__, "ran")
+MALICIOUS = {
+    "reduce": (call(name("posix", "system"), text("true")), r"posix\.system"),
+    "eval": (call(name("builtins", "eval"), text("1")), r"builtins\.eval"),
+    "builtin_py2": (call(name("__builtin__", "exec"), text("1")), r"__builtin__\.exec"),
+    "getattr": (call(name("builtins", "getattr"), text("a"), text("b")), r"builtins\.getattr"),
+    "here": (call(name(*HERE)), rf"{__name__}\.ran"),
+    "stack_global": (text(HERE[0]) + text(HERE[1]) + b"\x93)R", rf"{__name__}\.ran"),
+    "dotted": (text("torch._utils") + text("os.system") + b"\x93)R", r"torch\._utils\.os\.system"),
+    "inst": (b"(" + text("true") + b"iposix\nsystem\n", r"posix\.system"),
+    "inst_of_a_known_name": (b"(icollections\nOrderedDict\n", "operation INST"),
+    "obj": (b"(" + name(*HERE) + b"o", rf"{__name__}\.ran"),
+    "obj_of_a_known_name": (b"(" + name("collections", "OrderedDict") + b"o", "operation OBJ"),
+    "newobj": (name("collections", "OrderedDict") + b")\x81", "operation NEWOBJ"),
+    "newobj_ex": (name("collections", "OrderedDict") + b")}\x92", "operation NEWOBJ_EX"),
+    "extension_1": (b"\x82\x01", "operation EXT1"),
+    "extension_4": (b"\x84\x01\x00\x00\x00", "operation EXT4"),
+    "in_a_persistent_id": (call(name(*HERE)) + b"Q", rf"{__name__}\.ran"),
+    "persistent_text": (b"P0\n", "operation PERSID"),
+    "storage_of_another_class": (storage(HERE), rf"{__name__}\.ran"),
+    "in_a_tensor": (tensor(of=call(name(*HERE))), rf"{__name__}\.ran"),
+    "in_the_memo": (name(*HERE) + b"q\x00h\x00)R", rf"{__name__}\.ran"),
+    "in_a_part_not_asked_for": (dictionary(w=tensor(), other=call(name(*HERE))), rf"{__name__}\.ran"),
+    "in_an_attribute": (b"}" + dictionary(x=call(name(*HERE))) + b"b", rf"{__name__}\.ran"),
+    "popped": (name(*HERE) + b"0N", rf"{__name__}\.ran"),
+    "numpy": (call(name("numpy.core.multiarray", "scalar")), r"numpy\.core\.multiarray\.scalar"),
+    "a_set": (b"\x8f", "operation EMPTY_SET"),
+    "bytes": (b"C\x01a", "operation SHORT_BINBYTES"),
+    "module": (call(name("torch.nn.modules.linear", "Linear")), r"torch\.nn\.modules\.linear\.Linear"),
+    "sparse": (call(name("torch._utils", "_rebuild_sparse_tensor")), "_rebuild_sparse_tensor"),
+    "argparse": (call(name("argparse", "Namespace")), r"argparse\.Namespace"),
+}
+
+
+@pytest.mark.parametrize("case", MALICIOUS)
+@pytest.mark.parametrize("key", [None, "w"])
+def test_code_is_refused_by_name_and_not_run(case, key, write):
+    content, message = MALICIOUS[case]
+    RAN.clear()
+    with pytest.raises(ValueError, match=rf"model\.pth: .*{message}.*it was not run"):
+        spcy.load_weights(write(content), key)
+    assert not RAN
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickled_calls_are_not_run(protocol, write):
+    """The same by Python's own pickler, which writes each protocol in its own way."""
+    RAN.clear()
+    content = pickle.dumps({"w": [Evil(ran, 1)]}, protocol)
+    pickle.loads(content)
+    assert RAN  # the pickle is a working one
+    RAN.clear()
+    with pytest.raises(ValueError, match=r"it was not run"):
+        spcy.load_weights(write(content[:-1]))
+    assert not RAN
+
+
+def test_attributes_of_a_dict_are_passed_over(write):
+    content = dictionary(w=tensor()) + dictionary(__class__=number(1), _metadata=b"}") + b"b"
+    state = spcy.load_weights(write(content))
+    assert type(state) is dict
+    assert list(state) == ["w"]
+
+
+# Pickles and tensors that say wrong things of themselves
+
+BAD_TENSORS = {
+    "beyond": tensor((2, 4), (3, 1)),
+    "offset": tensor(offset=1),
+    "offset_of_nothing": tensor((), (), 6),
+    "stride": tensor((2, 3), (4, 1)),
+    "negative_stride": tensor((2, 3), (-3, 1), 3),
+    "negative_offset": tensor(offset=-1),
+    "negative_size": tensor((-2, 3)),
+    "huge": tensor((2**40, 2**40), (0, 1)),
+    "huge_number": tensor((2**70,), (1,)),
+    "no_item": tensor(of=storage(num_items=0)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_a_tensor_outside_its_storage_is_refused(case, write):
+    with pytest.raises(
+        ValueError, match=r"model\.pth: a tensor of size .* not lie in its storage of \d items"
+    ):
+        spcy.load_weights(write(dictionary(w=BAD_TENSORS[case])))
+
+
+MALFORMED = {
+    "empty": b"",
+    "two_objects": b"NN",
+    "no_stack": b"u",
+    "no_mark": b"}u",
+    "tuple_of_nothing": b"\x87",
+    "memo": b"h\x07",
+    "odd_items": b"}(Nu",
+    "key": b"}(N" + number(1) + b"u",
+    "not_a_function": number(1) + b")R",
+    "storage_as_function": call(name("torch", "FloatStorage"), number(6)),
+    "dtype_as_function": call(name("torch", "float32")),
+    "not_arguments": name("collections", "OrderedDict") + b"NR",
+    "persistent_number": number(1) + b"Q",
+    "persistent_other": tup(text("module")) + b"Q",
+    "persistent_tag": tup(text("module"), *[number(0)] * 4) + b"Q",
+    "storage_key": tup(text("storage"), name("torch", "FloatStorage"), number(0), text(""), number(6)) + b"Q",
+    "storage_items": storage(num_items=-1),
+    "storage_float": storage(num_items=6.0),
+    "tensor_of_a_number": tensor(of=number(3)),
+    "tensor_size": tensor((True, 3)),
+    "tensor_float": tensor((2.0, 3)),
+    "tensor_strides": tensor((2, 3), (1,)),
+    "tensor_axes": tensor((1,) * 40, (1,) * 40),
+    "tensor_arguments": call(name("torch._utils", "_rebuild_tensor_v2"), storage()),
+    "parameter_of_a_number": call(name("torch._utils", "_rebuild_parameter"), number(1)),
+    "size_of_a_number": call(name("torch", "Size"), number(1)),
+    "ordered_dict_of_items": call(name("collections", "OrderedDict"), b"]"),
+    "dtype_of_another_storage": call(
+        name("torch._utils", "_rebuild_tensor_v3"),
+        *(storage(), number(0), tup(number(2)), tup(number(1)), b"\x89", b"N", name("torch", "int32")),
+    ),
+    "unknown_operation": b"\xff",
+    "text_beyond_the_end": b"X\xff\xff\xff\x7fab",
+    "long_beyond_the_end": b"\x8b\xff\xff\xff\x7fab",
+    "text_of_other_bytes": b"X\x02\x00\x00\x00\xff\xff",
+    "build_on_a_list": b"]}b",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_pickle_is_refused(case, write):
+    with pytest.raises(ValueError, match=r"model\.pth: malformed pickle"):
+        spcy.load_weights(write(MALFORMED[case]))
+
+
+def test_dicts_that_hold_themselves_are_refused(write):
+    content = b"}q\x00(" + text("a") + b"h\x00" + text("w") + tensor() + b"u"
+    with pytest.raises(ValueError, match="more than 32 deep"):
+        spcy.load_weights(write(content))
+
+
+def test_dicts_that_double_are_refused(write, monkeypatch):
+    """Thirty dicts that each hold the one before twice: a billion entries."""
+    monkeypatch.setattr(weights, "_MAX_ENTRIES", 1000)
+    levels = {"level": tensor() + b"q\x00"}
+    for place in range(30):
+        below = b"h" + bytes([place])
+        levels[f"level{place}"] = dictionary(a=below, b=below) + b"q" + bytes([place + 1])
+    with pytest.raises(ValueError, match="more than 1000 entries"):
+        spcy.load_weights(write(dictionary(**levels)))
+
+
+# Archives that say wrong things of themselves
+
+
+def test_records_that_do_not_hold_what_the_pickle_says(write):
+    content = dictionary(w=tensor())
+    for data, message in ((b"1234", "6 float32, got 4 bytes"), (b"1" * 28, "6 float32, got 28 bytes")):
+        with pytest.raises(ValueError, match=rf"record data/0 must hold {message}"):
+            spcy.load_weights(write(content, {"data/0": data}))
+    with pytest.raises(ValueError, match="record data/0 is missing"):
+        spcy.load_weights(write(content, {}))
+    for key in ("../0", "/etc/passwd", "0/../0"):
+        with pytest.raises(ValueError, match=rf"record data/{key} is missing"):
+            spcy.load_weights(write(dictionary(w=tensor(of=storage(key=key)))))
+
+
+def test_repeated_items_are_bounded_by_the_file(write):
+    path = write(dictionary(w=tensor((100, 3), (0, 1))))
+    with pytest.raises(ValueError, match=r"size \(100, 3\) is larger than the file"):
+        spcy.load_weights(path)
+
+
+GOOD = dictionary(w=tensor())
+ARCHIVES = {
+    "compressed": ({"content": GOOD, "compression": zipfile.ZIP_DEFLATED}, "compressed"),
+    "no_pickle": ({"content": None}, "no data.pkl"),
+    "deep": ({"content": GOOD, "root": "a/b"}, "no data.pkl"),
+    "two_pickles": ({"content": GOOD, "records": {"x/data.pkl": b"", **RECORDS}}, "or several"),
+    "torchscript": ({"content": GOOD, "records": {"constants.pkl": b""}}, "TorchScript"),
+    "byteorder": ({"content": GOOD, "records": {"byteorder": b"middle"}}, "byteorder .*'middle'"),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_archives_of_other_kinds(case, write):
+    arguments, message = ARCHIVES[case]
+    with pytest.raises(ValueError, match=rf"model\.pth: .*{message}"):
+        spcy.load_weights(write(**arguments))
+
+
+def test_files_of_other_kinds(tmp_path):
+    path = tmp_path / "model.pth"
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("tensors"))
+    cases = {
+        (DATA / "torch_legacy.pth").read_bytes(): "before PyTorch 1.6|by PyTorch before 1.6",
+        tar.getvalue(): "tar archive",
+        b"": "not a zip checkpoint",
+        pickle.dumps({"w": 1}): "not a zip checkpoint",
+        b"PK\3\4" + bytes(100): "damaged file .*not a zip file",
+        (DATA / "torch_dtypes.pth").read_bytes()[:-30]: "damaged file .*not a zip file",
+    }
+    for content, message in cases.items():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"model\.pth: .*({message})"):
+            spcy.load_weights(path)
+
+
+def test_a_flipped_byte_is_seen(tmp_path):
+    content = bytearray((DATA / "torch_dtypes.pth").read_bytes())
+    with zipfile.ZipFile(DATA / "torch_dtypes.pth") as archive:
+        record = next(r for r in archive.infolist() if r.filename.endswith("/data/0"))
+    lengths = struct.unpack_from("<HH", content, record.header_offset + 26)
+    content[record.header_offset + 30 + sum(lengths)] ^= 1
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pth: damaged file .*CRC-32"):
+        spcy.load_weights(tmp_path / "model.pth")
+
+
+def test_records_that_overlap_or_say_to_be_larger_than_the_file_are_refused(write):
+    """Their lengths in the central directory are changed to a gigabyte."""
+    path = write(GOOD)
+    content = path.read_bytes()
+    start = content.index(b"PK\1\2")
+    sizes = struct.pack("<II", 24, 24)
+    assert content.count(sizes, start) == 1
+    path.write_bytes(content[:start] + content[start:].replace(sizes, struct.pack("<II", 1 << 30, 1 << 30)))
+    with pytest.raises(ValueError, match="more bytes than the file"):
+        spcy.load_weights(path)
+
+
+def test_records_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "model.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + GOOD + b".")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a/data.pkl", b"\x80\x02N.")
+    with pytest.raises(ValueError, match="have the name of another"):
+        spcy.load_weights(path)
+
+
+def test_a_large_pickle_is_refused(write, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "MAX_PICKLE", 100)
+    with pytest.raises(ValueError, match=r"data\.pkl has more than 100 bytes"):
+        spcy.load_weights(write(dictionary(w=tensor())))
+
+
+# npz and safetensors that say wrong things of themselves
+
+
+def npz(path, records, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for record, data in records.items():
+            archive.writestr(record, data)
+    return path
+
+
+def npy(array, shape=None):
+    file = io.BytesIO()
+    np.save(file, array)
+    data = file.getvalue()
+    if shape is not None:
+        now, then = f"{array.shape},".encode(), f"{shape},".encode()
+        assert len(then) > len(now)
+        data = data.replace(now + b" }" + b" " * (len(then) - len(now)), then + b" }")
+    return data
+
+
+NPZ = {
+    "not_a_zip": (lambda path: path.write_bytes(b"abc"), "damaged file .*not a zip"),
+    "not_npy": (lambda path: npz(path, {"a.npy": b"abc"}), "magic"),
+    "huge": (
+        lambda path: npz(path, {"a.npy": npy(np.ones(3), (10**12,))}),
+        r"a\.npy must have 8000000000128 bytes",
+    ),
+    "objects": (
+        lambda path: np.savez(path, a=np.array([Evil(ran, 1)], object)),
+        r"a\.npy must be .* numbers",
+    ),
+    "records": (lambda path: np.savez(path, a=np.zeros(2, "i4,f4")), r"a\.npy must be .* numbers"),
+    "bomb": (
+        lambda path: npz(path, {"a.npy": npy(np.zeros(1 << 24))}, zipfile.ZIP_DEFLATED),
+        "are said to unpack to 134217856",
+    ),
+    "twins": (lambda path: npz(path, {"a": npy(np.ones(1)), "a.npy": npy(np.ones(1))}), "'a' occurs twice"),
+}
+
+
+@pytest.mark.parametrize("case", NPZ)
+def test_a_bad_npz_is_refused(case, tmp_path):
+    make, message = NPZ[case]
+    RAN.clear()
+    make(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=rf"model\.npz: .*{message}"):
+        spcy.load_weights(tmp_path / "model.npz")
+    assert not RAN
+
+
+def test_a_bad_safetensors_is_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    header = b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
+    for content in (b"", b"abc", b"\xff" * 64, struct.pack("<Q", len(header)) + header + bytes(8)):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.safetensors: damaged file"):
+            spcy.load_weights(tmp_path / "model.safetensors")
+
+
+def test_paths_and_packages(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"model\.npz: no such file"):
+        spcy.load_weights(tmp_path / "model.npz")
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        spcy.load_weights(tmp_path / "folder.pth")
+    with pytest.raises(
+        ValueError, match=r"unknown kind of weights '\.onnx', expected \.safetensors, \.npz, \.pth"
+    ):
+        spcy.load_weights(tmp_path / "model.onnx")
+    for key in ("", 3):
+        with pytest.raises(TypeError, match=r"^key "):
+            spcy.load_weights(DATA / "torch_dtypes.pth", key=key)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ImportError, match=r'safetensors: pip install "spcy\[weights\]"'):
+        spcy.load_weights(tmp_path / "model.safetensors")
+    with pytest.raises(ImportError, match=r'torch_dtypes\.pth: bfloat16 .*pip install "spcy\[weights\]"'):
+        spcy.load_weights(DATA / "torch_dtypes.pth")
+    assert list(spcy.load_weights(DATA / "torch_checkpoint.pth", key="model_state")) == list(NET)
+
+
+def test_spoiled_files_are_read_or_refused(tmp_path, rng):
+    good = (DATA / "torch_checkpoint.pth").read_bytes()
+    refused = 0
+    for _ in range(300):
+        content = np.frombuffer(good, np.uint8).copy()
+        content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+        (tmp_path / "model.pth").write_bytes(content)
+        try:
+            spcy.load_weights(tmp_path / "model.pth", key="model_state")
+        except ValueError as error:
+            assert "model.pth: " in str(error)
+            refused += 1
+    assert refused > 30
