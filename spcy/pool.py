@@ -177,7 +177,7 @@ def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> Spars
     array([2., 2., 3.])
     """
     parent, rulebook, _ = parent_level(x, to)
-    return SparseTensor(parent, _reduce(x, rulebook.transposed(), MEAN, "sites"))
+    return SparseTensor(parent, reduce_pairs(x, rulebook.transposed(), MEAN, "sites"))
 
 
 def global_max_pool(x: SparseTensor) -> np.ndarray:
@@ -256,16 +256,21 @@ def segment_reduce(
 
 
 def _pool(x, kernel_size, stride, padding, dilation, operation, count="sites") -> SparseTensor:
+    rulebook, coords = pool_plan(x, kernel_size, stride, padding, dilation)
+    return SparseTensor(coords, reduce_pairs(x, rulebook, operation, count))
+
+
+def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1) -> tuple[Rulebook, Coords]:
+    """Return the windows of a pool, and its output sites."""
     require_tensor(x, "x")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
     stencil = box_stencil(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
     stride = kernel_size if stride is None else _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    rulebook, coords = windows(x.coords, stencil, stride, padding)
-    return SparseTensor(coords, _reduce(x, rulebook, operation, count))
+    return windows(x.coords, stencil, stride, padding)
 
 
-def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int, count: str) -> np.ndarray:
+def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: str = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)
     out = np.empty((rulebook.num_out, x.num_channels), features.dtype)
@@ -279,17 +284,17 @@ def _reduce(x: SparseTensor, rulebook: Rulebook, operation: int, count: str) -> 
     if operation == MEAN and count == "window":
         out /= rulebook.num_offsets
     elif operation == MEAN:
-        out /= np.maximum(_pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
+        out /= np.maximum(pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
     return out.astype(x.dtype, copy=False)
 
 
-def _pairs_per_row(rulebook: Rulebook) -> np.ndarray:
+def pairs_per_row(rulebook: Rulebook) -> np.ndarray:
     """Return how many pairs each output row has."""
     counts = np.zeros(rulebook.num_out, np.int32)
     if len(counts):
         threads = threads_for(rulebook.num_pairs)
         tile_ptr = rulebook._tiles(tile_size_for(1, len(counts), threads))
-        kernels_for(rulebook.out_rows).pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
+        kernels_for(rulebook.out_rows).pool.countpairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
     return counts
 
 
