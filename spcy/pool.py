@@ -294,7 +294,7 @@ def pairs_per_row(rulebook: Rulebook) -> np.ndarray:
     if len(counts):
         threads = threads_for(rulebook.num_pairs)
         tile_ptr = rulebook._tiles(tile_size_for(1, len(counts), threads))
-        kernels_for(rulebook.out_rows).pool.countpairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
+        kernels_for(rulebook.out_rows).pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
     return counts
 
 
