@@ -176,6 +176,23 @@ def devoxelize(
     >>> spcy.devoxelize(tensor, points)[:, 0]
     array([1.5, 1.5, 5. ])
     """
+    return interpolate(x, *sources(x, points, mode, batch))
+
+
+def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of the rows that each point takes its features from."""
+    features = widened(x.features)
+    out = np.empty((len(rows), x.num_channels), features.dtype)
+    if len(out) and x.num_sites:
+        threads = threads_for(rows.size * (x.num_channels + 7) / 8)
+        kernels_for(features, rows).pool.interpolate(features, rows, weights, out, threads)
+    else:
+        out[:] = 0
+    return out.astype(x.dtype, copy=False)
+
+
+def sources(x: SparseTensor, points, mode, batch) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that each point takes its features from, -1 where no site is, and their weights."""
     require_tensor(x, "x")
     points = _check.points(points)
     if points.shape[1] != x.ndim:
@@ -191,14 +208,7 @@ def devoxelize(
         weights = np.ones_like(rows, dtype=np.float64)
     else:
         rows, weights = _corners(x.coords._sites, points, batch)
-    features = widened(x.features)
-    out = np.empty((len(points), x.num_channels), features.dtype)
-    if len(out) and x.num_sites:
-        threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-        kernels_for(features, rows).pool.interpolate(features, rows, weights, out, threads)
-    else:
-        out[:] = 0
-    return out.astype(x.dtype, copy=False)
+    return rows, weights
 
 
 def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:
