@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from . import nn
 from ._backend import get_backend, set_backend, use_backend
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
@@ -55,6 +56,7 @@ __all__ = [
     "kernel_offsets",
     "load_weights",
     "max_pool",
+    "nn",
     "prune",
     "set_backend",
     "set_num_threads",

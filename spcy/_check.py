@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from ._backend import as_array, is_bfloat16
 
@@ -170,12 +170,49 @@ def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray 
     return like_features(array, "bias", dtype)
 
 
+def groups(value: int, in_channels: int, out_channels: int) -> int:
+    """Return a number of groups that divides both numbers of channels."""
+    number = per_axis(value, 1, "groups", 1)[0]
+    if in_channels % number or out_channels % number:
+        raise ValueError(f"groups must divide {in_channels} and {out_channels} channels, got {number}")
+    return number
+
+
+def feature_dtype(value: DTypeLike) -> np.dtype:
+    """Return a dtype that features can have."""
+    dtype = np.dtype(value).newbyteorder("=")
+    if dtype not in FLOATS and not is_bfloat16(dtype):
+        raise TypeError(f"dtype must be float32, float64 or bfloat16, got {dtype}")
+    return dtype
+
+
 def gradient(value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return the gradient of an array, of its shape and dtype."""
     array = as_array(value, "dy")
     if array.shape != shape:
         raise ValueError(f"dy must have shape {shape}, as what it is the gradient of, got {array.shape}")
     return like_features(array, "dy", dtype)
+
+
+def labels(value: ArrayLike, num_rows: int, classes: int, ignored: int) -> np.ndarray:
+    """Return the (num_rows,) class of each row, one number of which says that it does not count."""
+    array = as_array(value, "labels")
+    if array.shape != (num_rows,):
+        raise ValueError(f"labels must have shape ({num_rows},), one per row of logits, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must have an integer dtype, got {array.dtype}")
+    bad = first_row(((array < 0) | (array >= classes)) & (array != ignored))
+    if bad is not None:
+        raise ValueError(f"labels must be 0 .. {classes - 1} or {ignored}, got {array[bad]} in row {bad}")
+    return array.astype(np.int64)
+
+
+def class_weight(value: ArrayLike, classes: int) -> np.ndarray:
+    """Return one weight per class, finite and not negative."""
+    weight = lengths(value, classes, "weight")
+    if (weight < 0).any():
+        raise ValueError(f"weight must not be negative, got {value!r}")
+    return weight
 
 
 def points(value: ArrayLike) -> np.ndarray:

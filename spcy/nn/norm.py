@@ -1,0 +1,200 @@
+"""Norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import _check
+from .._backend import array_module, widened
+from ..grad import _column_sums as column_sums
+from .conv import Weighted
+from .module import Buffer, Parameter, Pointwise, wide_dtype
+
+
+class _Norm(Pointwise):
+    """What the norms share: a scale and a shift for each channel, never in bfloat16."""
+
+    def __init__(self, num_features: int, eps: float):
+        self.num_features = _check.per_axis(num_features, 1, "num_features", 1)[0]
+        self.eps = eps
+        self.weight = Parameter(np.ones(self.num_features, np.float32))
+        self.bias = Parameter(np.zeros(self.num_features, np.float32))
+
+    def _dtype_for(self, dtype: np.dtype) -> np.dtype:
+        return wide_dtype(dtype)
+
+    def _features(self, features: np.ndarray) -> np.ndarray:
+        """Return features of the norm's channels in the dtype that it computes in."""
+        if features.shape[-1] != self.num_features:
+            raise ValueError(f"x must have {self.num_features} channels, got {features.shape[-1]}")
+        features = widened(features)
+        if features.dtype != self.weight.data.dtype:
+            raise TypeError(f"x must have dtype {self.weight.data.dtype}, as the norm, got {features.dtype}")
+        return features
+
+    def _affine_vjp(self, normal: np.ndarray, dtype, normal_vjp) -> tuple[np.ndarray, Callable]:
+        """Return ``normal * weight + bias`` and its vjp, given that of the normalised features."""
+        weight = self.weight.data
+
+        def vjp(dy):
+            dy = widened(dy)
+            dweight, dbias = column_sums(dy * normal), column_sums(dy)
+            self.weight.accumulate(dweight)
+            self.bias.accumulate(dbias)
+            return normal_vjp(dy, dweight, dbias).astype(dtype, copy=False)
+
+        return (normal * weight + self.bias.data).astype(dtype, copy=False), vjp
+
+
+class BatchNorm(_Norm):
+    """Batch norm over all sites: what PyTorch calls BatchNorm1d.
+
+    In training it takes the mean and the variance of the batch and updates the running ones; after
+    `Module.eval` it takes the running ones, and `Sequential` folds it into the convolution before it.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels.
+    eps : float
+    momentum : float
+        Share of a batch in the running mean and variance.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (num_features,)
+    running_mean, running_var : Buffer of shape (num_features,)
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> norm = spcy.nn.BatchNorm(1, eps=1e-3, momentum=0.01)
+    >>> norm(spcy.SparseTensor([[0, 4], [0, 5]], np.float32([[1], [3]]))).features[:, 0].round(3)
+    array([-1.,  1.], dtype=float32)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        super().__init__(num_features, eps)
+        self.momentum = momentum
+        self.running_mean = Buffer(np.zeros(self.num_features, np.float32))
+        self.running_var = Buffer(np.ones(self.num_features, np.float32))
+
+    def _map(self, features):
+        wide = self._features(features)
+        if self.training:
+            mean, inverse = self._batch_statistics(wide)
+            scale = inverse * self.weight.data
+            shift = self.bias.data - mean * scale
+        else:
+            scale, shift = (a.astype(wide.dtype, copy=False) for a in self._scale_and_shift())
+        return (wide * scale + shift).astype(features.dtype, copy=False)
+
+    def _map_vjp(self, features):
+        wide = self._features(features)
+        if self.training:
+            mean, inverse = self._batch_statistics(wide)
+        else:
+            mean = self.running_mean.data
+            inverse = 1 / array_module(mean).sqrt(self.running_var.data + self.eps)
+        inverse = inverse.astype(wide.dtype, copy=False)
+        normal = (wide - mean) * inverse
+        scale = inverse * self.weight.data
+        over_batch = self.training
+
+        def normal_vjp(dy, dweight, dbias):
+            if over_batch and len(dy):
+                dy = dy - dbias / len(dy) - normal * (dweight / len(dy))
+            return dy * scale
+
+        return self._affine_vjp(normal, features.dtype, normal_vjp)
+
+    def _batch_statistics(self, features) -> tuple[np.ndarray, np.ndarray]:
+        """Return the batch's mean and inverse standard deviation; update the running ones."""
+        count = len(features)
+        if count == 1:
+            raise ValueError("x must have more than one site to train a batch norm; eval() takes any number")
+        if count == 0:
+            return self.running_mean.data, array_module(features).ones_like(self.running_var.data)
+        mean = column_sums(features) / features.dtype.type(count)
+        variance = column_sums((features - mean) ** 2) / features.dtype.type(count)
+        for running, value in (
+            (self.running_mean, mean),
+            (self.running_var, variance * (count / (count - 1))),
+        ):
+            step = self.momentum * (value - running.data)
+            running.data = (running.data + step).astype(running.data.dtype, copy=False)
+        return mean, (1 / array_module(variance).sqrt(variance + self.eps)).astype(features.dtype)
+
+    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the norm does after `eval`, in double precision."""
+        weight, bias, mean, variance = (
+            p.data.astype(np.float64) for p in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        scale = weight / array_module(weight).sqrt(variance + self.eps)
+        return scale, bias - mean * scale
+
+    def _fold(self, layer: Weighted) -> tuple[np.ndarray, np.ndarray]:
+        """Return weight and bias of a layer with this norm after it, kept while no array is replaced."""
+        parts = (self.weight, self.bias, self.running_mean, self.running_var, layer.weight)
+        arrays = (*(part.data for part in parts), layer._bias_data())
+        folded = getattr(self, "_folded", None)
+        if folded is None or any(a is not b for a, b in zip(folded[0], arrays, strict=True)):
+            weight, bias = arrays[-2:]
+            scale, shift = self._scale_and_shift()
+            wide = widened(weight)
+            folded_weight = (wide * scale.astype(wide.dtype)).astype(weight.dtype)
+            if bias is not None:
+                shift = shift + widened(bias) * scale
+            folded = self._folded = (arrays, folded_weight, shift.astype(weight.dtype))
+        return folded[1:]
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_folded"}
+
+    def _say(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class LayerNorm(_Norm):
+    """Layer norm: every site's own channels to mean 0 and variance 1.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels.
+    eps : float
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (num_features,)
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> norm = spcy.nn.LayerNorm(2)
+    >>> norm(spcy.SparseTensor([[0, 4]], np.float32([[1, 3]]))).features.round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__(num_features, eps)
+
+    def _map_vjp(self, features):
+        wide = self._features(features)
+        normal = wide - wide.mean(axis=1, keepdims=True)
+        variance = (normal * normal).mean(axis=1, keepdims=True)
+        inverse = (1 / array_module(wide).sqrt(variance + self.eps)).astype(wide.dtype)
+        normal *= inverse
+        weight = self.weight.data
+
+        def normal_vjp(dy, dweight, dbias):
+            dy = dy * weight
+            along = (dy * normal).mean(axis=1, keepdims=True)
+            return (dy - dy.mean(axis=1, keepdims=True) - normal * along) * inverse
+
+        return self._affine_vjp(normal, features.dtype, normal_vjp)
+
+    def _say(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"

@@ -1,0 +1,223 @@
+"""Layers that act on every site by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import _check, grad
+from .._backend import array_module, widened
+from ..conv import subm_conv
+from ..grad import _column_sums as column_sums
+from ..tensor import SparseTensor
+from .conv import Seed, Weighted
+from .module import Pointwise, Vjp, features_of, finish, relu
+
+
+class Linear(Weighted):
+    """A matrix and a bias for every site, or for every row of an array.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    rng : int or numpy.random.Generator, optional
+        Draws the weight and the bias, uniform within ``1 / sqrt(in_features)``.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (in_features, out_features)
+        PyTorch's is the transposed.
+    bias : Parameter of shape (out_features,), or None
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> layer = spcy.nn.Linear(3, 2, rng=0)
+    >>> layer(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    >>> layer(spcy.SparseTensor([[0, 4]], np.ones((1, 3), np.float32))).num_channels
+    2
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: Seed = None):
+        self.in_features = _check.per_axis(in_features, 1, "in_features", 1)[0]
+        self.out_features = _check.per_axis(out_features, 1, "out_features", 1)[0]
+        self._initialise((self.in_features, self.out_features), bias, rng)
+
+    def forward(self, x: SparseTensor | np.ndarray) -> SparseTensor | np.ndarray:
+        """Return the module's output.
+
+        Parameters
+        ----------
+        x : SparseTensor or ndarray of shape (N, in_features)
+
+        Returns
+        -------
+        SparseTensor or ndarray
+            What x is, with `out_features` channels.
+        """
+        return self._run(x)
+
+    def _run_with(self, weight, bias, x, residual, activation):
+        if isinstance(x, SparseTensor):
+            weight = _one_cell(weight, x.ndim)
+            return subm_conv(x, weight, bias, residual=residual, activation=activation)
+        y = widened(self._rows(x)) @ widened(weight)
+        if bias is not None:
+            y = y + widened(bias)
+        return finish(y.astype(weight.dtype, copy=False), residual, activation)
+
+    def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
+        """Return the module's output and its vjp, as `Module.vjp`."""
+        weight = self.weight.data
+        if isinstance(x, SparseTensor):
+            y, pull = grad.vjp(subm_conv, x, _one_cell(weight, x.ndim), self._bias_data())
+        else:
+            y, rows = self._run(x), self._rows(x)
+
+            def pull(dy):
+                dy = _check.gradient(dy, y.shape, y.dtype)
+                dx, dweight = widened(dy) @ widened(weight).T, widened(rows).T @ widened(dy)
+                return dx.astype(rows.dtype, copy=False), dweight, column_sums(dy)
+
+        def vjp(dy):
+            dx, dweight, dbias = pull(dy)
+            self._accumulate(dweight.reshape(weight.shape), dbias)
+            return (dx,)
+
+        return y, vjp
+
+    def _rows(self, x) -> np.ndarray:
+        rows = features_of(x)
+        if rows.shape[1] != self.in_features:
+            raise ValueError(f"x must have {self.in_features} channels, got {rows.shape[1]}")
+        return _check.like_features(rows, "x", self.weight.data.dtype)
+
+    def _say(self) -> str:
+        said = f"in_features={self.in_features}, out_features={self.out_features}"
+        return said + f", bias={self.bias is not None}"
+
+
+def _one_cell(weight: np.ndarray, ndim: int) -> np.ndarray:
+    return weight.reshape((1,) * ndim + weight.shape)
+
+
+class ReLU(Pointwise):
+    """The positive part of every feature.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.nn.ReLU()(np.array([[-1.0, 2.0]]))
+    array([[0., 2.]])
+    """
+
+    def _map(self, features):
+        return relu(features)
+
+    def _map_vjp(self, features):
+        zero = features.dtype.type(0)
+        return relu(features), lambda dy: array_module(dy).where(features <= 0, zero, dy)
+
+
+class LeakyReLU(Pointwise):
+    """Every feature, times a slope where it is negative.
+
+    Parameters
+    ----------
+    negative_slope : float
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.nn.LeakyReLU(0.1)(np.array([[-1.0, 2.0]]))
+    array([[-0.1,  2. ]])
+    """
+
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = negative_slope
+
+    def _map_vjp(self, features):
+        slope = features.dtype.type(self.negative_slope)
+        where = array_module(features).where
+
+        def leak(values):
+            return where(features > 0, values, values * slope)
+
+        return leak(features), leak
+
+    def _say(self) -> str:
+        return f"negative_slope={self.negative_slope}"
+
+
+class SiLU(Pointwise):
+    """``x / (1 + exp(-x))`` of every feature, also called swish.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.nn.SiLU()(np.array([[-1.0, 2.0]])).round(3)
+    array([[-0.269,  1.762]])
+    """
+
+    def _map_vjp(self, features):
+        wide = widened(features)
+        share = 0.5 * array_module(wide).tanh(0.5 * wide) + 0.5  # the sigmoid, without overflow
+
+        def vjp(dy):
+            slope = share * (1 + wide * (1 - share))
+            return (widened(dy) * slope).astype(dy.dtype, copy=False)
+
+        return (wide * share).astype(features.dtype, copy=False), vjp
+
+
+class Dropout(Pointwise):
+    """Zero for a random share of the features in training, the rest scaled up; nothing after `eval`.
+
+    Parameters
+    ----------
+    p : float
+        The share, 0 <= p < 1.
+    rng : int or numpy.random.Generator, optional
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> drop = spcy.nn.Dropout(0.5, rng=0)
+    >>> drop(np.ones((1, 4))), drop.eval()(np.ones((1, 4)))
+    (array([[2., 2., 2., 0.]]), array([[1., 1., 1., 1.]]))
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Seed = None):
+        if not 0 <= p < 1:
+            raise ValueError(f"p must be at least 0 and less than 1, got {p!r}")
+        self.p = p
+        self._rng = np.random.default_rng(rng)
+
+    def _map_vjp(self, features):
+        if not self.training or self.p == 0:
+            return features, lambda dy: dy
+        kept = array_module(features).asarray(self._rng.random(features.shape, np.float32) >= self.p)
+        scale = (kept / (1 - self.p)).astype(features.dtype)
+        return features * scale, lambda dy: dy * scale
+
+    def _say(self) -> str:
+        return f"p={self.p}"
+
+
+class Identity(Pointwise):
+    """What comes in; a branch of `Concat`, the shortcut of `Residual`.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> spcy.nn.Identity()(np.ones((1, 2)))
+    array([[1., 1.]])
+    """
+
+    def forward(self, x):
+        """Return x."""
+        return x
+
+    def _map_vjp(self, features):
+        return features, lambda dy: dy

@@ -1,0 +1,518 @@
+"""Layers and networks: what they compute, their gradients, their state."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from helpers import assert_close, get, put, random_tensor
+
+import spcy
+from spcy import nn
+from spcy.nn import optim
+
+LAYERS = {
+    "SubMConv": lambda: nn.SubMConv(4, 6, 3, ndim=2, dilation=(1, 2), rng=0),
+    "Conv": lambda: nn.Conv(4, 6, (3, 2), 2, 1, ndim=2, rng=0),
+    "ConvTranspose": lambda: nn.ConvTranspose(4, 6, 2, 2, ndim=2, rng=0),
+    "Linear": lambda: nn.Linear(4, 6, rng=0),
+    "BatchNorm": lambda: nn.BatchNorm(4),
+    "BatchNorm_eval": lambda: nn.BatchNorm(4).eval(),
+    "LayerNorm": lambda: nn.LayerNorm(4),
+    "ReLU": nn.ReLU,
+    "LeakyReLU": lambda: nn.LeakyReLU(0.1),
+    "SiLU": nn.SiLU,
+    "Dropout": lambda: nn.Dropout(0.4, rng=0),
+    "Dropout_eval": lambda: nn.Dropout(0.4).eval(),
+    "Identity": nn.Identity,
+    "Residual": lambda: nn.Residual(nn.SubMConv(4, 4, 3, ndim=2, rng=0)),
+    "Residual_shortcut": lambda: nn.Residual(nn.Linear(4, 6, rng=0), nn.Linear(4, 6, bias=False, rng=1)),
+    "Sequential": lambda: resnet(4),
+}
+
+
+def resnet(channels):
+    """A network with every kind of run that evaluation fuses."""
+    rng = np.random.default_rng(3)
+    return nn.Sequential(
+        nn.SubMConv(channels, 6, 3, ndim=2, bias=False, rng=rng),
+        nn.BatchNorm(6, eps=1e-3),
+        nn.ReLU(),
+        nn.Conv(6, 8, 3, 2, 1, ndim=2, rng=rng),
+        nn.BatchNorm(8),
+        nn.Residual(
+            nn.Sequential(
+                nn.SubMConv(8, 5, 3, ndim=2, rng=rng), nn.ReLU(), nn.Linear(5, 8, rng=rng), nn.BatchNorm(8)
+            )
+        ),
+        nn.ReLU(),
+        nn.InverseConv(8, 6, 3, ndim=2, rng=rng),
+        nn.ReLU(),
+        nn.BatchNorm(6),
+        nn.Linear(6, 3, rng=rng),
+    )
+
+
+def shake(module, rng):
+    """Give norms statistics and scales that are not 0 and 1."""
+    for name, array in module._arrays(nn.Buffer).items():
+        if "running" in name or array.data.ndim == 1:
+            array.data = put(rng.uniform(0.5, 1.5, array.data.shape).astype(array.data.dtype))
+    return module
+
+
+def tensor(rng, dtype=np.float64, channels=4):
+    return random_tensor(rng, 14, (6, 5), channels, dtype, batch_size=2)
+
+
+def array_of(y):
+    return get(y.features if isinstance(y, spcy.SparseTensor) else y)
+
+
+def unfused(module, x):
+    """Run a Sequential layer by layer."""
+    return module.vjp(x)[0]
+
+
+# Gradients
+
+
+def differences(function, array, dy):
+    """Central differences of ``(function(array) * dy).sum()``."""
+    out = np.empty_like(array)
+    for i in np.ndindex(array.shape):
+        values = []
+        for step in (1e-5, -1e-5):
+            moved = array.copy()
+            moved[i] += step
+            values.append((array_of(function(moved)) * dy).sum())
+        out[i] = (values[0] - values[1]) / 2e-5
+    return out
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients(name, rng):
+    layer = shake(LAYERS[name]().astype(np.float64), rng)
+    x = tensor(rng)
+    reset = copy.deepcopy(layer)  # running statistics, the state of a generator
+
+    def run(features=None, **replaced):
+        twin = copy.deepcopy(reset)
+        for key, array in replaced.items():
+            twin.parameters()[key].data = put(array)
+        return twin.vjp(x if features is None else x.replace(put(features)))[0]
+
+    y, vjp = spcy.vjp(layer, x)
+    dy = rng.standard_normal(array_of(y).shape)
+    (dx,) = vjp(put(dy))
+    np.testing.assert_allclose(get(dx), differences(run, get(x.features), dy), rtol=0, atol=1e-7)
+    for key, parameter in layer.parameters().items():
+        expected = differences(lambda a, key=key: run(**{key: a}), get(parameter.data), dy)
+        np.testing.assert_allclose(get(parameter.grad), expected, rtol=0, atol=1e-7, err_msg=key)
+        assert parameter.grad.dtype == parameter.data.dtype
+    before = {key: get(p.grad) for key, p in layer.parameters().items()}
+    layer.vjp(x)[1](put(dy))  # adds; only Dropout, without parameters, now has other numbers
+    for key, parameter in layer.parameters().items():
+        np.testing.assert_allclose(get(parameter.grad), 2 * before[key], rtol=1e-12)
+    layer.zero_grad()
+    assert all(p.grad is None for p in layer.parameters().values())
+
+
+# What evaluation fuses
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("frozen", [False, True], ids=["train", "eval"])
+def test_fused_network_equals_its_layers(frozen, dtype, rng):
+    net = shake(resnet(4), rng).astype(dtype).train(not frozen)
+    x = tensor(rng, dtype)
+    expected = unfused(copy.deepcopy(net).astype(np.float64), x.map(lambda f: f.astype(np.float64)))
+    y = net(x)
+    assert y.coords is x.coords
+    assert y.dtype == dtype
+    if dtype.name == "bfloat16":
+        np.testing.assert_allclose(
+            np.float64(get(y.features)),
+            get(expected.features),
+            rtol=0,
+            atol=0.05 * np.abs(expected.features).max(),
+        )
+    else:
+        assert_close(y.features, get(expected.features), dtype)
+
+
+def calls(net, x, monkeypatch):
+    """Run a network; return (function, has a bias, has a residual, activation) of each convolution."""
+    seen = []
+
+    for kind in (nn.conv._Convolution, nn.Linear):
+        original = kind._run_with
+        monkeypatch.setattr(
+            kind,
+            "_run_with",
+            lambda *args, original=original: (
+                seen.append((type(args[0]).__name__, args[2] is not None, args[4] is not None, args[5])),
+                original(*args),
+            )[1],
+        )
+    net(x)
+    return seen
+
+
+def test_what_a_convolution_takes_with_it(rng, monkeypatch):
+    seen = calls(resnet(4).eval(), tensor(rng, np.float32), monkeypatch)
+    assert seen == [
+        ("SubMConv", True, False, "relu"),
+        ("Conv", True, False, None),
+        ("SubMConv", True, False, "relu"),
+        ("Linear", True, True, "relu"),  # the norm, the shortcut and the ReLU after the Residual
+        ("InverseConv", True, False, "relu"),
+        ("Linear", True, False, None),
+    ]
+
+
+def test_residuals_in_residuals(rng):
+    linear = lambda seed: nn.Linear(4, 4, rng=seed)  # noqa: E731
+    inner = nn.Residual(nn.Sequential(linear(0), nn.ReLU()), linear(1))
+    net = nn.Sequential(nn.Residual(nn.Sequential(linear(2), inner)), nn.ReLU(), nn.Residual(inner))
+    x = tensor(rng, np.float32)
+    assert_close(net(x).features, unfused(net, x).features, np.float32)
+    assert nn.Sequential()(x) is x
+    assert_close(nn.Residual(nn.Sequential())(x).features, 2 * x.features, np.float32)
+
+
+def test_folding_follows_replaced_arrays_and_train(rng):
+    net = nn.Sequential(nn.SubMConv(4, 3, 3, ndim=2, rng=0), nn.BatchNorm(3)).eval()
+    x = tensor(rng, np.float32)
+    first = net(x).features
+    np.testing.assert_array_equal(net(x).features, first)
+    net[1].running_mean.data = np.ones(3, np.float32)
+    assert_close(net(x).features, first - 1 / np.sqrt(np.float32(1 + 1e-5)), np.float32)
+    state = net.state_dict()
+    trained = net.train()(x).features
+    np.testing.assert_allclose(trained.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(trained.var(axis=0), 1, rtol=1e-3)
+    assert (state["1.running_mean"] == 1).all()
+    assert not (net.state_dict()["1.running_mean"] == 1).any()
+    net.load_state_dict(state)
+    assert_close(net.eval()(x).features, first - 1 / np.sqrt(np.float32(1 + 1e-5)), np.float32)
+
+
+# What layers compute, where that is not a function's own
+
+
+def test_batch_norm_statistics(dtype, rng):
+    norm = nn.BatchNorm(4, momentum=0.25).astype(dtype)
+    x = rng.standard_normal((50, 4)).astype(dtype)
+    norm(x)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(norm.running_mean.data, 0.25 * wide.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(norm.running_var.data, 0.75 + 0.25 * wide.var(axis=0, ddof=1), rtol=1e-5)
+    assert norm.running_var.data.dtype == (np.float32 if dtype.name == "bfloat16" else dtype)
+    before = norm.state_dict()
+    norm.eval()(x)
+    assert norm.running_mean.data is before["running_mean"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_sites(training, rng):
+    net = resnet(4).train(training)
+    x = spcy.SparseTensor(np.zeros((0, 3), int), np.zeros((0, 4), np.float32), shape=(6, 5))
+    y, vjp = net.vjp(x)
+    assert net(x).features.shape == y.features.shape == (0, 3)
+    assert vjp(y.features)[0].shape == (0, 4)
+    assert not any(p.grad.any() for p in net.parameters().values())
+
+
+def test_dropout_scales_what_it_keeps(rng):
+    x = np.ones((1000, 8))
+    y = nn.Dropout(0.25, rng=0)(x)
+    assert set(np.unique(y)) == {0, 1 / 0.75}
+    assert abs((y == 0).mean() - 0.25) < 0.03
+
+
+def test_initialisation():
+    layer = nn.SubMConv(16, 32, 3, rng=np.random.default_rng(0))
+    bound = 1 / np.sqrt(16 * 27)
+    for array in (layer.weight.data, layer.bias.data):
+        assert array.dtype == np.float32
+        assert 0.9 * bound < np.abs(array).max() <= bound
+    np.testing.assert_array_equal(nn.SubMConv(16, 32, 3, rng=0).weight.data, layer.weight.data)
+    assert (nn.SubMConv(16, 32, 3).weight.data != nn.SubMConv(16, 32, 3).weight.data).any()
+    assert nn.Conv(4, 6, (3, 1), groups=2, ndim=2, bias=False).weight.data.shape == (3, 1, 2, 6)
+
+
+# Names and state
+
+
+class Net(nn.Module):
+    """Written as PyTorch users write it."""
+
+    def __init__(self, rng=None):
+        self.conv_input = nn.Sequential(
+            nn.SubMConv(4, 5, 3, ndim=2, bias=False, rng=rng), nn.BatchNorm(5), nn.ReLU()
+        )
+        self.blocks = [nn.Linear(5, 5, rng=rng), nn.Residual(nn.Linear(5, 5, rng=rng))]
+        self.head = nn.Linear(5, 2, rng=rng)
+        self.scale = nn.Parameter(np.ones(2, np.float32))
+
+    def forward(self, x):
+        x = self.conv_input(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+NAMES = [
+    "scale",
+    "conv_input.0.weight",
+    "conv_input.1.weight",
+    "conv_input.1.bias",
+    "conv_input.1.running_mean",
+    "conv_input.1.running_var",
+    "blocks.0.weight",
+    "blocks.0.bias",
+    "blocks.1.body.weight",
+    "blocks.1.body.bias",
+    "head.weight",
+    "head.bias",
+]
+
+
+def test_names():
+    net = Net()
+    assert list(net.state_dict()) == NAMES
+    assert list(net.parameters()) == [name for name in NAMES if "running" not in name]
+    assert list(net.modules())[:4] == ["", "conv_input", "conv_input.0", "conv_input.1"]
+    shared = nn.Linear(3, 3)
+    twice = nn.Sequential(shared, shared)
+    assert list(twice.parameters()) == ["0.weight", "0.bias"]
+    assert len(twice.state_dict()) == 4
+
+
+def test_state_round_trip(tmp_path, rng):
+    net, other = Net(0).eval(), Net(1).eval()
+    x = tensor(rng, np.float32)
+    np.savez(tmp_path / "net.npz", **net.state_dict())
+    with np.load(tmp_path / "net.npz") as state:
+        report = other.load_state_dict({**state, "conv_input.1.num_batches_tracked": 7})
+    assert report == ([], [])
+    np.testing.assert_array_equal(other(x).features, net(x).features)
+    for twin in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        np.testing.assert_array_equal(twin(x).features, net(x).features)
+
+
+def test_bad_state_is_one_error_and_changes_nothing():
+    net = Net(0)
+    before = net.state_dict()
+    state = {name: array + 1 for name, array in before.items()}
+    state["conv_input.0.weight"] = np.zeros((3, 3, 5, 4))
+    del state["head.bias"]
+    state["head.gamma"] = state["tail"] = np.zeros(2)
+    with pytest.raises(ValueError, match="got 4 names that do not") as error:
+        net.load_state_dict(state)
+    for line in (
+        "head.bias: missing",
+        "head.gamma: unexpected",
+        "tail: unexpected",
+        "conv_input.0.weight: expected shape (3, 3, 4, 5), got (3, 3, 5, 4)",
+    ):
+        assert f"\n  {line}" in str(error.value)
+    with pytest.raises(ValueError, match="got 1 names"):
+        net.load_state_dict(state, strict=False)
+    assert all(before[name] is array for name, array in net.state_dict().items())
+    del state["conv_input.0.weight"]
+    report = net.load_state_dict(state, strict=False)
+    assert report.missing == ["conv_input.0.weight", "head.bias"]
+    assert report.unexpected == ["head.gamma", "tail"]
+    np.testing.assert_array_equal(net.head.weight.data, before["head.weight"] + 1)
+    np.testing.assert_array_equal(net.head.bias.data, before["head.bias"])
+
+
+def test_loaded_arrays_are_copies():
+    layer = nn.Linear(2, 1)
+    state = {"weight": np.ones((2, 1)), "bias": [0]}
+    layer.load_state_dict(state)
+    state["weight"][:] = 7
+    assert layer.weight.data.dtype == np.float32
+    assert (layer.weight.data == 1).all()
+
+
+def test_train_and_eval_reach_every_module():
+    net = Net()
+    assert net.eval() is net
+    assert not any(module.training for module in net.modules().values())
+    assert all(module.training for module in net.train().modules().values())
+
+
+def test_astype(rng):
+    net = Net(0).eval()
+    net.head.weight.grad = np.zeros((5, 2), np.float32)
+    assert net.astype("float64") is net
+    assert {array.dtype.name for array in net.state_dict().values()} == {"float64"}
+    assert net.head.weight.grad is None
+    assert net(tensor(rng)).dtype == np.float64
+    with pytest.raises(TypeError, match="dtype must be float32, float64 or bfloat16, got int32"):
+        net.astype(np.int32)
+
+
+def test_repr():
+    assert repr(Net()) == (
+        "Net(\n"
+        "  (conv_input): Sequential(\n"
+        "    (0): SubMConv(4, 5, kernel_size=(3, 3), bias=False)\n"
+        "    (1): BatchNorm(5, eps=1e-05, momentum=0.1)\n"
+        "    (2): ReLU()\n"
+        "  )\n"
+        "  (blocks.0): Linear(in_features=5, out_features=5, bias=True)\n"
+        "  (blocks.1): Residual(\n"
+        "    (body): Linear(in_features=5, out_features=5, bias=True)\n"
+        "    (shortcut): Identity()\n"
+        "  )\n"
+        "  (head): Linear(in_features=5, out_features=2, bias=True)\n"
+        ")"
+    )
+    layer = nn.ConvTranspose(4, 6, 3, 2, 1, 1, 2, False, 3)
+    assert repr(layer) == (
+        "ConvTranspose(4, 6, kernel_size=(3, 3, 3), stride=(2, 2, 2), padding=(1, 1, 1), "
+        "output_padding=(1, 1, 1), dilation=(3, 3, 3), groups=2, bias=False)"
+    )
+    assert repr(layer.weight) == "Parameter((3, 3, 3, 2, 6), float32)"
+
+
+def test_threads_share_a_network(rng):
+    net = shake(resnet(4), rng).eval()
+    tensors = [tensor(rng, np.float32) for _ in range(8)]
+    expected = [copy.deepcopy(net)(x).features for x in tensors]
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(net, tensors * 5))
+    for y, features in zip(outputs, expected * 5, strict=True):
+        np.testing.assert_array_equal(y.features, features)
+
+
+# Optimisers and losses
+
+OPTIMISERS = {
+    "SGD": (optim.SGD, {"lr": 0.1}),
+    "momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.02}),
+    "nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.8, "nesterov": True}),
+    "AdamW": (optim.AdamW, {"lr": 0.1}),
+    "AdamW_own": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_optimiser_is_torchs(name, rng):
+    torch = pytest.importorskip("torch")
+    kind, options = OPTIMISERS[name]
+    parameter = nn.Parameter(rng.standard_normal((3, 2)))
+    theirs = torch.nn.Parameter(torch.from_numpy(parameter.data.copy()))
+    ours, other = kind([parameter], **options), getattr(torch.optim, kind.__name__)([theirs], **options)
+    for step in range(6):
+        if step == 4:
+            ours.lr = other.param_groups[0]["lr"] = 0.03
+        grad = rng.standard_normal((3, 2))
+        parameter.grad, theirs.grad = grad, torch.from_numpy(grad)
+        ours.step()
+        other.step()
+        np.testing.assert_allclose(parameter.data, theirs.detach().numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_optimiser_goes_downhill(name, rng):
+    kind, options = OPTIMISERS[name]
+    parameter = nn.Parameter(rng.standard_normal(5).astype(np.float32))
+    still = nn.Parameter(np.ones(1))
+    optimiser = kind({"a": parameter, "b": still}, **options)
+    for _ in range(60):
+        optimiser.zero_grad()
+        parameter.accumulate(parameter.data - 1)
+        optimiser.step()
+    assert parameter.data.dtype == np.float32
+    np.testing.assert_allclose(parameter.data, 1, atol=0.2)
+    assert still.data[0] == 1
+
+
+def test_cross_entropy(rng):
+    logits, labels = rng.standard_normal((9, 4)) * 5, rng.integers(0, 4, 9)
+    labels[3] = -100
+    weight = np.array([1, 0.5, 2, 3])
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    kept = np.flatnonzero(labels != -100)
+    terms = -np.log(share[kept, labels[kept]])
+    for options, shares in (({}, np.ones(4)), ({"weight": weight}, weight)):
+        expected = (terms * shares[labels[kept]]).sum() / shares[labels[kept]].sum()
+        loss, dlogits = nn.softmax_cross_entropy(logits, labels, **options)
+        assert loss == pytest.approx(expected)
+        slope = differences(
+            lambda a, options=options: np.array(nn.softmax_cross_entropy(a, labels, **options)[0]),
+            logits,
+            1.0,
+        )
+        np.testing.assert_allclose(dlogits, slope, atol=1e-8)
+    assert nn.softmax_cross_entropy(logits, np.full(9, -100))[0] == 0
+    loss, dlogits = nn.softmax_cross_entropy(np.float32([[1e4, -1e4]]), [1])
+    assert loss == 2e4
+    assert dlogits.tolist() == [[1, -1]]
+
+
+ERRORS = {
+    "labels shape": (
+        lambda x: nn.softmax_cross_entropy(x, [0]),
+        ValueError,
+        r"labels must have shape \(14,\)",
+    ),
+    "labels dtype": (
+        lambda x: nn.softmax_cross_entropy(x, [0.0] * 14),
+        TypeError,
+        "labels must have an integer",
+    ),
+    "labels range": (
+        lambda x: nn.softmax_cross_entropy(x, [0, 4] * 7),
+        ValueError,
+        "labels must be 0 .. 3 or -100, got 4 in row 1",
+    ),
+    "weight sign": (
+        lambda x: nn.softmax_cross_entropy(x, [0] * 14, weight=[1, 1, 1, -1]),
+        ValueError,
+        "weight must not be negative",
+    ),
+    "no forward": (lambda x: nn.Module()(x), NotImplementedError, "Module must have a method forward"),
+    "no vjp": (lambda x: Net().vjp(x), TypeError, "Net has no vjp: build it of Sequential"),
+    "no module": (lambda x: nn.Sequential(nn.ReLU(), np.tanh), TypeError, "got ufunc in place 1"),
+    "no branch": (lambda x: nn.Concat(None), TypeError, "branches must be Modules, got NoneType in place 0"),
+    "channels": (lambda x: nn.Linear(3, 2)(x), ValueError, "weight must have C_in = 4"),
+    "array channels": (lambda x: nn.Linear(3, 2)(x.features), ValueError, "x must have 3 channels, got 4"),
+    "norm channels": (lambda x: nn.BatchNorm(3)(x), ValueError, "x must have 3 channels, got 4"),
+    "norm dtype": (lambda x: nn.BatchNorm(4).astype("float64")(x), TypeError, "x must have dtype float64"),
+    "one site": (lambda x: nn.BatchNorm(4)(x.features[:1]), ValueError, "x must have more than one site"),
+    "groups": (
+        lambda x: nn.Conv(4, 6, 3, groups=4),
+        ValueError,
+        "groups must divide 4 and 6 channels, got 4",
+    ),
+    "no channels": (lambda x: nn.Conv(0, 6, 3), ValueError, "in_channels must be at least 1"),
+    "kernel axes": (lambda x: nn.Conv(4, 6, (3, 3)), ValueError, "kernel_size must be an int or 3 ints"),
+    "mode": (lambda x: nn.GlobalPool("mean"), ValueError, "mode must be one of 'avg', 'max', 'sum'"),
+    "dropout": (lambda x: nn.Dropout(1.0), ValueError, "p must be at least 0 and less than 1, got 1.0"),
+    "array axes": (lambda x: nn.ReLU()(np.zeros(3)), ValueError, r"got shape \(3,\)"),
+    "dy": (lambda x: nn.ReLU().vjp(x)[1](np.zeros((14, 4))), TypeError, "dy must have dtype float32"),
+    "lr": (lambda x: optim.SGD([], -1.0), ValueError, "lr must be at least 0"),
+    "nesterov": (lambda x: optim.SGD([], 0.1, nesterov=True), ValueError, "momentum must be positive"),
+    "parameters": (lambda x: optim.SGD([x], 0.1), TypeError, "parameters must be Parameters"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_bad_arguments(case, rng):
+    call, kind, message = ERRORS[case]
+    with pytest.raises(kind, match=message):
+        call(tensor(rng, np.float32))
+
+
+def test_bfloat16_is_not_trained():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    with pytest.raises(TypeError, match="parameters must be float32 or float64 to be trained"):
+        optim.SGD(nn.Linear(2, 2).astype(bfloat16).parameters(), 0.1)
