@@ -10,6 +10,7 @@ from .conv import conv, conv_transpose, inverse_conv, subm_conv
 from .coords import Coords, union
 from .grad import vjp
 from .hashmap import HashMap
+from .layout import convert_weight
 from .pool import (
     avg_pool,
     global_avg_pool,
@@ -46,6 +47,7 @@ __all__ = [
     "conv",
     "conv_rulebook",
     "conv_transpose",
+    "convert_weight",
     "devoxelize",
     "get_backend",
     "get_num_threads",
