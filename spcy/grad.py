@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._backend import array_module, is_bfloat16, kernels_for
+from ._backend import array_module, as_array, is_bfloat16, kernels_for, widened
 from ._threads import threads_for
 from .conv import (
     Plan,
@@ -18,14 +18,30 @@ from .conv import (
     execute,
     inverse_conv,
     inverse_plan,
+    parent_level,
     subm_conv,
     subm_plan,
     tile_size_for,
     transpose_plan,
 )
-from .pool import SUM, segment_reduce
+from .coords import Coords, same_sites, sort_keys
+from .pool import (
+    SUM,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    global_sum_pool,
+    max_pool,
+    pairs_per_row,
+    pool_plan,
+    reduce_pairs,
+    segment_reduce,
+    sum_pool,
+    unpool,
+)
 from .rulebook import Rulebook
-from .tensor import SparseTensor
+from .tensor import SparseTensor, add, concat, prune
+from .voxel import devoxelize, interpolate, sources, voxelize
 
 Vjp = Callable[[Any], tuple]
 # Fixed, so that threads change no bit:
@@ -40,8 +56,8 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
     Parameters
     ----------
     function : callable
-        `subm_conv`, `conv`, `inverse_conv` or `conv_transpose`; or an object with a method ``vjp``, which
-        is called with the arguments.
+        An operation of the table below; or an object with a method ``vjp``, as modules have it, which is
+        called with the arguments.
     *args, **kwargs
         The operation's own.
 
@@ -50,13 +66,40 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
     y
         What ``function(*args, **kwargs)`` returns.
     vjp : callable
-        ``vjp(dy)``, for the gradient dy of a scalar with respect to y's features (an array of their shape
-        and dtype), returns a tuple: the gradients with respect to
+        Takes dy, the gradient of some scalar with respect to y: an array of the shape and dtype of
+        ``y.features`` (of y, where that is an array; of ``y.tensor.features`` for `voxelize`). Returns a
+        tuple, the scalar's gradients with respect to the arrays named below, each of the shape and dtype
+        of its array. It may be called any number of times. A gradient may be dy itself or a view
+        of it: do not write to it.
 
-        - of a convolution: x's features, the weight, the bias (None if there is none), and the
-          residual's features if one was given.
+    Notes
+    -----
+    What each operation, with all its options, is differentiated with respect to:
 
-        Each has the shape and dtype of what it belongs to, and may be dy itself: do not write to it.
+    ===================================================================  ====================================
+    operation                                                            gradients
+    ===================================================================  ====================================
+    `subm_conv`, `conv`, `inverse_conv`, `conv_transpose`                x's features, weight, bias (None
+                                                                         without one), and the features of a
+                                                                         residual, if one is given
+    `max_pool`, `sum_pool`, `avg_pool`, `unpool`, `prune`, `devoxelize`  x's features
+    `global_max_pool`, `global_sum_pool`, `global_avg_pool`              x's features
+    `add`                                                                features of x and of y
+    `concat`                                                             features of each tensor
+    `voxelize`                                                           the points' features, also where they
+                                                                         are the points (cells stay)
+    `SparseTensor.to_dense`                                              x's features
+    `SparseTensor.from_dense`                                            the array, at the sites
+    ===================================================================  ====================================
+
+    Of equal maxima the first gets the whole gradient: that of the first kernel offset (in a box, the
+    first site in key order), of the first site of a batch in key order, of the first point. A ReLU passes
+    the gradient where its output is greater than 0.
+
+    The gradient with respect to a convolution's input is the convolution over the transposed rulebook with
+    each cell's matrix transposed; like the tiles it is kept with the rulebook, so that
+    nothing is searched for twice. Sums are in the precision of the features, in float32 for bfloat16; those
+    of biases, global pools and voxels are in double precision. Any number of threads gives the same bits.
 
     Raises
     ------
@@ -153,9 +196,244 @@ def _column_sums(dy: np.ndarray) -> np.ndarray:
     return segment_reduce(blocks, None, np.array([0, len(blocks)]), SUM)[0].astype(dy.dtype)
 
 
+def _sum_pool(x, kernel_size, *args, **kwargs):
+    y = sum_pool(x, kernel_size, *args, **kwargs)
+    return y, _return_sums(x, y, pool_plan(x, kernel_size, *args, **kwargs)[0])
+
+
+def _avg_pool(x, kernel_size, *args, count="sites", **kwargs):
+    y = avg_pool(x, kernel_size, *args, count=count, **kwargs)
+    rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
+    return y, _return_sums(x, y, rulebook, rulebook.num_offsets if count == "window" else _sites(rulebook))
+
+
+def _max_pool(x, kernel_size, *args, **kwargs):
+    y = max_pool(x, kernel_size, *args, **kwargs)
+    rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
+
+    def vjp(dy):
+        dy = widened(_gradient_of(y.features, dy))
+        xp = array_module(dy)
+        maxima, out = widened(y.features), xp.zeros(x.features.shape, dy.dtype)
+        if rulebook.num_pairs:
+            found = xp.full(maxima.shape, -1, np.int32)
+            threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
+            kernels = kernels_for(dy, x.features).grad
+            rows = rulebook.in_rows, rulebook.out_rows
+            tiles = rulebook._tiles(tile_size_for(x.num_channels, rulebook.num_out, threads))
+            kernels.find_maxima(widened(x.features), maxima, *rows, tiles, found, threads)
+            tiles = rulebook.transposed()._tiles(tile_size_for(x.num_channels, rulebook.num_in, threads))
+            kernels.return_maxima(dy, found, *rows, tiles, out, threads)
+        return (out.astype(x.dtype, copy=False),)
+
+    return y, vjp
+
+
+def _unpool(x, *, to=None):
+    y = unpool(x, to=to)
+    rulebook = parent_level(x, to)[1].transposed()
+    return y, _return_sums(x, y, rulebook, _sites(rulebook))
+
+
+def _sites(rulebook: Rulebook) -> np.ndarray:
+    """Return what the mean of each window's sites divides by."""
+    return np.maximum(pairs_per_row(rulebook), 1)[:, None]
+
+
+def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: Any = 1) -> Vjp:
+    """Return the vjp of ``y = sums of x over a rulebook / divisor``: the sums back."""
+
+    def vjp(dy):
+        dy = widened(_gradient_of(y.features, dy))
+        dy = SparseTensor._of(y.coords, (dy / divisor).astype(dy.dtype))
+        return (reduce_pairs(dy, rulebook.transposed(), SUM).astype(x.dtype, copy=False),)
+
+    return vjp
+
+
+def _global_sum_pool(x):
+    y = global_sum_pool(x)
+    return y, lambda dy: (_gradient_of(y, dy)[x.indices[:, 0]],)
+
+
+def _global_avg_pool(x):
+    y = global_avg_pool(x)
+
+    def vjp(dy):
+        batch = x.indices[:, 0]
+        dy = widened(_gradient_of(y, dy))
+        sites = np.maximum(np.bincount(batch, minlength=len(dy)), 1)[:, None]
+        return ((dy / sites).astype(x.dtype)[batch],)
+
+    return y, vjp
+
+
+def _global_max_pool(x):
+    y = global_max_pool(x)
+
+    def vjp(dy):
+        dy = _gradient_of(y, dy)
+        order = x.coords._sites.rows.order
+        if order is None:
+            order = np.arange(x.num_sites, dtype=np.int32)
+        starts = _starts(np.bincount(x.indices[:, 0], minlength=len(dy)))
+        return (_return_maxima(x.features, y, dy, order, starts),)
+
+    return y, vjp
+
+
+def _return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
+    """Return zeros with the gradient of each segment's maximum at the row that it came from."""
+    xp = array_module(features, dy)
+    out = xp.zeros(features.shape, dy.dtype)
+    if len(order):
+        found = xp.full(maxima.shape, -1, np.int32)
+        kernels_for(features, dy).grad.find_segment_maxima(
+            widened(features), widened(maxima), order, segment_ptr, found, threads_for(features.size)
+        )
+        segments, channels = xp.nonzero(found >= 0)
+        out[found[segments, channels], channels] = dy[segments, channels]
+    return out
+
+
+def _add(x, y):
+    total = add(x, y)
+
+    def vjp(dy):
+        dy = _gradient_of(total.features, dy)
+        return _rows_from(dy, total.coords, x.coords), _rows_from(dy, total.coords, y.coords)
+
+    return total, vjp
+
+
+def _concat(tensors):
+    tensors = list(tensors)
+    y = concat(tensors)
+
+    def vjp(dy):
+        dy = _gradient_of(y.features, dy)
+        ends = np.cumsum([t.num_channels for t in tensors])
+        parts = (dy[:, end - t.num_channels : end] for t, end in zip(tensors, ends, strict=True))
+        return tuple(_rows_from(p, y.coords, t.coords) for p, t in zip(parts, tensors, strict=True))
+
+    return y, vjp
+
+
+def _rows_from(dy: np.ndarray, coords: Coords, part: Coords) -> np.ndarray:
+    """Return the rows of the sites that some coords have of others'."""
+    if same_sites(coords, part):
+        return array_module(dy).ascontiguousarray(dy)
+    return dy[coords.rows_of(part.indices)]
+
+
+def _prune(x, mask):
+    y = prune(x, mask)
+
+    def vjp(dy):
+        dy = _gradient_of(y.features, dy)
+        out = array_module(dy).zeros(x.features.shape, dy.dtype)
+        out[mask] = dy
+        return (out,)
+
+    return y, vjp
+
+
+def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
+    y = voxelize(points, voxel_size, features=features, reduce=reduce, **options)
+    features = as_array(points if features is None else features, "features")
+
+    def vjp(dy):
+        dy = _gradient_of(y.tensor.features, dy)
+        order, starts = _in_segments(y.rows, y.tensor.num_sites)
+        counts = np.diff(starts)
+        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
+        kept = order[place < np.repeat(y.counts, counts)]  # fewer with max_points
+        starts = _starts(y.counts)
+        if reduce == "max":
+            return (_return_maxima(features, y.tensor.features, dy, kept, starts),)
+        out = array_module(dy).zeros((len(y.rows), dy.shape[1]), dy.dtype)
+        if reduce == "first":
+            out[kept[starts[:-1]]] = dy
+        else:
+            divisor = y.counts[:, None] if reduce == "mean" else 1
+            out[kept] = np.repeat((widened(dy) / divisor).astype(dy.dtype), y.counts, axis=0)
+        return (out,)
+
+    return y, vjp
+
+
+def _devoxelize(x, points, mode="nearest", *, batch=None):
+    rows, weights = sources(x, points, mode, batch)
+    y = interpolate(x, rows, weights)
+
+    def vjp(dy):
+        dy = widened(_gradient_of(y, dy))
+        out = array_module(dy).zeros(x.features.shape, dy.dtype)
+        if len(dy) and x.num_sites:
+            entries, starts = _in_segments(rows.ravel(), x.num_sites)
+            total = np.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
+            scaled = weights / np.where(total > 0, total, 1)
+            threads = threads_for(rows.size * (x.num_channels + 7) / 8)
+            kernels_for(dy, rows).grad.weigh(dy, scaled, entries, starts, out, threads)
+        return (out.astype(x.dtype, copy=False),)
+
+    return y, vjp
+
+
+def _in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of each row, stably in its order, and where those of each begin; -1 is none."""
+    places = np.flatnonzero(rows >= 0).astype(np.int32)
+    rows = rows[places]
+    _, order = sort_keys(rows.astype(np.uint64), max(1, num_rows.bit_length()))
+    return places[order], _starts(np.bincount(rows, minlength=num_rows))
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Return where each of some segments begins, and the last one ends."""
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _to_dense(x, channels_first=False):
+    y = x.to_dense(channels_first)
+
+    def vjp(dy):
+        dy = _gradient_of(y, dy)
+        dy = np.moveaxis(dy, 1, -1) if channels_first else dy
+        return (dy[tuple(x.indices.T)],)
+
+    return y, vjp
+
+
+def _from_dense(array, channels_first=False):
+    y = SparseTensor.from_dense(array, channels_first)
+    shape = np.shape(array)
+
+    def vjp(dy):
+        dy = _gradient_of(y.features, dy)
+        out = array_module(dy).zeros(shape, dy.dtype)
+        (np.moveaxis(out, 1, -1) if channels_first else out)[tuple(y.indices.T)] = dy
+        return (out,)
+
+    return y, vjp
+
+
 _RULES: dict[Callable, Callable] = {
     subm_conv: _conv_rule(subm_plan),
     conv: _conv_rule(conv_plan),
     inverse_conv: _conv_rule(inverse_plan),
     conv_transpose: _conv_rule(transpose_plan),
+    max_pool: _max_pool,
+    sum_pool: _sum_pool,
+    avg_pool: _avg_pool,
+    unpool: _unpool,
+    global_max_pool: _global_max_pool,
+    global_sum_pool: _global_sum_pool,
+    global_avg_pool: _global_avg_pool,
+    add: _add,
+    concat: _concat,
+    prune: _prune,
+    voxelize: _voxelize,
+    devoxelize: _devoxelize,
+    SparseTensor.to_dense: _to_dense,
+    SparseTensor.from_dense: _from_dense,
 }

@@ -126,6 +126,147 @@ def test_an_object_with_a_vjp():
     assert (y, vjp(5)) == (6, (10,))
 
 
+POOLS = {
+    "max": (spcy.max_pool, {}),
+    "sum": (spcy.sum_pool, {}),
+    "avg": (spcy.avg_pool, {}),
+    "avg_window": (spcy.avg_pool, {"count": "window"}),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("geometry", GEOMETRY[3:8], ids=str)
+def test_pool(name, geometry, rng):
+    function, options = POOLS[name]
+    x = geometry.tensor(rng, 2, np.float64)
+    assert_gradients(lambda op, x: op(function, x, **geometry.pool_args, **options), [x], rng)
+
+
+def test_pool_by_position(rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    for function, options in POOLS.values():
+        assert_gradients(lambda op, x, f=function, o=options: op(f, x, 3, 2, 1, **o), [x], rng)
+        assert_gradients(lambda op, x, f=function, o=options: op(f, x, 2, **o), [x], rng)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_unpool(stride, rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    x = spcy.sum_pool(x, 2, stride)  # with a stride of 3 some sites are in no window
+    assert_gradients(lambda op, x: op(spcy.unpool, x), [x], rng)
+
+
+@pytest.mark.parametrize("name", ["global_max_pool", "global_sum_pool", "global_avg_pool"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_global_pool(name, batch_size, rng):
+    x = random_tensor(rng, 14, (5, 4), 3, np.float64, batch_size)
+    assert_gradients(lambda op, x: op(getattr(spcy, name), x), [x], rng)
+    empty = spcy.SparseTensor(x.indices[:0], x.features[:0], batch_size=batch_size)
+    _, vjp = spcy.vjp(getattr(spcy, name), empty)
+    assert vjp(put(np.ones((batch_size, 3))))[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_first_of_equal_maxima_gets_the_gradient(dtype):
+    indices, features = [[0, 5], [0, 4], [0, 1], [0, 0], [1, 2]], [[2, 1], [2, 3], [7, 7], [7, 7], [1, 1]]
+    x = spcy.SparseTensor(put(np.int32(indices)), put(np.array(features, dtype)))
+    _, vjp = spcy.vjp(spcy.max_pool, x, 2)
+    dy = np.array([[10, 20], [30, 40], [50, 60]], dtype)
+    expected = [[0, 0], [30, 40], [0, 0], [10, 20], [50, 60]]
+    np.testing.assert_array_equal(get(vjp(put(dy))[0]), expected)
+    _, vjp = spcy.vjp(spcy.global_max_pool, x)
+    expected = [[0, 0], [0, 0], [0, 0], [10, 20], [30, 40]]
+    np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
+    features = np.array(features, dtype)
+    points = np.zeros((5, 1)) + [[0], [0], [1], [1], [0]]
+    _, vjp = spcy.vjp(spcy.voxelize, put(points), 1, features=put(features), reduce="max")
+    expected = [[10, 0], [0, 20], [30, 40], [0, 0], [0, 0]]
+    np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
+
+
+def test_a_maximum_that_is_nan_returns_its_gradient():
+    x = spcy.SparseTensor(put(np.int32([[0, 0], [0, 1]])), put(np.array([[1.0], [np.nan]])))
+    _, vjp = spcy.vjp(spcy.max_pool, x, 2)
+    np.testing.assert_array_equal(get(vjp(put(np.array([[5.0]])))[0]), [[0], [5]])
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_add_and_concat(same, rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    y = random_tensor(rng, 9, (5, 4), 3, np.float64, batch_size=2)
+    y = x.replace(put(rng.standard_normal((11, 3)))) if same else y
+    assert_gradients(lambda op, x, y: op(spcy.add, x, y), [x, y], rng)
+    if same:
+        assert_gradients(lambda op, x, y: op(spcy.concat, [x, y]), [x, y], rng)
+
+
+def test_prune(rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    mask = put(rng.random(11) < 0.5)
+    assert_gradients(lambda op, x: op(spcy.prune, x, mask), [x], rng)
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_dense(channels_first, rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    assert_gradients(lambda op, x: op(spcy.SparseTensor.to_dense, x, channels_first), [x], rng)
+    dense = x.to_dense(channels_first)
+    y, vjp = spcy.vjp(spcy.SparseTensor.from_dense, dense, channels_first)
+    dy = rng.standard_normal(y.features.shape)
+    expected = spcy.SparseTensor(y.coords, put(dy)).to_dense(channels_first)
+    np.testing.assert_array_equal(get(vjp(put(dy))[0]), get(expected))
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum", "max", "first"])
+@pytest.mark.parametrize("max_points", [None, 2])
+def test_voxelize(reduce, max_points, rng):
+    points, batch = put(rng.uniform(0, 3, (30, 2))), put(rng.integers(0, 2, 30))
+    more = {"batch": batch, "bounds": (0.3, 2.7), "reduce": reduce, "max_points": max_points}
+    features = put(rng.standard_normal((30, 3)))
+    assert_gradients(lambda op, f: op(spcy.voxelize, points, 0.8, features=f, **more), [features], rng)
+    _, vjp = spcy.vjp(spcy.voxelize, points, 0.8, **more)  # its points are features as well
+    dy = put(rng.standard_normal((len(spcy.voxelize(points, 0.8, **more).counts), 2)))
+    expected = spcy.vjp(spcy.voxelize, points, 0.8, features=points, **more)[1](dy)[0]
+    np.testing.assert_array_equal(get(vjp(dy)[0]), get(expected))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_devoxelize(mode, rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    points, batch = put(rng.uniform(-1, 6, (40, 2))), put(rng.integers(0, 2, 40))
+    assert_gradients(lambda op, x: op(spcy.devoxelize, x, points, mode, batch=batch), [x], rng)
+    _, vjp = spcy.vjp(spcy.devoxelize, x, points[:0], mode, batch=batch[:0])
+    assert not get(vjp(put(np.zeros((0, 3))))[0]).any()
+
+
+OPERATIONS = {
+    "max_pool": lambda x: (spcy.max_pool, x, 3, 2, 1),
+    "avg_pool": lambda x: (spcy.avg_pool, x, 3, 2, 1),
+    "unpool": lambda x: (spcy.unpool, spcy.sum_pool(x, 2)),
+    "global_max_pool": lambda x: (spcy.global_max_pool, x),
+    "global_avg_pool": lambda x: (spcy.global_avg_pool, x),
+    "add": lambda x: (spcy.add, x, x),
+    "concat": lambda x: (spcy.concat, [x, x]),
+    "prune": lambda x: (spcy.prune, x, put(np.arange(x.num_sites) % 2 == 0)),
+    "devoxelize": lambda x: (spcy.devoxelize, x, put(get(x.indices)[:, 1:] + 0.3), "linear"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_dtypes_threads_and_empty_inputs(name, dtype, threads, rng):
+    """What threads and dtypes change is their gradient's rounding only, and bits not at all."""
+    for sites in (60, 0):
+        x = random_tensor(rng, sites, (5, 4, 6), 3, dtype)
+        wide = x.replace(put(np.float64(get(x.features))))
+        y, vjp = spcy.vjp(*OPERATIONS[name](x))
+        y_wide, vjp_wide = spcy.vjp(*OPERATIONS[name](wide))
+        dy = rng.standard_normal(array_of(y).shape).astype(dtype)
+        dx, expected = vjp(put(dy))[0], vjp_wide(put(dy.astype(array_of(y_wide).dtype)))[0]
+        assert_close(dx, get(expected), dtype)
+        spcy.set_num_threads(1)
+        np.testing.assert_array_equal(get(dx), get(vjp(put(dy))[0]))
+
+
 CHANNELS = [(1, 1), (3, 17), (16, 16), (33, 65), (40, 5), (64, 64), (7, 130)]
 
 
@@ -183,7 +324,7 @@ def test_same_bits_for_any_number_of_threads(dtype, simd, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CONVS)
-def test_without_sites(name, dtype):
+def test_conv_without_sites(name, dtype):
     function, options = CONVS[name]
     x = spcy.SparseTensor(put(np.empty((0, 3), np.int32)), put(np.empty((0, 3), dtype)))
     if function is spcy.inverse_conv:

@@ -1,5 +1,6 @@
-"""The gradient of a convolution's weight: sums of outer products over the pairs of a rulebook."""
+"""Gradients: of a convolution's weight, of maxima, of interpolation."""
 
+from cython cimport floating
 from cython.parallel import prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 
@@ -34,6 +35,14 @@ cdef extern from "cpu/grad.h" nogil:
         SPCY_DOUBLE
         SPCY_BFLOAT16
 
+cdef extern from "cpu/pool.h" nogil:
+    void spcy_note_maxima[T](const T* x, const T* y, int64_t channels, int32_t row, int32_t* noted) noexcept
+    void spcy_add_noted[T](const T* x, const int32_t* noted, int64_t channels, int32_t row, T* y) noexcept
+    void spcy_weigh_rows[T](
+        const T* features, int64_t channels, const int32_t* entries, int64_t begin, int64_t end,
+        const double* weights, int64_t corners, T* y
+    ) noexcept
+
 ctypedef fused number:
     float
     double
@@ -44,6 +53,7 @@ cdef enum:
     NEAR_BYTES = 1 << 19  # sums that stay in cache while a chunk is added up
     FEWEST_CHANNELS = 8  # that are worth reading the rows once more
     TASKS = 4  # for each thread
+    CHUNK_ROWS = 64  # that a thread takes at a time
 
 
 cdef const spcy_grad_kernels* _kernels(int number_bytes) noexcept nogil:
@@ -122,3 +132,79 @@ def weight_gradient(
         )
     for k in prange(plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads):
         kernels.reduce_chunks(&plan, k)
+
+
+def find_maxima(
+    const floating[:, ::1] features,  # IN, (n_in, C)
+    const floating[:, ::1] maxima,  # IN, (n_out, C)
+    const int32_t[::1] in_rows,  # IN
+    const int32_t[::1] out_rows,  # IN
+    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
+    int32_t[:, ::1] found,  # INOUT, -1
+    int n_threads,
+):
+    """Find the input row of each maximum: that of its first pair, if several have it."""
+    cdef Py_ssize_t tile, k, j
+    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
+        for k in range(tile_ptr.shape[0]):
+            for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
+                spcy_note_maxima(
+                    &features[in_rows[j], 0], &maxima[out_rows[j], 0], features.shape[1], in_rows[j],
+                    &found[out_rows[j], 0],
+                )
+
+
+def return_maxima(
+    const floating[:, ::1] gradient,  # IN, (n_out, C)
+    const int32_t[:, ::1] found,  # IN, (n_out, C)
+    const int32_t[::1] in_rows,  # IN
+    const int32_t[::1] out_rows,  # IN
+    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1) of input ranks
+    floating[:, ::1] out,  # INOUT, (n_in, C), zeros
+    int n_threads,
+):
+    """Add the gradient of each maximum to the row that it was found in."""
+    cdef Py_ssize_t tile, k, j
+    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
+        for k in range(tile_ptr.shape[0]):
+            for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
+                spcy_add_noted(
+                    &gradient[out_rows[j], 0], &found[out_rows[j], 0], out.shape[1], in_rows[j],
+                    &out[in_rows[j], 0],
+                )
+
+
+def find_segment_maxima(
+    const floating[:, ::1] features,  # IN, (n_in, C)
+    const floating[:, ::1] maxima,  # IN, (segments, C)
+    const int32_t[::1] order,  # IN, rows in the order of segments
+    const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
+    int32_t[:, ::1] found,  # INOUT, (segments, C), -1
+    int n_threads,
+):
+    """Find the row of each maximum: the first in the segment's order, if several have it."""
+    cdef Py_ssize_t s, i
+    for s in prange(
+        found.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
+    ):
+        for i in range(segment_ptr[s], segment_ptr[s + 1]):
+            spcy_note_maxima(&features[order[i], 0], &maxima[s, 0], features.shape[1], order[i], &found[s, 0])
+
+
+def weigh(
+    const floating[:, ::1] gradient,  # IN, (M, C)
+    const double[:, ::1] weights,  # IN, (M, J)
+    const int32_t[::1] entries,  # IN, places in the raveled weights, in the order of segments
+    const int64_t[::1] segment_ptr,  # IN, (n_out + 1,)
+    floating[:, ::1] out,  # OUT, (n_out, C)
+    int n_threads,
+):
+    """Write the weighted sum of the gradient's rows that each segment's entries name."""
+    cdef Py_ssize_t s
+    for s in prange(
+        out.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
+    ):
+        spcy_weigh_rows(
+            &gradient[0, 0], out.shape[1], &entries[0], segment_ptr[s], segment_ptr[s + 1], &weights[0, 0],
+            weights.shape[1], &out[s, 0],
+        )
