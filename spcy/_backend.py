@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _cpu
-
 BACKENDS = ("cpu", "cuda", "auto")
+_DLPACK_CUDA = (2, 13)  # DLDeviceType: device memory, managed memory
 
 _default: str | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
 _override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
@@ -22,8 +22,12 @@ _override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
 def set_backend(name: str) -> None:
     """Choose the backend on which arrays enter spcy from now on.
 
-    The flag is read where data enters (`SparseTensor`, `voxelize`); every later step runs where its
-    arrays are. The environment variable ``SPCY_BACKEND`` is its value until it is set.
+    The flag is read where data enters (`Coords`, `SparseTensor`, `voxelize`): with "cuda", NumPy arrays
+    and sequences are placed on the GPU there. CUDA arrays enter on the GPU whatever the flag says: CuPy's,
+    and all that have ``__cuda_array_interface__`` or DLPack, as PyTorch's tensors, without a copy.
+    Every later step runs where its arrays are, and refuses arrays of the other backend: weights for a
+    tensor on the GPU are CUDA arrays. Sequences have no place of their own: they go where the others are.
+    The environment variable ``SPCY_BACKEND`` is the flag's value until it is set.
 
     Parameters
     ----------
@@ -101,39 +105,80 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def backend_of(array: Any) -> str:
-    """Return the backend that an array lives on."""
+    """Return the backend that an array lives on; the CPU for what is no array."""
     if isinstance(array, np.ndarray):
         return "cpu"
-    return "cuda" if hasattr(array, "__cuda_array_interface__") else "cpu"
+    if hasattr(array, "__cuda_array_interface__") or _dlpack_device(array) in _DLPACK_CUDA:
+        return "cuda"
+    return "cpu"
 
 
-def as_array(value: Any, name: str) -> np.ndarray:
-    """Return an argument as an array on the backend in force, never moving it between devices."""
-    get_backend()
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a plain array, got a masked one, whose mask would be lost")
-    if isinstance(value, np.ndarray):
-        return value
-    require(backend_of(value))
-    try:
-        return np.asarray(value)
-    except ValueError as error:  # ragged nested lists
-        raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
+def as_array(value: Any, name: str, beside: str | None = None) -> np.ndarray:
+    """Return data that enters as an array: CUDA arrays stay, others go to the backend in force.
+
+    `beside` is the backend of what it enters beside, if that is decided.
+    """
+    flag = get_backend()
+    backend = beside or ("cuda" if backend_of(value) == "cuda" else flag)
+    return _placed(value, name, backend, move=flag == "cuda")
+
+
+def array_beside(value: Any, name: str, backend: str) -> np.ndarray:
+    """Return an argument as an array on the backend of what it goes with, never moving an array."""
+    return _placed(value, name, backend, move=False)
+
+
+def host_array(value: Any, name: str) -> np.ndarray:
+    """Return an argument that the host reads, as an array."""
+    if backend_of(value) == "cuda":
+        raise TypeError(f"{name} must be on the CPU, where it is read, got a CUDA array (backend 'cuda')")
+    return _placed(value, name, "cpu", move=False)
 
 
 def array_module(*arrays: Any) -> ModuleType:
     """Return the module, NumPy or CuPy, whose functions make arrays where these are."""
-    kernels_for(*arrays)
-    return np
+    return np if _one_backend(arrays) == "cpu" else importlib.import_module("cupy")
 
 
 def kernels_for(*arrays: Any) -> ModuleType:
-    """Return the namespace of compiled stages that runs where the arrays are, all in one place."""
-    backends = {backend_of(array) for array in arrays}
-    if len(backends) != 1:
-        raise TypeError("arrays must all be on one backend, got both NumPy and CUDA arrays")
-    require(*backends)
-    return _cpu
+    """Return the namespace of stages that runs where the arrays are, all in one place."""
+    if _one_backend(arrays) == "cpu":
+        from . import _cpu  # here, for its own imports
+
+        return _cpu
+    import cupy
+
+    from . import _cuda
+
+    current = cupy.cuda.runtime.getDevice()
+    for array in arrays:
+        if array.device.id != current:
+            raise ValueError(
+                f"arrays must be on the current CUDA device, {current}, got one on {array.device.id}: "
+                f"work with them inside `with cupy.cuda.Device({array.device.id}):`"
+            )
+    return _cuda
+
+
+def move(array: np.ndarray | None, backend: str) -> np.ndarray | None:
+    """Return an array on a backend: itself if it is there, else a copy."""
+    if array is None or backend_of(array) == backend:
+        return array
+    return array.get() if backend == "cpu" else importlib.import_module("cupy").asarray(array)
+
+
+def to_host(array: np.ndarray) -> np.ndarray:
+    """Return an array as NumPy's; on CUDA the host waits for it."""
+    return move(array, "cpu")
+
+
+def freeze(*arrays: np.ndarray) -> None:
+    """Make arrays read-only; CuPy's cannot be."""
+    for array in arrays:
+        if isinstance(array, np.ndarray):
+            if isinstance(array.base, np.ndarray):  # a view of a read-only array cannot be made writeable
+                array.base.flags.writeable = False
+            array.flags.writeable = False
 
 
 def is_bfloat16(dtype: np.dtype) -> bool:
@@ -142,8 +187,8 @@ def is_bfloat16(dtype: np.dtype) -> bool:
 
 
 def widened(features: np.ndarray) -> np.ndarray:
-    """Return features in a dtype that every kernel computes in: bfloat16 as float32."""
-    return features.astype(np.float32) if is_bfloat16(features.dtype) else features
+    """Return features in a dtype that every kernel computes in: those of 16 bits as float32."""
+    return features.astype(np.float32) if features.dtype.itemsize == 2 else features
 
 
 def require(backend: str) -> None:
@@ -154,9 +199,80 @@ def require(backend: str) -> None:
 def _resolve(name: str) -> str:
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of 'cpu', 'cuda' and 'auto', got {name!r}")
+    if name == "cpu":
+        return name
+    missing = _missing()
+    if missing is None:
+        return "cuda"
     if name == "cuda":
         raise RuntimeError(
-            "backend 'cuda' is not available: this version of spcy has only its CPU kernels. "
-            "Use spcy.set_backend('cpu'), or move arrays to NumPy first (cupy.asnumpy)."
+            f"backend 'cuda' is not available: {missing}. Install CuPy with pip install \"spcy[cuda13]\" "
+            f"(\"spcy[cuda12]\" for a driver of CUDA 12), or use spcy.set_backend('cpu')."
         )
     return "cpu"
+
+
+def _missing() -> str | None:
+    """Return why CUDA cannot be used here, or None."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported ({error})"
+    if cupy.cuda.runtime.is_hip:
+        return "this CuPy is built for ROCm"
+    return None if cupy.cuda.is_available() else "CuPy finds no CUDA GPU or no driver"
+
+
+def _one_backend(arrays: tuple) -> str:
+    """Return the backend of arrays, all on one."""
+    backends = {backend_of(array) for array in arrays}
+    if len(backends) != 1:
+        raise TypeError("arrays must all be on one backend, got both NumPy and CUDA arrays")
+    return backends.pop()
+
+
+def _dlpack_device(value: Any) -> int | None:
+    """Return the type of device that DLPack tells of an array."""
+    tell = getattr(type(value), "__dlpack_device__", None)
+    return None if tell is None else int(tell(value)[0])
+
+
+def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
+    """Return an argument as an array on a backend; `move` allows to place NumPy arrays on the GPU."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a masked one, whose mask would be lost")
+    if backend_of(value) == "cuda":
+        if backend == "cpu":
+            raise TypeError(
+                f"{name} must be on backend 'cpu', as what it goes with, got a CUDA array (backend 'cuda'); "
+                f"cupy.asnumpy moves arrays"
+            )
+        return _cuda_array(value)
+    if not isinstance(value, np.ndarray):
+        move = True
+        try:
+            value = np.asarray(value)
+        except ValueError as error:  # ragged nested lists
+            raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
+    if backend == "cpu":
+        return value
+    if not move:
+        raise TypeError(
+            f"{name} must be on backend 'cuda', as what it goes with, got a NumPy array (backend 'cpu'); "
+            f"cupy.asarray moves arrays"
+        )
+    if (value.dtype.kind not in "biufc" or value.itemsize > 8) and not is_bfloat16(value.dtype):
+        return value  # of a dtype that no device has: what checks it refuses it
+    import cupy
+
+    return cupy.asarray(value.astype(value.dtype.newbyteorder("="), copy=False))
+
+
+def _cuda_array(value: Any) -> Any:
+    """Return a CUDA array of any library as CuPy's, on the same memory."""
+    require("cuda")
+    import cupy
+
+    if isinstance(value, cupy.ndarray):
+        return value
+    return cupy.from_dlpack(value) if _dlpack_device(value) in _DLPACK_CUDA else cupy.asarray(value)

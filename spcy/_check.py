@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ._backend import as_array, is_bfloat16
+from ._backend import array_beside, array_module, as_array, backend_of, host_array, is_bfloat16
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INT32 = np.iinfo(np.int32)
@@ -17,10 +17,11 @@ MAX_ROWS = INT32.max
 MAX_NDIM = 4
 
 
-def indices(value: ArrayLike, name: str = "indices") -> np.ndarray:
+def indices(value: ArrayLike, beside: str | None = None) -> np.ndarray:
     """Return coordinates as a new, C-contiguous int32 array of shape (N, 1 + D)."""
-    array = as_array(value, name)
-    if array.size == 0 and array.ndim == 2 and not isinstance(value, np.ndarray):
+    name = "indices"
+    array = as_array(value, name) if beside is None else array_beside(value, name, beside)
+    if array.size == 0 and array.ndim == 2 and not hasattr(value, "dtype"):
         array = array.astype(np.int32)  # np.asarray([[], ..]) is float64
     if array.ndim != 2 or not 2 <= array.shape[1] <= 1 + MAX_NDIM:
         raise ValueError(
@@ -35,18 +36,17 @@ def indices(value: ArrayLike, name: str = "indices") -> np.ndarray:
         bad = first_row(((array < INT32.min) | (array > INT32.max)).any(axis=1))
         if bad is not None:
             raise ValueError(f"{name} must fit in int32, got {array[bad].tolist()} in row {bad}")
-    return np.array(array, dtype=np.int32, order="C")
+    return array_module(array).array(array, dtype=np.int32, order="C")
 
 
 def first_row(bad: np.ndarray) -> int | None:
     """Return the first True row of a mask, or None."""
-    row = int(bad.argmax()) if bad.size else 0
-    return row if bad.size and bad[row] else None
+    return int(bad.argmax()) if bad.any() else None
 
 
-def features(value: ArrayLike, num_rows: int, each: str = "site") -> np.ndarray:
+def features(value: ArrayLike, num_rows: int, backend: str, each: str = "site") -> np.ndarray:
     """Return a (num_rows, C) array of a feature dtype, native and C-contiguous."""
-    array = as_array(value, "features")
+    array = as_array(value, "features", backend)
     if array.ndim != 2 or array.shape[1] < 1:
         raise ValueError(f"features must have shape (N, C) with C >= 1, got shape {array.shape}")
     if array.shape[0] != num_rows:
@@ -58,7 +58,11 @@ def feature_values(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array of a feature dtype, native and C-contiguous."""
     if is_bfloat16(array.dtype):
         return contiguous(array, array.dtype.newbyteorder("="))
-    return floats(array, name, "float32, float64 or bfloat16")
+    if backend_of(array) == "cpu":
+        return floats(array, name, "float32, float64 or bfloat16 (float16 on CUDA only)")
+    if array.dtype == np.float16:
+        return contiguous(array, array.dtype)
+    return floats(array, name, "float16, float32, float64 or bfloat16")
 
 
 def floats(array: np.ndarray, name: str, expected: str = "float32 or float64") -> np.ndarray:
@@ -78,8 +82,9 @@ def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
 
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return an array as the kernels read it, itself if it is: of a dtype, C-contiguous, aligned."""
-    array = np.ascontiguousarray(array, dtype=dtype)
-    return array if array.flags.aligned else array.copy()
+    array = array_module(array).ascontiguousarray(array, dtype=dtype)
+    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return array if address % dtype.itemsize == 0 else array.copy()
 
 
 def integer(value: Any, name: str) -> int:
@@ -125,7 +130,7 @@ def out_shape(value: tuple[int, ...]) -> None:
 
 def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
     """Return kernel offsets as an int64 array of shape (K, D)."""
-    array = as_array(value, "offsets")
+    array = host_array(value, "offsets")
     if array.ndim != 2 or array.shape[1] != ndim or array.shape[0] < 1:
         raise ValueError(f"offsets must have shape (K, {ndim}) with K >= 1, got shape {array.shape}")
     if array.dtype.kind not in "iu":
@@ -142,9 +147,9 @@ def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
     return array
 
 
-def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype) -> np.ndarray:
-    """Return a (*kernel_size, C_in, C_out) weight of the features' dtype."""
-    array = as_array(value, "weight")
+def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype, backend: str) -> np.ndarray:
+    """Return a (*kernel_size, C_in, C_out) weight of the features' dtype, where they are."""
+    array = array_beside(value, "weight", backend)
     if array.ndim != ndim + 2:
         raise ValueError(
             f"weight must have {ndim + 2} axes, (*kernel_size, C_in, C_out) for {ndim} spatial axes, "
@@ -160,11 +165,11 @@ def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype) -> np.nd
     return like_features(array, "weight", dtype)
 
 
-def bias(value: ArrayLike | None, channels: int, dtype: np.dtype) -> np.ndarray | None:
-    """Return a (C_out,) bias of the features' dtype, or None."""
+def bias(value: ArrayLike | None, channels: int, dtype: np.dtype, backend: str) -> np.ndarray | None:
+    """Return a (C_out,) bias of the features' dtype, where they are, or None."""
     if value is None:
         return None
-    array = as_array(value, "bias")
+    array = array_beside(value, "bias", backend)
     if array.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one per output channel, got {array.shape}")
     return like_features(array, "bias", dtype)
@@ -186,12 +191,12 @@ def feature_dtype(value: DTypeLike) -> np.dtype:
     return dtype
 
 
-def gradient(value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return the gradient of an array, of its shape and dtype."""
-    array = as_array(value, "dy")
-    if array.shape != shape:
-        raise ValueError(f"dy must have shape {shape}, as what it is the gradient of, got {array.shape}")
-    return like_features(array, "dy", dtype)
+def gradient(value: ArrayLike, y: np.ndarray) -> np.ndarray:
+    """Return the gradient of an array, of its shape and dtype, where it is."""
+    array = array_beside(value, "dy", backend_of(y))
+    if array.shape != y.shape:
+        raise ValueError(f"dy must have shape {y.shape}, as what it is the gradient of, got {array.shape}")
+    return like_features(array, "dy", y.dtype)
 
 
 def labels(value: ArrayLike, num_rows: int, classes: int, ignored: int) -> np.ndarray:
@@ -203,7 +208,9 @@ def labels(value: ArrayLike, num_rows: int, classes: int, ignored: int) -> np.nd
         raise TypeError(f"labels must have an integer dtype, got {array.dtype}")
     bad = first_row(((array < 0) | (array >= classes)) & (array != ignored))
     if bad is not None:
-        raise ValueError(f"labels must be 0 .. {classes - 1} or {ignored}, got {array[bad]} in row {bad}")
+        raise ValueError(
+            f"labels must be 0 .. {classes - 1} or {ignored}, got {int(array[bad])} in row {bad}"
+        )
     return array.astype(np.int64)
 
 
@@ -215,9 +222,9 @@ def class_weight(value: ArrayLike, classes: int) -> np.ndarray:
     return weight
 
 
-def points(value: ArrayLike) -> np.ndarray:
+def points(value: ArrayLike, beside: str | None = None) -> np.ndarray:
     """Return an (M, D) array of points, native and C-contiguous."""
-    array = as_array(value, "points")
+    array = as_array(value, "points") if beside is None else array_beside(value, "points", beside)
     if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_NDIM:
         raise ValueError(f"points must have shape (M, D) with D = 1, 2, 3 or 4, got shape {array.shape}")
     if array.shape[0] > MAX_ROWS:
@@ -225,24 +232,24 @@ def points(value: ArrayLike) -> np.ndarray:
     return floats(array, "points")
 
 
-def point_batch(value: ArrayLike | None, num_points: int) -> np.ndarray | None:
+def point_batch(value: ArrayLike | None, num_points: int, backend: str) -> np.ndarray | None:
     """Return the (M,) int32 batch index of each point, or None."""
     if value is None:
         return None
-    array = as_array(value, "batch")
+    array = as_array(value, "batch", backend)
     if array.shape != (num_points,):
         raise ValueError(f"batch must have shape ({num_points},), one per point, got {array.shape}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"batch must have an integer dtype, got {array.dtype}")
     bad = first_row((array < 0) | (array >= INT32.max))
     if bad is not None:
-        raise ValueError(f"batch must be at least 0 and fit in int32, got {array[bad]} in row {bad}")
+        raise ValueError(f"batch must be at least 0 and fit in int32, got {int(array[bad])} in row {bad}")
     return contiguous(array, np.dtype(np.int32))
 
 
 def lengths(value: ArrayLike, ndim: int, name: str) -> np.ndarray:
     """Return one finite float per axis."""
-    array = np.asarray(as_array(value, name))
+    array = host_array(value, name)
     if array.dtype.kind not in "iuf" or array.ndim > 1 or (array.ndim == 1 and array.shape != (ndim,)):
         raise ValueError(f"{name} must be a number or {ndim} numbers, one per axis, got {value!r}")
     out = np.broadcast_to(array.astype(np.float64), (ndim,)).copy()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array
+from ._backend import host_array
 
 _WINDOW = 32  # reach.h: the steps of a line span less
 
@@ -88,7 +88,7 @@ def _box_size(offsets: np.ndarray) -> tuple[int, ...] | None:
 
 def stencil_of(offsets: ArrayLike, ndim: int) -> Stencil:
     """Return the stencil of offsets as a user writes them; equal ones are checked once and kept."""
-    array = as_array(offsets, "offsets")
+    array = host_array(offsets, "offsets")
     if array.dtype.kind not in "iu":
         return Stencil(_check.offsets(array, ndim))  # raises, by its own order of checks
     return _kept_stencil(array.tobytes(), array.shape, array.dtype, ndim)
@@ -107,15 +107,27 @@ def box_stencil(kernel_size: tuple[int, ...], dilation: tuple[int, ...], centred
 
 
 @lru_cache(maxsize=256)
+def num_searched(stencil: Stencil) -> int:
+    """Return how many offsets of a submanifold convolution are searched: the others mirror them."""
+    symmetric = np.array_equal(stencil.columns, -stencil.columns[::-1])
+    return len(stencil.columns) // 2 + 1 if symmetric else len(stencil.columns)
+
+
+@lru_cache(maxsize=256)
+def most_reached(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> int:
+    """Return how many outputs a site of a strided convolution (divide) or a transposed one can have."""
+    remainders = np.mod(stencil.offsets, stride) if divide else np.zeros_like(stencil.offsets)
+    return int(np.unique(remainders, axis=0, return_counts=True)[1].max())
+
+
+@lru_cache(maxsize=256)
 def walk_lines(stencil: Stencil) -> tuple[np.ndarray, np.ndarray]:
     """Return how walk.h takes the offsets of a submanifold convolution.
 
     They are grouped into lines, that follow each other along the last axis: the first offset of each, in
     columns, and line_ptr. A symmetric stencil's lines end with its middle: the other half mirrors them.
     """
-    columns = stencil.columns
-    if np.array_equal(columns, -columns[::-1]):
-        columns = columns[: len(columns) // 2 + 1]
+    columns = stencil.columns[: num_searched(stencil)]
     step = np.zeros(columns.shape[1], np.int64)
     step[-1] = 1
     breaks = 1 + np.flatnonzero((np.diff(columns, axis=0) != step).any(axis=1))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import is_bfloat16, kernels_for
+from ._backend import array_module, is_bfloat16, kernels_for
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
@@ -303,18 +303,10 @@ def parent_level(
     return parent, child.rulebook, child.kernel_size
 
 
-def tile_size_for(channels: int, num_out: int, threads: int) -> int:
-    """Return the output rows of a tile: its accumulators fit the cache, and every thread has tiles."""
-    size = 1024 if channels <= 32 else 512
-    while threads > 1 and size > 128 and num_out < 8 * size * threads:
-        size //= 2
-    return size
-
-
 def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
     require_tensor(x, "x")
-    weight = _check.weight(weight, x.ndim, x.num_channels, x.dtype)
-    return weight, _check.bias(bias, weight.shape[-1], x.dtype)
+    weight = _check.weight(weight, x.ndim, x.num_channels, x.dtype, x.backend)
+    return weight, _check.bias(bias, weight.shape[-1], x.dtype, x.backend)
 
 
 def _plan(rulebook: Rulebook, coords: Coords, weight, bias) -> Plan:
@@ -332,15 +324,16 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
         raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
     if residual is not None:
         residual = _residual(residual, coords, c_out, x.dtype)
-    out = np.empty((rulebook.num_out, c_out), x.dtype)
+    xp, kernels = array_module(x.features), kernels_for(x.features)
+    out = xp.empty((rulebook.num_out, c_out), x.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-        tiles = rulebook._conv_tiles(tile_size_for(c_out, len(out), threads))
-        scratch = np.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, threads), np.int8)
+        tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
+        scratch = xp.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, threads), np.int8)
         arrays = x.features, weight, bias, residual, out
         if is_bfloat16(x.dtype):
             arrays = (array if array is None else array.view(np.uint16) for array in arrays)
-        kernels_for(x.features, weight).conv.conv(tiles, *arrays, activation == "relu", scratch, threads)
+        kernels.conv.conv(tiles, *arrays, activation == "relu", scratch, threads)
     return SparseTensor._of(coords, out)
 
 

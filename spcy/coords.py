@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import backend_of, kernels_for
+from ._backend import array_module, backend_of, freeze, kernels_for, move, require, to_host
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
 
@@ -72,8 +72,8 @@ class RowOrder:
     def rank(self) -> np.ndarray | None:
         """The inverse of `order`."""
         if self.order is not None and self._rank is None:
-            rank = np.empty_like(self.order)
-            rank[self.order] = np.arange(self.num_rows, dtype=np.int32)
+            rank = array_module(self.order).empty_like(self.order)
+            rank[self.order] = array_module(rank).arange(self.num_rows, dtype=np.int32)
             self._rank = rank
         return self._rank
 
@@ -100,8 +100,7 @@ class Sites:
     _lock_owner: int = field(default_factory=os.getpid)
 
     def __post_init__(self):
-        for array in (self.indices, self.origin, self.voxel_size):
-            array.flags.writeable = False
+        freeze(self.indices, self.origin, self.voxel_size)
         self.indices = self.indices.view()  # a view of a read-only array cannot be made writeable
 
     @property
@@ -118,14 +117,16 @@ class Sites:
     def hashmap(self) -> HashMap:
         """The coordinate hash, from key to rank."""
         if self._hashmap is None:
-            self._hashmap = HashMap(self.keys[:-1])
+            self._hashmap = HashMap._of(self.keys[:-1])
         return self._hashmap
 
     def rows_of_keys(self, keys: np.ndarray) -> np.ndarray:
         """Return the row of each key of the layout, -1 where there is no site."""
         ranks = self.hashmap.find(keys)
         order = self.rows.order
-        return ranks if order is None or not len(order) else np.where(ranks < 0, ranks, order[ranks])
+        if order is None or not len(order):
+            return ranks
+        return array_module(ranks).where(ranks < 0, ranks, order[ranks])
 
 
 @dataclass(eq=False)
@@ -209,11 +210,11 @@ class Coords:
         coords._child = child
         return coords
 
-    def _select(self, mask: np.ndarray) -> Coords:
-        """Return coords of the rows where a mask is True."""
+    def _select(self, rows: np.ndarray) -> Coords:
+        """Return coords of some rows."""
         sites = self._sites
         args = sites.shape, sites.batch_size, sites.origin, sites.voxel_size
-        return Coords._of(_sites_of(sites.indices[mask], *args))
+        return Coords._of(_sites_of(sites.indices[rows], *args))
 
     @property
     def indices(self) -> np.ndarray:
@@ -274,6 +275,55 @@ class Coords:
         state = (sites.indices, sites.shape, sites.batch_size, sites.origin, sites.voxel_size)
         return _unpickle, state
 
+    def to(self, backend: str) -> Coords:
+        """Return the coords on another backend, themselves if they are there already.
+
+        Levels that strided layers made are made again there, from their parents, so that inverse
+        convolutions and `unpool` find them. While the result is in use, the same object is returned.
+
+        Parameters
+        ----------
+        backend : {"cpu", "cuda"}
+
+        Returns
+        -------
+        Coords
+            The same sites in the same rows.
+
+        Raises
+        ------
+        RuntimeError
+            If `backend` is "cuda" and that backend cannot run here.
+
+        Examples
+        --------
+        >>> import spcy
+        >>> coords = spcy.Coords([[0, 2, 1], [0, 0, 3]])
+        >>> coords.to("cpu") is coords
+        True
+        """
+        _check.choice(backend, ("cpu", "cuda"), "backend")
+        require(backend)
+        if backend == self.backend:
+            return self
+        sites = self._sites
+        with sites.lock:
+            known = sites.derived.get(("to", backend))
+            moved = None if known is None else known()
+            if moved is None:
+                moved = self._moved(backend)
+                sites.derived["to", backend] = weakref.ref(moved)
+        return moved
+
+    def _moved(self, backend: str) -> Coords:
+        if self._child is not None:
+            return self._child.remake(self._parent.to(backend), *self._child.arguments)
+        old = self._sites
+        rows = RowOrder(old.rows.num_rows, move(old.rows.order, backend))
+        indices, keys = move(old.indices, backend), move(old.keys, backend)
+        grid = old.shape, old.batch_size, old.low, old.high, old.layout
+        return Coords._of(Sites(indices, *grid, keys, rows, old.origin, old.voxel_size))
+
     def rows_of(self, indices: ArrayLike) -> np.ndarray:
         """Return the row of each site.
 
@@ -287,7 +337,7 @@ class Coords:
         ndarray of shape (M,), int32
             -1 where there is no site.
         """
-        array = _check.indices(indices)
+        array = _check.indices(indices, self.backend)
         if array.shape[1] != 1 + self.ndim:
             raise ValueError(f"indices must have {1 + self.ndim} columns, got {array.shape[1]}")
         return rows_of(self._sites, array)
@@ -296,9 +346,10 @@ class Coords:
 def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
     """Return the row of each (M, 1 + D) int32 index, -1 where there is no site."""
     layout, num = sites.layout, len(indices)
+    xp = array_module(indices, sites.keys)
     if not num:
-        return np.empty(0, np.int32)
-    keys = np.empty(num, np.uint64)
+        return xp.empty(0, np.int32)
+    keys = xp.empty(num, np.uint64)
     kernels_for(indices).coords.pack_inside(
         indices, layout.low, layout.high, layout.shift, keys, threads_for(5 * num)
     )
@@ -307,11 +358,14 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
 
 def same_sites(a: Coords, b: Coords) -> bool:
     """Return whether two coords have the same sites in the same rows."""
-    return a is b or (
+    if a._sites is b._sites:
+        return True
+    xp = array_module(a.indices, b.indices)
+    return (
         a.shape == b.shape
         and a.batch_size == b.batch_size
-        and np.array_equal(a.indices, b.indices)
         and same_grid(a, b)
+        and bool(xp.array_equal(a.indices, b.indices))
     )
 
 
@@ -336,7 +390,7 @@ def describe(coords: Coords) -> str:
 
 
 def _unpickle(indices, shape, batch_size, origin, voxel_size):
-    return Coords._of(_sites_of(np.array(indices), shape, batch_size, origin, voxel_size))
+    return Coords._of(_sites_of(indices.copy(), shape, batch_size, origin, voxel_size))
 
 
 def _sites_of(
@@ -364,9 +418,11 @@ def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chunks = -(-len(indices) // kernels.CHUNK)
     if not chunks:
         return np.zeros(columns, np.int64), np.zeros(columns, np.int64)
-    low, high = np.empty((2, chunks, columns), np.int32)
+    xp = array_module(indices)
+    low, high = xp.empty((2, chunks, columns), np.int32)
     kernels.bounds(indices, low, high, threads_for(2 * len(indices)))
-    return low.min(axis=0).astype(np.int64), high.max(axis=0).astype(np.int64)
+    low, high = to_host(xp.stack([low.min(axis=0), high.max(axis=0)])).astype(np.int64)
+    return low, high
 
 
 def _check_range(indices, low, high, shape, batch_size) -> None:
@@ -377,11 +433,12 @@ def _check_range(indices, low, high, shape, batch_size) -> None:
         row = _check.first_row((batch < 0) | (batch >= batch_size))
         raise ValueError(
             f"indices must have a batch index in [0, {batch_size}) (batch_size {batch_size}), "
-            f"got {batch[row]} in row {row}"
+            f"got {int(batch[row])} in row {row}"
         )
     if shape is not None and len(indices) and ((low[1:] < 0).any() or (high[1:] >= shape).any()):
         spatial = indices[:, 1:]
-        row = _check.first_row(((spatial < 0) | (spatial >= np.array(shape))).any(axis=1))
+        xp = array_module(spatial)
+        row = _check.first_row(((spatial < 0) | (spatial >= xp.array(shape))).any(axis=1))
         raise ValueError(
             f"indices must lie in [0, shape) for shape {shape}, got {spatial[row].tolist()} in row {row}"
         )
@@ -391,7 +448,7 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
     """Return the ascending keys with a sentinel, and the order of rows if they were not ascending."""
     kernels = kernels_for(indices).coords
     num = len(indices)
-    keys = np.empty(num + 1, np.uint64)
+    keys = array_module(indices).empty(num + 1, np.uint64)
     keys[num] = NO_KEY
     if not num:
         return keys, None
@@ -411,19 +468,7 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
 
 def sort_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return keys in ascending order and, stably, the row that each came from. `keys` is overwritten."""
-    num = len(keys)
-    if not num:
-        return keys, np.empty(0, np.int32)
-    passes = max(1, -(-bits // 11))
-    digit_bits = max(1, -(-bits // passes))
-    threads = threads_for(5 * passes * num)
-    spare = np.empty_like(keys)
-    order, spare_order = np.empty((2, num), np.int32)
-    counts = np.empty((threads, 1 << digit_bits), np.int64)
-    in_spare = kernels_for(keys).coords.sort(
-        keys, order, spare, spare_order, counts, max(1, bits), digit_bits, threads
-    )
-    return (spare, spare_order) if in_spare else (keys, order)
+    return kernels_for(keys).builders.sort_keys(keys, bits)
 
 
 def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -433,15 +478,16 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     kernels = kernels_for(keys).coords
     num = len(keys)
-    counts = np.empty(-(-num // kernels.CHUNK), np.int64)
+    xp = array_module(keys)
+    counts = xp.empty(-(-num // kernels.CHUNK), np.int64)
     if num:
         kernels.count_runs(keys, counts, threads_for(num))
     total = int(counts.sum())
-    starts = np.empty(total + 1, np.int64)
-    unique = np.empty(total + 1, np.uint64)
+    starts = xp.empty(total + 1, np.int64)
+    unique = xp.empty(total + 1, np.uint64)
     starts[total], unique[total] = num, NO_KEY
     if num:
-        kernels.fill_runs(keys, np.cumsum(counts) - counts, starts[:total], unique[:total], threads_for(num))
+        kernels.fill_runs(keys, xp.cumsum(counts) - counts, starts[:total], unique[:total], threads_for(num))
     return unique, starts
 
 
@@ -457,7 +503,7 @@ def sites_from_keys(
 ) -> Sites:
     """Return sites, in key order, from ascending keys with a sentinel; they lie in [low, high]."""
     num = len(keys) - 1
-    indices = np.empty((num, len(layout.low)), np.int32)
+    indices = array_module(keys).empty((num, len(layout.low)), np.int32)
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
@@ -470,7 +516,7 @@ def group_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.
     Then the rows of `keys` in the order of their ranks, and where those of each rank begin (the last
     element is their number). `keys` is overwritten.
     """
-    ranks = np.empty(len(keys), np.int32)
+    ranks = array_module(keys).empty(len(keys), np.int32)
     keys, order = sort_keys(keys, bits)
     unique, starts = unique_keys(keys)
     if len(keys):
@@ -483,7 +529,7 @@ def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
     if layout is sites.layout:
         return sites.keys
     num = sites.rows.num_rows
-    out = np.empty(num + 1, np.uint64)
+    out = array_module(sites.keys).empty(num + 1, np.uint64)
     out[num] = NO_KEY
     if num:
         kernels_for(sites.keys).coords.repack(
@@ -571,7 +617,8 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     low = np.minimum.reduce([sites.low for sites in filled])
     high = np.maximum.reduce([sites.high for sites in filled])
     layout = layout_for(filled[0], low, high)
-    keys = np.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
+    xp = array_module(a.indices, b.indices)
+    keys = xp.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
     unique, ranks, _, _ = group_keys(keys, layout.bits)
     sites = sites_from_keys(unique, layout, low, high, a.shape, batch_size, sa.origin, sa.voxel_size)
     return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)

@@ -21,7 +21,6 @@ from .conv import (
     parent_level,
     subm_conv,
     subm_plan,
-    tile_size_for,
     transpose_plan,
 )
 from .coords import Coords, same_sites, sort_keys
@@ -149,7 +148,7 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
 
 def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
     """Return a checked gradient of features."""
-    return _check.gradient(dy, features.shape, features.dtype)
+    return _check.gradient(dy, features)
 
 
 def _backward(plan: Plan, coords) -> Plan:
@@ -169,8 +168,9 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
     if not rulebook.num_pairs:
         out[:] = 0
         return out
-    kernels = kernels_for(features, dy).grad
-    tile_ptr = rulebook._tiles(tile_size_for(c_out, rulebook.num_out, 1))
+    stages = kernels_for(features, dy)
+    kernels = stages.grad
+    tile_ptr = rulebook._tiles(stages.builders.tile_size_for(c_out, rulebook.num_out, 1))
     chunks = _chunks(rulebook, out.nbytes, tile_ptr.shape[1] - 1)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
     shape = cells, c_in, c_out // plan.groups, plan.groups
@@ -192,8 +192,10 @@ def _chunks(rulebook: Rulebook, weight_bytes: int, tiles: int) -> int:
 
 def _column_sums(dy: np.ndarray) -> np.ndarray:
     """Return the sum of each column, in double precision."""
-    blocks = segment_reduce(dy, None, np.append(np.arange(0, len(dy), _BLOCK), len(dy)), SUM)
-    return segment_reduce(blocks, None, np.array([0, len(blocks)]), SUM)[0].astype(dy.dtype)
+    xp = array_module(dy)
+    block_ptr = np.append(np.arange(0, len(dy), _BLOCK), len(dy))
+    blocks = segment_reduce(dy, None, xp.asarray(block_ptr), SUM)
+    return segment_reduce(blocks, None, xp.asarray(np.array([0, len(blocks)])), SUM)[0].astype(dy.dtype)
 
 
 def _sum_pool(x, kernel_size, *args, **kwargs):
@@ -218,12 +220,14 @@ def _max_pool(x, kernel_size, *args, **kwargs):
         if rulebook.num_pairs:
             found = xp.full(maxima.shape, -1, np.int32)
             threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
-            kernels = kernels_for(dy, x.features).grad
+            stages = kernels_for(dy, x.features)
             rows = rulebook.in_rows, rulebook.out_rows
-            tiles = rulebook._tiles(tile_size_for(x.num_channels, rulebook.num_out, threads))
-            kernels.find_maxima(widened(x.features), maxima, *rows, tiles, found, threads)
-            tiles = rulebook.transposed()._tiles(tile_size_for(x.num_channels, rulebook.num_in, threads))
-            kernels.return_maxima(dy, found, *rows, tiles, out, threads)
+            tile_size = stages.builders.tile_size_for(x.num_channels, rulebook.num_out, threads)
+            tiles = rulebook._tiles(tile_size)
+            stages.grad.find_maxima(widened(x.features), maxima, *rows, tiles, found, threads)
+            tile_size = stages.builders.tile_size_for(x.num_channels, rulebook.num_in, threads)
+            tiles = rulebook.transposed()._tiles(tile_size)
+            stages.grad.return_maxima(dy, found, *rows, tiles, out, threads)
         return (out.astype(x.dtype, copy=False),)
 
     return y, vjp

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array, kernels_for
+from ._backend import array_beside, array_module, as_array, backend_of, kernels_for
 from ._threads import threads_for
 
 NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -43,13 +43,23 @@ class HashMap:
     __slots__ = ("_bits", "_num_keys", "_slots")
 
     def __init__(self, keys: ArrayLike):
-        keys = _as_keys(keys)
+        keys = _checked(as_array(keys, "keys"))
         bad = _check.first_row(keys == NO_KEY)
         if bad is not None:
             raise ValueError(f"keys must be less than 2**64 - 1, got that value in row {bad}")
+        self._build(keys)
+
+    @classmethod
+    def _of(cls, keys: np.ndarray) -> HashMap:
+        """Return the table of keys that need no check."""
+        table = cls.__new__(cls)
+        table._build(keys)
+        return table
+
+    def _build(self, keys: np.ndarray) -> None:
         self._num_keys = len(keys)
         self._bits = max(4, (2 * len(keys) - 1).bit_length())
-        self._slots = np.empty((1 << self._bits, 2), np.uint64)
+        self._slots = array_module(keys).empty((1 << self._bits, 2), np.uint64)
         kernels_for(keys).hashmap.build(keys, self._slots, self._bits, threads_for(10 * len(keys)))
 
     def __len__(self) -> int:
@@ -70,16 +80,15 @@ class HashMap:
         ndarray of shape (M,), int32
             -1 where a key is absent.
         """
-        keys = _as_keys(keys)
-        rows = np.empty(len(keys), np.int32)
+        keys = _checked(array_beside(keys, "keys", backend_of(self._slots)))
+        rows = array_module(keys).empty(len(keys), np.int32)
         if len(keys):
             threads = threads_for(10 * len(keys))
             kernels_for(self._slots, keys).hashmap.find(self._slots, self._bits, keys, rows, threads)
         return rows
 
 
-def _as_keys(value: ArrayLike) -> np.ndarray:
-    array = as_array(value, "keys")
+def _checked(array: np.ndarray) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"keys must have shape (N,), got shape {array.shape}")
     if array.dtype.newbyteorder("=") != np.uint64:

@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 
 from . import _check
-from ._backend import kernels_for, widened
+from ._backend import array_module, kernels_for, to_host, widened
 from ._stencil import box_stencil
 from ._threads import threads_for
-from .conv import parent_level, tile_size_for
-from .coords import Coords
+from .conv import parent_level
+from .coords import Coords, derive
 from .rulebook import Rulebook, windows
 from .tensor import SparseTensor, require_tensor
 
@@ -247,7 +247,7 @@ def segment_reduce(
     features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int
 ) -> np.ndarray:
     """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s, to float64."""
-    out = np.empty((len(segment_ptr) - 1, features.shape[1]))
+    out = array_module(features).empty((len(segment_ptr) - 1, features.shape[1]), np.float64)
     if len(out):
         kernels_for(features).pool.segment_reduce(
             widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
@@ -273,42 +273,50 @@ def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1) -> tuple[Ruleb
 def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: str = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)
-    out = np.empty((rulebook.num_out, x.num_channels), features.dtype)
+    xp, kernels = array_module(features), kernels_for(features)
+    out = xp.empty((rulebook.num_out, x.num_channels), features.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
-        tile_size = tile_size_for(x.num_channels, len(out), threads)
+        tile_size = kernels.builders.tile_size_for(x.num_channels, len(out), threads)
         tile_ptr = rulebook._tiles(tile_size)
         rows = rulebook.in_rows, rulebook.out_rows, tile_ptr, rulebook._out.order
         by_row = MAX if operation == MAX else SUM
-        kernels_for(features).pool.pool(features, *rows, tile_size, by_row, out, threads)
+        kernels.pool.pool(features, *rows, tile_size, by_row, out, threads)
     if operation == MEAN and count == "window":
         out /= rulebook.num_offsets
     elif operation == MEAN:
-        out /= np.maximum(pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
+        out /= xp.maximum(pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
     return out.astype(x.dtype, copy=False)
 
 
 def pairs_per_row(rulebook: Rulebook) -> np.ndarray:
     """Return how many pairs each output row has."""
-    counts = np.zeros(rulebook.num_out, np.int32)
+    counts = array_module(rulebook.out_rows).zeros(rulebook.num_out, np.int32)
     if len(counts):
-        threads = threads_for(rulebook.num_pairs)
-        tile_ptr = rulebook._tiles(tile_size_for(1, len(counts), threads))
-        kernels_for(rulebook.out_rows).pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
+        threads, kernels = threads_for(rulebook.num_pairs), kernels_for(rulebook.out_rows)
+        tile_ptr = rulebook._tiles(kernels.builders.tile_size_for(1, len(counts), threads))
+        kernels.pool.count_pairs_per_row(rulebook.out_rows, tile_ptr, counts, threads)
     return counts
 
 
 def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     """Reduce each batch: its rows in key order by blocks, then the blocks."""
     require_tensor(x, "x")
-    sites = np.bincount(x.indices[:, 0], minlength=x.batch_size)
-    batch_ptr = np.concatenate([[0], np.cumsum(sites)])
-    starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
-    block_ptr = np.concatenate([*starts, [x.num_sites]]).astype(np.int64)
+    sites, block_ptr, blocks_of_batch = derive(x.coords, "batches", lambda: _batches(x.coords))
     by_row = MAX if operation == MAX else SUM
     blocks = segment_reduce(x.features, x.coords._sites.rows.order, block_ptr, by_row)
-    blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
     pooled = segment_reduce(blocks, None, blocks_of_batch, by_row)
     if operation == MEAN:
-        pooled /= np.maximum(sites, 1)[:, None]
+        pooled /= sites
     return pooled.astype(x.dtype)
+
+
+def _batches(coords: Coords) -> tuple[np.ndarray, ...]:
+    """Return the sites of each batch, (B, 1) and at least 1, and where blocks of rows and batches begin."""
+    xp = array_module(coords.indices)
+    sites = to_host(xp.bincount(coords.indices[:, 0], minlength=coords.batch_size))
+    batch_ptr = np.concatenate([[0], np.cumsum(sites)])
+    starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
+    block_ptr = np.concatenate([*starts, [coords.num_sites]]).astype(np.int64)
+    blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
+    return tuple(map(xp.asarray, (np.maximum(sites, 1)[:, None], block_ptr, blocks_of_batch)))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import kernels_for
-from ._stencil import Stencil, reach_groups, stencil_of, walk_lines
+from ._backend import array_module, freeze, kernels_for, to_host
+from ._stencil import Stencil, stencil_of
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -24,9 +24,7 @@ from .coords import (
     keys_in,
     layout_for,
     require_coords,
-    sort_keys,
 )
-from .hashmap import NO_KEY
 
 Ints = tuple[int, ...]
 Level = tuple[Sites, "Rulebook"]
@@ -107,7 +105,7 @@ class Rulebook:
         k = _check.integer(k, "k")
         if not 0 <= k < self.num_offsets:
             raise ValueError(f"k must be in [0, {self.num_offsets}), got {k}")
-        part = slice(self.offset_ptr[k], self.offset_ptr[k + 1])
+        part = slice(*to_host(self.offset_ptr[k : k + 2]).tolist())
         return self.in_rows[part], self.out_rows[part]
 
     def transposed(self) -> Rulebook:
@@ -128,7 +126,7 @@ class Rulebook:
         """Return (K, tiles + 1) cut points: where the pairs of each tile of output ranks begin."""
         if tile_size not in self._cache:
             tiles = -(-self.num_out // tile_size)
-            tile_ptr = np.empty((self.num_offsets, tiles + 1), np.int64)
+            tile_ptr = array_module(self.out_rows).empty((self.num_offsets, tiles + 1), np.int64)
             kernels_for(self.out_rows).rulebook.cut_tiles(
                 self.out_rows,
                 self.offset_ptr,
@@ -143,15 +141,7 @@ class Rulebook:
     def _conv_tiles(self, tile_size: int) -> Any:
         """Return the pairs as a convolution's kernels take them."""
         if ("conv", tile_size) not in self._cache:
-            self._cache["conv", tile_size] = kernels_for(self.out_rows).conv.Tiles(
-                self.in_rows,
-                self.out_rows,
-                self._tiles(tile_size),
-                self._out.order,
-                self._out.rank,
-                tile_size,
-                self.num_out,
-            )
+            self._cache["conv", tile_size] = kernels_for(self.out_rows).builders.conv_tiles(self, tile_size)
         return self._cache["conv", tile_size]
 
 
@@ -371,9 +361,9 @@ def _strided_level(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, 
     # u = (c + padding - offset) / stride
     low = -((stencil.column_high - sites.low - pad) // steps)
     high = (sites.high + pad - stencil.column_low) // steps
-    reach = reach_groups(stencil, stride, True), steps, pad
     origin = sites.origin + sites.voxel_size * _low_corner(stencil, stride, padding)
-    return _level(sites, stencil, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
+    reach = stencil, stride, padding, True
+    return _level(sites, reach, low, high, shape, origin, sites.voxel_size * np.array(stride))
 
 
 def _transposed_level(
@@ -382,19 +372,17 @@ def _transposed_level(
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
     low = sites.low * steps - pad + stencil.column_low
     high = sites.high * steps - pad + stencil.column_high
-    reach = reach_groups(stencil, stride, False), steps, pad
     voxel_size = sites.voxel_size / np.array(stride)
     origin = sites.origin - voxel_size * _low_corner(stencil, stride, padding)
-    return _level(sites, stencil, reach, low, high, shape, origin, voxel_size)
+    return _level(sites, (stencil, stride, padding, False), low, high, shape, origin, voxel_size)
 
 
-def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxel_size) -> Level:
+def _level(sites: Sites, reach, low, high, shape, origin, voxel_size) -> Level:
     """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
     if shape is not None:
         low = np.maximum(low, 0)
         high = np.minimum(high, (sites.high[0], *(n - 1 for n in shape)))
-    num = sites.rows.num_rows
-    if not num or (low > high).any():
+    if not sites.rows.num_rows or (low > high).any():
         low = high = np.zeros(len(low), np.int64)
     if low.min() < _check.INT32.min or high.max() > _check.INT32.max:
         raise ValueError(
@@ -402,69 +390,12 @@ def _level(sites: Sites, stencil: Stencil, reach, low, high, shape, origin, voxe
         )
     layout = Layout(low, high)
 
-    kernels = kernels_for(sites.keys).rulebook
-    chunks = -(-num // kernels.CHUNK)
-    counts, sizes = np.zeros((chunks, len(stencil.offsets)), np.int64), np.zeros(chunks, np.int64)
-    threads = threads_for(20 * num)
-    if num:
-        groups, *steps = reach
-        fields = sites.layout.shift, sites.layout.high - sites.layout.low, sites.layout.low
-        columns = np.array((*fields, layout.shift, layout.low, low, high, *steps)).T.copy()
-        runs, n_runs, places = (
-            np.empty((num, 2), np.uint64),
-            np.empty(chunks, np.int32),
-            np.empty(num, np.int32),
-        )
-        plan = kernels.Reach(columns, *groups, runs, n_runs, places)
-        known = plan, sites.keys[:num], np.empty((threads, plan.scratch_size), np.uint64)
-        kernels.count_reached(*known, counts, sizes, threads)
-    total = int(sizes.sum())
-    if total > _check.MAX_ROWS:
-        raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {total}")
-    places = np.cumsum(sizes) - sizes
-    blocks, cells = np.empty(total, np.uint64), np.empty(total, np.uint64)
-    if total:
-        kernels.fill_reached(*known, places, blocks, cells, threads)
-    keys, indices, ranks = _outputs(blocks, cells, layout)
-    del blocks
-    out = Sites(
-        indices, shape, sites.batch_size, low, high, layout, keys, RowOrder(len(indices)), origin, voxel_size
+    *pairs, keys, indices = kernels_for(sites.keys).builders.reached(
+        sites.keys, sites.rows.order, sites.layout, layout, low, high, *reach
     )
-
-    offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
-    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
-    if len(in_rows):
-        pair_places = np.cumsum(counts, axis=0) - counts + offset_ptr[:-1]
-        kernels.fill_reached_pairs(
-            *known, places, cells, ranks, sites.rows.order, pair_places, in_rows, out_rows, threads
-        )
-    rulebook = _rulebook(in_rows, out_rows, offset_ptr, sites.rows, out.rows)
-    return out, rulebook
-
-
-def _outputs(blocks: np.ndarray, cells: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
-    """Unite candidates for outputs: return the outputs' keys, with a sentinel, and their coordinates.
-
-    Then, by candidate, the rank of its block's first output; `cells` becomes all outputs of the block.
-    """
-    kernels = kernels_for(blocks).rulebook
-    num = len(blocks)
-    blocks, order = sort_keys(blocks, layout.bits - 6)
-    counts = np.empty(-(-num // kernels.CHUNK), np.int64)
-    threads = threads_for(10 * num)
-    if num:
-        kernels.merge_blocks(blocks, order, cells, counts, threads)
-    total = int(counts.sum())
-    if total > _check.MAX_ROWS:
-        raise ValueError(f"coords must reach at most {_check.MAX_ROWS} sites, got {total}")
-    ranks, keys = np.empty(num, np.int32), np.empty(total + 1, np.uint64)
-    indices = np.empty((total, len(layout.low)), np.int32)
-    keys[total] = NO_KEY
-    if num:
-        first = np.cumsum(counts) - counts
-        args = layout.low, layout.shift, ranks, keys, indices
-        kernels.fill_outputs(blocks, order, cells, first, *args, threads)
-    return keys, indices, ranks
+    rows = RowOrder(len(indices))
+    out = Sites(indices, shape, sites.batch_size, low, high, layout, keys, rows, origin, voxel_size)
+    return out, _rulebook(*pairs, sites.rows, rows)
 
 
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
@@ -475,37 +406,12 @@ def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
 
 def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
     """Return the pairs with ``site(in) == site(out) + offset``."""
-    num, num_offsets = sites.rows.num_rows, len(stencil.offsets)
     layout = layout_for(sites, sites.low + stencil.column_low, sites.high + stencil.column_high)
     keys = keys_in(sites, layout)
-    kernels = kernels_for(keys).rulebook
-    line_offsets, line_ptr = walk_lines(stencil)
-    line_first = (line_offsets << layout.shift).sum(axis=1)
-    num_walked = int(line_ptr[-1])
-    met = np.empty((len(line_first), num), np.int32)
-    counts = np.zeros((-(-num // kernels.CHUNK), num_walked), np.int64)
-    threads = threads_for(8 * met.size)
-    if num:
-        kernels.count_pairs(keys, line_first, line_ptr, met, counts, threads)
-    sizes = counts.sum(axis=0)
-    sizes = np.concatenate([[0], sizes, sizes[: num_offsets - num_walked][::-1]])
-    offset_ptr = np.cumsum(sizes)
-    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
-    if len(in_rows):
-        places = np.cumsum(counts, axis=0) - counts + offset_ptr[:num_walked]
-        widest = int(np.diff(line_ptr).max())
-        ranks = np.empty((threads, 2, widest * (kernels.CHUNK + 1)), np.int32)
-        tallies = np.empty((threads, widest), np.int64)
-        lines = line_first, line_ptr, met, places
-        kernels.fill_pairs(keys, *lines, sites.rows.order, in_rows, out_rows, ranks, tallies, threads)
-        if num_walked < num_offsets:
-            kernels.mirror_pairs(offset_ptr, in_rows, out_rows, threads_for(len(in_rows)))
-    return _rulebook(in_rows, out_rows, offset_ptr, sites.rows, sites.rows)
+    pairs = kernels_for(keys).builders.submanifold(keys, sites.rows.order, layout, stencil)
+    return _rulebook(*pairs, sites.rows, sites.rows)
 
 
 def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:
-    for array in (in_rows, out_rows, offset_ptr):
-        if isinstance(array.base, np.ndarray):  # a view of a read-only array cannot be made writeable
-            array.base.flags.writeable = False
-        array.flags.writeable = False
+    freeze(in_rows, out_rows, offset_ptr)
     return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)

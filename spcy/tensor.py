@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array, is_bfloat16, require
+from ._backend import array_beside, array_module, as_array, backend_of, is_bfloat16, move
 from .coords import Coords, describe, same_sites, union
 
 Scalar = float | int | np.floating | np.integer
@@ -68,7 +68,7 @@ class SparseTensor:
                 f"batch_size must be that of coords, {coords.batch_size}, or left out, got {batch_size}"
             )
         self._coords = coords
-        self._features = _check.features(features, coords.num_sites)
+        self._features = _check.features(features, coords.num_sites, coords.backend)
 
     @classmethod
     def _of(cls, coords: Coords, features: np.ndarray) -> SparseTensor:
@@ -110,13 +110,14 @@ class SparseTensor:
             raise ValueError(
                 f"array must have shape (B, *shape, C) with 1 .. 4 spatial axes, got {array.shape}"
             )
+        xp = array_module(array)
         if channels_first:
-            array = np.moveaxis(array, 1, -1)
+            array = xp.moveaxis(array, 1, -1)
         if min(array.shape) < 1:
             raise ValueError(f"array must have no axis of length 0, got shape {array.shape}")
-        occupied = np.nonzero((array != 0).any(axis=-1))
+        occupied = xp.nonzero((array != 0).any(axis=-1))
         features = _check.feature_values(array[occupied], "array")
-        coords = Coords(np.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
+        coords = Coords(xp.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
         return cls(coords, features)
 
     @property
@@ -228,9 +229,10 @@ class SparseTensor:
             raise ValueError(
                 "shape must be given for a dense array, and this tensor's grid is unbounded (None)"
             )
-        dense = np.zeros((self.batch_size, *self.shape, self.num_channels), self.dtype)
+        xp = array_module(self._features)
+        dense = xp.zeros((self.batch_size, *self.shape, self.num_channels), self.dtype)
         dense[tuple(self.indices.T)] = self._features
-        return np.ascontiguousarray(np.moveaxis(dense, -1, 1)) if channels_first else dense
+        return xp.ascontiguousarray(xp.moveaxis(dense, -1, 1)) if channels_first else dense
 
     def to(self, backend: str) -> SparseTensor:
         """Return the tensor on another backend, itself if it is there already.
@@ -238,10 +240,23 @@ class SparseTensor:
         Parameters
         ----------
         backend : {"cpu", "cuda"}
+
+        Returns
+        -------
+        SparseTensor
+            On ``coords.to(backend)``: tensors that share coords share them there.
+
+        Raises
+        ------
+        RuntimeError
+            If `backend` is "cuda" and that backend cannot run here.
+        TypeError
+            If the features are float16, which the CPU does not compute in.
         """
-        _check.choice(backend, ("cpu", "cuda"), "backend")
-        require(backend)
-        return self
+        coords = self._coords.to(backend)
+        if coords is self._coords:
+            return self
+        return SparseTensor._of(coords, _check.feature_values(move(self._features, backend), "features"))
 
     def rows_of(self, indices: ArrayLike) -> np.ndarray:
         """Return the row of each (M, 1 + D) index, -1 where there is no site. See `Coords.rows_of`."""
@@ -265,7 +280,7 @@ class SparseTensor:
             return self.replace(operation(self._features, other._features))
         if _is_number(other):
             return self.replace(operation(self._features, self.dtype.type(other)))
-        if isinstance(other, np.ndarray):
+        if isinstance(other, np.ndarray) or backend_of(other) == "cuda":
             raise TypeError(
                 f"unsupported operand of {symbol}: a SparseTensor takes a SparseTensor or a number, got an "
                 f"array; map and replace work on the features"
@@ -305,7 +320,7 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     if same_sites(x.coords, y.coords):
         return x.replace(x.features + y.features)
     coords, rows_x, rows_y = union(x.coords, y.coords)
-    features = np.zeros((len(coords), x.num_channels), x.dtype)
+    features = array_module(x.features).zeros((len(coords), x.num_channels), x.dtype)
     features[rows_x] = x.features
     features[rows_y] += y.features
     return SparseTensor(coords, features)
@@ -343,7 +358,8 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
         raise TypeError("tensors must be a sequence of at least one SparseTensor")
     for place, other in enumerate(tensors[1:], 1):
         _require_same(tensors[0], other, f"tensors[{place}]", channels=False)
-    return tensors[0].replace(np.concatenate([t.features for t in tensors], axis=1))
+    xp = array_module(*[t.features for t in tensors])
+    return tensors[0].replace(xp.concatenate([t.features for t in tensors], axis=1))
 
 
 def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
@@ -374,13 +390,13 @@ def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
     array([[0, 2]], dtype=int32)
     """
     require_tensor(x, "x")
-    mask = as_array(mask, "mask")
+    mask = array_beside(mask, "mask", x.backend)
     if mask.dtype != np.bool_:
         raise TypeError(f"mask must have dtype bool, got {mask.dtype}")
     if mask.shape != (x.num_sites,):
         raise ValueError(f"mask must have shape ({x.num_sites},), one per site, got {mask.shape}")
-    coords = x.coords._select(mask)
-    return SparseTensor(coords, x.features[mask])
+    rows = array_module(mask).flatnonzero(mask)
+    return SparseTensor(x.coords._select(rows), x.features[rows])
 
 
 def require_tensor(value: Any, name: str) -> None:

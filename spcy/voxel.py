@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import kernels_for, widened
+from ._backend import array_module, backend_of, kernels_for, widened
 from ._threads import threads_for
 from .coords import Coords, Layout, Sites, bounds_of, group_keys, rows_of, sites_from_keys
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
@@ -93,9 +93,9 @@ def voxelize(
            [0, 4, 1]], dtype=int32), array([0, 0, 1], dtype=int32), array([2, 1], dtype=int32))
     """
     points = _check.points(points)
-    num, ndim = points.shape
-    features = points if features is None else _check.features(features, num, "point")
-    batch = _check.point_batch(batch, num)
+    (num, ndim), backend, xp = points.shape, backend_of(points), array_module(points)
+    features = points if features is None else _check.features(features, num, backend, "point")
+    batch = _check.point_batch(batch, num, backend)
     batch_size = _batch_size(batch_size, batch)
     operation = _REDUCTIONS[_check.choice(reduce, tuple(_REDUCTIONS), "reduce")]
     if max_points is not None:
@@ -106,33 +106,34 @@ def voxelize(
         origin, shape = _grid(bounds, voxel_size)
 
     indices, inside = _cells(points, batch, origin, voxel_size, shape)
-    if shape is None and not inside.all():
+    all_inside = bool(inside.all())
+    if shape is None and not all_inside:
         row = _check.first_row(~inside)
         raise ValueError(
             f"points must lie in int32 cells of voxel_size {voxel_size.tolist()}, "
             f"got {points[row].tolist()} in row {row}"
         )
-    kept = None if inside.all() else np.flatnonzero(inside).astype(np.int32)
+    kept = None if all_inside else xp.flatnonzero(inside).astype(np.int32)
     if kept is not None:
         indices = indices[kept]
 
     low, high = bounds_of(indices)
     layout = Layout(low, high)
-    keys = np.empty(len(indices), np.uint64)
+    keys = xp.empty(len(indices), np.uint64)
     if len(indices):
         kernels_for(indices).coords.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
     unique, rows, order, starts = group_keys(keys, layout.bits)
     if kept is not None:
         order = kept[order]
-        rows_kept, rows = rows, np.full(num, -1, np.int32)
+        rows_kept, rows = rows, xp.full(num, -1, np.int32)
         rows[kept] = rows_kept
 
-    counts = np.diff(starts)
+    counts = xp.diff(starts)
     if max_points is not None:
-        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
+        place = xp.arange(len(order)) - starts[rows[order]]
         order = order[place < max_points]
-        counts = np.minimum(counts, max_points)
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        counts = xp.minimum(counts, max_points)
+        starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
     reduced = segment_reduce(features, order, starts, operation).astype(features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, low, high, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
@@ -182,7 +183,7 @@ def devoxelize(
 def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the weighted mean of the rows that each point takes its features from."""
     features = widened(x.features)
-    out = np.empty((len(rows), x.num_channels), features.dtype)
+    out = array_module(features).empty((len(rows), x.num_channels), features.dtype)
     if len(out) and x.num_sites:
         threads = threads_for(rows.size * (x.num_channels + 7) / 8)
         kernels_for(features, rows).pool.interpolate(features, rows, weights, out, threads)
@@ -194,18 +195,19 @@ def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray) -> np.nd
 def sources(x: SparseTensor, points, mode, batch) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that each point takes its features from, -1 where no site is, and their weights."""
     require_tensor(x, "x")
-    points = _check.points(points)
+    points = _check.points(points, x.backend)
     if points.shape[1] != x.ndim:
         raise ValueError(f"points must have {x.ndim} columns, one per axis of x, got {points.shape[1]}")
+    xp = array_module(points)
     _check.choice(mode, ("nearest", "linear"), "mode")
-    batch = _check.point_batch(batch, len(points))
+    batch = _check.point_batch(batch, len(points), x.backend)
     if batch is None and x.batch_size > 1:
         raise ValueError(f"batch must be given for a tensor of batch_size {x.batch_size}")
     _batch_size(x.batch_size, batch)
     if mode == "nearest":
         cells, inside = _cells(points, batch, x.coords.origin, x.coords.voxel_size, None)
-        rows = np.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
-        weights = np.ones_like(rows, dtype=np.float64)
+        rows = xp.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
+        weights = xp.ones(rows.shape, np.float64)
     else:
         rows, weights = _corners(x.coords._sites, points, batch)
     return rows, weights
@@ -215,8 +217,9 @@ def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each point, the rows of the 2**D cells around it and their linear weights."""
     num, ndim = points.shape
     layout = sites.layout
-    keys, weights = np.empty((num, 2**ndim), np.uint64), np.empty((num, 2**ndim))
-    state = np.zeros(num, np.uint8)
+    xp = array_module(points)
+    keys, weights = xp.empty((num, 2**ndim), np.uint64), xp.empty((num, 2**ndim), np.float64)
+    state = xp.zeros(num, np.uint8)
     if num:
         kernels_for(points, sites.keys).coords.corners(
             points,
@@ -241,7 +244,8 @@ def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.nda
     low, high = np.full(ndim, float(_check.INT32.min)), np.full(ndim, float(_check.INT32.max))
     if shape is not None:
         low, high = np.zeros(ndim), np.array(shape, np.float64) - 1
-    indices, state = np.empty((num, 1 + ndim), np.int32), np.empty(num, np.uint8)
+    xp = array_module(points)
+    indices, state = xp.empty((num, 1 + ndim), np.int32), xp.empty(num, np.uint8)
     if num:
         kernels_for(points).coords.quantize(
             points, batch, origin, voxel_size, low, high, indices, state, threads_for(10 * num)
@@ -264,7 +268,7 @@ def _batch_size(value: int | None, batch: np.ndarray | None) -> int:
     value = _check.per_axis(value, 1, "batch_size", 1)[0]
     if value < least:
         row = int(batch.argmax())
-        raise ValueError(f"batch must be less than batch_size {value}, got {batch[row]} in row {row}")
+        raise ValueError(f"batch must be less than batch_size {value}, got {int(batch[row])} in row {row}")
     return value
 
 

@@ -1,5 +1,6 @@
 import zlib
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 
@@ -21,8 +22,30 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+def pytest_collection_modifyitems(items):
+    """Leave out what repeats a test: the GPU has neither threads of the host nor its SIMD levels."""
+    items[:] = [item for item in items if not _repeats(getattr(item, "callspec", None))]
+
+
+def _repeats(callspec):
+    params = callspec.params if callspec else {}
+    on_gpu = params.get("backend", "cpu") != "cpu"
+    return on_gpu and (params.get("threads", 1) != 1 or params.get("simd", "baseline") != "baseline")
+
+
+@pytest.fixture(params=["cpu", "cuda-emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
 def backend(request):
+    """The backend in force; emulated threads run in an order that the test's name picks."""
+    if request.param == "cuda-emulated":
+        if cuda_on_cpu.available():
+            pytest.skip(cuda_on_cpu.available())
+        if request.module.__name__ in ("test_grad", "test_nn"):
+            pytest.skip("gradients have no CUDA kernels yet")
+        seed = zlib.crc32(request.node.name.encode())
+        schedule = [*cuda_on_cpu.SCHEDULES][seed % len(cuda_on_cpu.SCHEDULES)]
+        with cuda_on_cpu.installed(), cuda_on_cpu.running(schedule, seed=seed), spcy.use_backend("cuda"):
+            yield "cuda"
+        return
     try:
         context = spcy.use_backend(request.param)
         context.__enter__()

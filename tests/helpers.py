@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import reference as ref
 
 import spcy
@@ -14,12 +15,19 @@ def put(array):
         return array
     import cupy
 
-    return cupy.asarray(array)
+    return cupy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def get(array):
     """Bring an array from any backend to NumPy."""
     return array.get() if hasattr(array, "get") else array
+
+
+def assert_read_only(array):
+    """An array that spcy keeps is nobody's to change; CuPy has no means against it."""
+    if isinstance(array, np.ndarray):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
 
 
 def random_indices(rng, num_sites, box, batch_size=1, low=0):

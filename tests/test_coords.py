@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import reference as ref
-from helpers import Geometry, get, put, random_indices, random_tensor, random_weight
+from helpers import Geometry, assert_read_only, get, put, random_indices, random_tensor, random_weight
 
 import spcy
 
@@ -50,8 +50,7 @@ def test_coords_are_a_copy_that_nobody_can_change():
     coords = spcy.Coords(put(indices), (5, 5))
     indices[0] = 4
     np.testing.assert_array_equal(get(coords.indices)[0], [0, 1, 2])
-    with pytest.raises(ValueError, match="read-only"):
-        coords.indices[0, 0] = 1
+    assert_read_only(coords.indices)
     for name in ("indices", "shape", "batch_size", "parent"):
         with pytest.raises(AttributeError):
             setattr(coords, name, None)
@@ -247,11 +246,11 @@ def test_nothing_that_is_cached_can_be_changed(rng):
     for coords in (x.coords, level, spcy.Coords([[0, 1]])):
         arrays += [coords.indices, coords.origin, coords.voxel_size]
     for array in arrays:
-        with pytest.raises(ValueError, match="read-only"):
-            array[:] = 0
+        assert_read_only(array)
     for array in (book.in_rows, book.out_rows, x.coords.indices):
-        with pytest.raises(ValueError, match="WRITEABLE"):
-            array.flags.writeable = True
+        if isinstance(array, np.ndarray):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
 
 
 def pickled(x):
@@ -261,24 +260,24 @@ def pickled(x):
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
 def test_copies_keep_their_levels(duplicate, rng):
     x = random_tensor(rng, 40, (9, 9), 2, np.float64)
-    weight = rng.standard_normal((3, 3, 2, 2))
+    weight = put(rng.standard_normal((3, 3, 2, 2)))
     y = spcy.conv(x, weight, stride=2, padding=1)
-    z = spcy.conv_transpose(y, rng.standard_normal((2, 2, 2, 2)), stride=2)
+    z = spcy.conv_transpose(y, put(rng.standard_normal((2, 2, 2, 2))), stride=2)
     x2, y2, z2 = duplicate((x, y, z))
     assert z2.coords.parent is y2.coords
     assert y2.coords.parent is x2.coords
     for old, new in ((x, x2), (y, y2), (z, z2)):
-        np.testing.assert_array_equal(new.indices, old.indices)
+        np.testing.assert_array_equal(get(new.indices), get(old.indices))
         np.testing.assert_array_equal(new.coords.origin, old.coords.origin)
     back, expected = spcy.inverse_conv(y2, weight), spcy.inverse_conv(y, weight)
     assert back.coords is x2.coords
-    np.testing.assert_array_equal(back.features, expected.features)
+    np.testing.assert_array_equal(get(back.features), get(expected.features))
 
 
 def test_other_metric_grids_do_not_mix(rng):
     points = rng.random((30, 2))
     x, y = spcy.voxelize(points, 0.5).tensor, spcy.voxelize(points * 2, 1.0).tensor
-    np.testing.assert_array_equal(x.indices, y.indices)
+    np.testing.assert_array_equal(get(x.indices), get(y.indices))
     with pytest.raises(ValueError, match="same coords"):
         x + y
     with pytest.raises(ValueError, match="metric grid"):
@@ -289,4 +288,4 @@ def test_union_with_nothing_has_the_other_s_bounds():
     far = spcy.Coords(np.array([[0] + [2**30] * 3]))
     empty = spcy.Coords(np.empty((0, 4), np.int32))
     for a, b in ((far, empty), (empty, far)):
-        np.testing.assert_array_equal(spcy.union(a, b)[0].indices, far.indices)
+        np.testing.assert_array_equal(get(spcy.union(a, b)[0].indices), get(far.indices))

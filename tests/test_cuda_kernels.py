@@ -9,7 +9,6 @@ from cuda_on_cpu import SCHEDULES, counting, running
 
 import spcy
 from spcy import _cpu
-from spcy.coords import keys_in, layout_for
 
 pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
 THREADS = 2
@@ -267,8 +266,9 @@ def sorted_sites(rng, ndim, size):
     return spcy.Coords(indices)
 
 
-def assert_pairs(made, book):
-    for actual, expected in zip(made, (book.in_rows, book.out_rows, book.offset_ptr), strict=True):
+def assert_book(made, book):
+    for name in ("in_rows", "out_rows", "offset_ptr"):
+        actual, expected = getattr(made, name), getattr(book, name)
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(actual.get(), expected)
 
@@ -279,29 +279,19 @@ def assert_pairs(made, book):
 @pytest.mark.parametrize("size", [1, 40, 2500])
 def test_submanifold(schedule, size, kernel_size, rng):
     """The pairs of the CPU's rulebook, in its order, for one wait."""
-    import cupy
-
     ndim = len(kernel_size)
     coords = sorted_sites(rng, ndim, size)
-    offsets = spcy.kernel_offsets(kernel_size).astype(np.int64)
+    offsets = spcy.kernel_offsets(kernel_size)
     offsets -= offsets[len(offsets) // 2]
-    sites = coords._sites
-    columns = np.insert(offsets, 0, 0, axis=1)
-    layout = layout_for(sites, sites.low + columns.min(axis=0), sites.high + columns.max(axis=0))
-    keys = cupy.asarray(keys_in(sites, layout))
-    order = None if sites.rows.order is None else cupy.asarray(sites.rows.order)
-    steps = (columns * (1 << layout.shift)).sum(axis=1)
-    searched = len(offsets)
-    if np.array_equal(offsets, -offsets[::-1]):
-        searched = len(offsets) // 2 + 1
+    device = coords.to("cuda")
     with counting() as counts:
-        made = importlib.import_module("spcy._cuda.rulebook").submanifold(
-            keys, steps, searched, order, THREADS
-        )
-    assert (counts.synchronisations, counts.kernels) == (1, 3)
-    assert_pairs(made, spcy.submanifold_rulebook(coords, offsets))
+        made = spcy.submanifold_rulebook(device, offsets)
+    assert counts.synchronisations == 1
+    assert counts.kernels <= 4  # the fourth takes keys to a layout with room for the neighbours
+    assert_book(made, spcy.submanifold_rulebook(coords, offsets))
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("divide", [True, False])
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "padding"),
@@ -309,29 +299,24 @@ def test_submanifold(schedule, size, kernel_size, rng):
      ((2, 2, 2, 2), 2, 0)],
 )  # fmt: skip
 @pytest.mark.parametrize("size", [1, 40, 2500])
-def test_reached(schedule, size, kernel_size, stride, padding, divide, rng):
-    """The pairs and the outputs of the CPU's rulebook, in its order, for two waits."""
-    import cupy
+def test_reached(schedule, size, kernel_size, stride, padding, divide, known, rng, monkeypatch):
+    """The pairs and the outputs of the CPU's rulebook, in its order, for one wait.
 
+    Two where there would be much room for pairs before their number is known.
+    """
+    monkeypatch.setattr(importlib.import_module("spcy._cuda.builders"), "_ROOM", 0 if known else 1 << 24)
     coords = sorted_sites(rng, len(kernel_size), min(size, 160) if len(kernel_size) == 4 else size)
     offsets = spcy.kernel_offsets(kernel_size)
     build = spcy.conv_rulebook if divide else spcy.transposed_rulebook
     book, out = build(coords, offsets, stride=stride, padding=padding)
-    source, target = coords._sites, out._sites
-    per_axis = [np.broadcast_to(value, len(kernel_size)) for value in (stride, padding)]
-    steps = [np.insert(value, 0, first) for value, first in zip(per_axis, (1, 0), strict=True)]
-    ends = target.low, target.high
-    fields = [source.layout.low, source.layout.shift, target.layout.low, target.layout.shift, *ends, *steps]
-    keys = cupy.asarray(source.keys[:-1])
-    order = None if source.rows.order is None else cupy.asarray(source.rows.order)
-    columns = np.insert(offsets, 0, 0, axis=1)
-    bits = target.layout.bits
+    device = coords.to("cuda")
     with counting() as counts:
-        reached = importlib.import_module("spcy._cuda.rulebook").reached
-        *made, out_keys = reached(keys, np.array(fields), columns, divide, bits, order, THREADS)
-    assert counts.synchronisations == 1 + (book.num_pairs > 0)
-    assert_pairs(made, book)
-    np.testing.assert_array_equal(out_keys.get(), target.keys)
+        made, level = build(device, offsets, stride=stride, padding=padding)
+    assert counts.synchronisations == (2 if known and book.num_pairs else 1)
+    assert_book(made, book)
+    np.testing.assert_array_equal(level.indices.get(), out.indices)
+    np.testing.assert_array_equal(level._sites.keys.get(), out._sites.keys)
+    assert level.shape == out.shape
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import reference as ref
-from helpers import GEOMETRIES, assert_rulebook, get, put, random_indices
+from helpers import GEOMETRIES, assert_read_only, assert_rulebook, get, put, random_indices
 
 import spcy
 
@@ -73,7 +73,7 @@ def test_conv_rulebook_is_the_reference(geometry, threads, rng):
     coords = geometry.tensor(rng, 1).coords
     rows, sites, shape = geometry.table(coords)
     args = {"stride": geometry.stride, "padding": geometry.padding}
-    book, out = spcy.conv_rulebook(coords, put(geometry.offsets), **args)
+    book, out = spcy.conv_rulebook(coords, geometry.offsets, **args)
     np.testing.assert_array_equal(get(out.indices), sites)
     assert (out.shape, out.batch_size, out.parent) == (shape, coords.batch_size, coords)
     assert_rulebook(book, rows, sites, coords.num_sites)
@@ -93,7 +93,7 @@ def test_transposed_rulebook_is_the_reference(geometry, output_padding, threads,
     more = tuple(int(s > 1) * output_padding for s in geometry.axes(geometry.stride))
     rows, sites, shape = geometry.table(coords, np.array(more))
     args = {"stride": geometry.stride, "padding": geometry.padding, "output_padding": more}
-    book, out = spcy.transposed_rulebook(coords, put(geometry.offsets), **args)
+    book, out = spcy.transposed_rulebook(coords, geometry.offsets, **args)
     np.testing.assert_array_equal(get(out.indices), sites)
     assert (out.shape, out.batch_size, out.parent) == (shape, coords.batch_size, coords)
     assert_rulebook(book, rows, sites, coords.num_sites)
@@ -106,7 +106,7 @@ def test_transposed_rulebook_is_the_reference(geometry, output_padding, threads,
 def test_centred_box_is_the_reference(geometry, threads, rng):
     coords = geometry.tensor(rng, 1).coords
     offsets = ref.box(geometry.kernel_size, geometry.axes(geometry.dilation), centred=True)
-    book = spcy.submanifold_rulebook(coords, put(offsets))
+    book = spcy.submanifold_rulebook(coords, offsets)
     assert_rulebook(book, ref.subm_table(get(coords.indices), offsets), get(coords.indices), coords.num_sites)
     assert_transposed(book)
     assert_tiles(book, coords.indices, 5)
@@ -142,7 +142,7 @@ def test_order_of_the_rows(order, low, rng):
     )
     coords = spcy.Coords(put(indices), None if low else (6, 7, 8), 2)
     offsets = ref.box((3, 3, 3), (1, 1, 1), centred=True)
-    book = spcy.submanifold_rulebook(coords, put(offsets))
+    book = spcy.submanifold_rulebook(coords, offsets)
     assert_rulebook(book, ref.subm_table(indices, offsets), indices, 80)
     assert_canonical(book, indices)
     assert_transposed(book)
@@ -152,7 +152,7 @@ def test_a_full_grid_and_a_line(rng):
     for box in ((5, 6, 7), (1, 1, 40), (40, 1, 1)):
         indices = random_indices(rng, 1000, box, 2)
         offsets = ref.box((3, 3, 3), (1, 1, 1), centred=True)
-        book = spcy.submanifold_rulebook(spcy.Coords(put(indices), box), put(offsets))
+        book = spcy.submanifold_rulebook(spcy.Coords(put(indices), box), offsets)
         assert_rulebook(book, ref.subm_table(indices, offsets), indices, len(indices))
 
 
@@ -160,7 +160,7 @@ def test_neighbours_do_not_wrap_around_the_border():
     ends = np.array([[0, 0, 0], [0, 0, 4], [0, 1, 0], [0, 4, 4], [1, 0, 0]])
     offsets = ref.box((3, 3), (1, 1), centred=True)
     for shape in ((5, 5), None):
-        book = spcy.submanifold_rulebook(spcy.Coords(put(ends), shape), put(offsets))
+        book = spcy.submanifold_rulebook(spcy.Coords(put(ends), shape), offsets)
         assert_rulebook(book, ref.subm_table(ends, offsets), ends, 5)
         assert book.num_pairs == 5 + 2  # (0, 0) and (1, 0) see each other
 
@@ -168,7 +168,7 @@ def test_neighbours_do_not_wrap_around_the_border():
 def test_sites_far_apart():
     far = np.array([[0, -(2**31), -(2**28)], [0, 2**31 - 1, 2**28], [0, 2**31 - 2, 2**28], [0, 0, 0]])
     offsets = ref.box((3, 3), (1, 1), centred=True)
-    book = spcy.submanifold_rulebook(spcy.Coords(put(far)), put(offsets))
+    book = spcy.submanifold_rulebook(spcy.Coords(put(far)), offsets)
     assert_rulebook(book, ref.subm_table(far, offsets), far, 4)
     assert book.num_pairs == 4 + 2
 
@@ -181,16 +181,16 @@ def test_many_sites(order, threads, rng):
     indices = np.unique(indices, axis=0) if order == "sorted" else indices
     coords = spcy.Coords(put(indices), (24, 25, 26))
     offsets = ref.box((3, 3, 3), (1, 1, 1))
-    book = spcy.submanifold_rulebook(coords, put(offsets - 1))
+    book = spcy.submanifold_rulebook(coords, offsets - 1)
     assert_rulebook(book, ref.subm_table(indices, offsets - 1), indices, 6000)
     assert_tiles(book, indices, 512)
     where = (indices, coords.shape, 1, offsets, (2, 2, 2), (1, 1, 1))
     rows, sites, _ = ref.conv_table(*where)
-    book, out = spcy.conv_rulebook(coords, put(offsets), stride=2, padding=1)
+    book, out = spcy.conv_rulebook(coords, offsets, stride=2, padding=1)
     np.testing.assert_array_equal(get(out.indices), sites)
     assert_rulebook(book, rows, sites, 6000)
     rows, sites, _ = ref.conv_table(*where[:3], offsets[::9], (1, 1, 2), (0, 0, 0), 0)
-    book, out = spcy.transposed_rulebook(coords, put(offsets[::9]), stride=(1, 1, 2))
+    book, out = spcy.transposed_rulebook(coords, offsets[::9], stride=(1, 1, 2))
     np.testing.assert_array_equal(get(out.indices), sites)
     assert_rulebook(book, rows, sites, 6000)
 
@@ -219,10 +219,10 @@ def test_long_rows(name, bounded, share, threads, rng):
     where = (indices, coords.shape, 2, offsets, (1, stride), (1, int(bounded)))
     for build, more in ((spcy.conv_rulebook, ()), (spcy.transposed_rulebook, (0,))):
         rows, sites, _ = ref.conv_table(*where, *more)
-        book, out = build(coords, put(offsets), stride=where[4], padding=where[5])
+        book, out = build(coords, offsets, stride=where[4], padding=where[5])
         np.testing.assert_array_equal(get(out.indices), sites)
         assert_rulebook(book, rows, sites, len(indices))
-    book = spcy.submanifold_rulebook(coords, put(offsets))
+    book = spcy.submanifold_rulebook(coords, offsets)
     assert_rulebook(book, ref.subm_table(indices, offsets), indices, len(indices))
 
 
@@ -236,13 +236,13 @@ def test_clusters_far_apart_do_not_see_each_other(far, rng):
     both = np.concatenate([indices, indices + np.r_[0, far].astype(np.int32)])
     near, wide = spcy.Coords(put(indices)), spcy.Coords(put(both))
     offsets = ref.box((3, 3, 3), (2, 1, 1))
-    one, two = (spcy.submanifold_rulebook(coords, put(offsets - [2, 1, 1])) for coords in (near, wide))
+    one, two = (spcy.submanifold_rulebook(coords, offsets - [2, 1, 1]) for coords in (near, wide))
     assert_rulebook(two, ref.subm_table(both, offsets - [2, 1, 1]), both, 60)
     assert two.num_pairs == 2 * one.num_pairs
     for build, scale in ((spcy.conv_rulebook, 0.5), (spcy.transposed_rulebook, 2)):
         if scale == 2 and FAR.index(far) > 1:
             continue  # would leave int32 or 63-bit keys
-        (one, near_out), (two, wide_out) = (build(coords, put(offsets), stride=2) for coords in (near, wide))
+        (one, near_out), (two, wide_out) = (build(coords, offsets, stride=2) for coords in (near, wide))
         assert two.num_pairs == 2 * one.num_pairs
         shift = np.r_[0, (np.array(far) * scale)].astype(np.int32)
         expected = np.concatenate([get(near_out.indices), get(near_out.indices) + shift])
@@ -264,8 +264,7 @@ def test_plan_is_immutable_and_readable(rng):
     coords = spcy.Coords(put(random_indices(rng, 30, (5, 5, 5))), (5, 5, 5))
     book = spcy.submanifold_rulebook(coords, CROSS)
     for array in (book.in_rows, book.out_rows, book.offset_ptr):
-        with pytest.raises(ValueError, match="read-only"):
-            array[0] = 0
+        assert_read_only(array)
     with pytest.raises(AttributeError):
         book.in_rows = None
     assert f"{book.num_pairs} pairs" in repr(book)
@@ -287,15 +286,14 @@ def test_pickling(protocol, rng):
         for name in ("in_rows", "out_rows", "offset_ptr"):
             array = getattr(again, name)
             np.testing.assert_array_equal(get(array), get(getattr(same, name)))
-            with pytest.raises(ValueError, match="read-only"):
-                array[0] = 0
+            assert_read_only(array)
 
 
 @pytest.mark.parametrize("build", [spcy.conv_rulebook, spcy.transposed_rulebook])
 @pytest.mark.parametrize("site", [-(2**31), 2**31 - 1])
 def test_outputs_at_the_ends_of_int32(build, site):
     coords = spcy.Coords(put(np.array([[0, 3, site]])))
-    book, out = build(coords, put(np.array([[0, 0]])))
+    book, out = build(coords, np.array([[0, 0]]))
     np.testing.assert_array_equal(get(out.indices), [[0, 3, site]])
     assert book.num_pairs == 1
 
@@ -304,7 +302,7 @@ def test_outputs_at_the_ends_of_int32(build, site):
 @pytest.mark.parametrize("shape", [(4, 4), None])
 def test_hardly_any_sites(num_sites, shape):
     coords = spcy.Coords(put(np.array([[0, 1, 2]])[:num_sites]), shape)
-    offsets = put(ref.box((3, 3), (1, 1)))
+    offsets = ref.box((3, 3), (1, 1))
     book = spcy.submanifold_rulebook(coords, get(offsets) - 1)
     assert (book.num_pairs, book.num_offsets, book.num_out) == (num_sites, 9, num_sites)
     assert_tiles(book, coords.indices, 4)

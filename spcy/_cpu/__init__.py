@@ -1,5 +1,5 @@
-"""The compiled CPU stages."""
+"""The CPU stages: compiled, and what takes several of their kernels."""
 
-from . import conv, coords, grad, hashmap, pool, rulebook, simd, threads
+from . import builders, conv, coords, grad, hashmap, pool, rulebook, simd, threads
 
-__all__ = ["conv", "coords", "grad", "hashmap", "pool", "rulebook", "simd", "threads"]
+__all__ = ["builders", "conv", "coords", "grad", "hashmap", "pool", "rulebook", "simd", "threads"]

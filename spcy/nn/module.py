@@ -352,7 +352,7 @@ class Pointwise(Module):
     def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
         """Return the module's output and its vjp."""
         y, pull = self._map_vjp(features_of(x))
-        return like(x, y), lambda dy: (pull(_check.gradient(dy, y.shape, y.dtype)),)
+        return like(x, y), lambda dy: (pull(_check.gradient(dy, y)),)
 
     def _map(self, features: np.ndarray) -> np.ndarray:
         return self._map_vjp(features)[0]

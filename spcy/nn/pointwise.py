@@ -76,7 +76,7 @@ class Linear(Weighted):
             y, rows = self._run(x), self._rows(x)
 
             def pull(dy):
-                dy = _check.gradient(dy, y.shape, y.dtype)
+                dy = _check.gradient(dy, y)
                 dx, dweight = widened(dy) @ widened(weight).T, widened(rows).T @ widened(dy)
                 return dx.astype(rows.dtype, copy=False), dweight, column_sums(dy)
 

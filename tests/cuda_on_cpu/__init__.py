@@ -26,25 +26,31 @@ __all__ = [
 ]
 
 
+_modules = {}  # the stand-in's, and spcy's CUDA half that was imported for it
+
+
 @contextmanager
 def installed():
-    """Let `import cupy` give the stand-in, and import spcy's CUDA half anew for it."""
+    """Let `import cupy` give the stand-in, and spcy's CUDA half be the one imported for it."""
     from . import cupy
 
-    package = sys.modules.get("spcy")
-
-    def take():
-        if hasattr(package, "_cuda"):
-            del package._cuda
-        names = [name for name in sys.modules if name == "cupy" or name.startswith(("cupy.", "spcy._cuda"))]
-        return {name: sys.modules.pop(name) for name in names}
-
-    before = take()
-    sys.modules["cupy"] = cupy
+    before = _take()
+    _put(_modules or {"cupy": cupy})
     try:
         yield cupy
     finally:
-        take()
-        sys.modules.update(before)
-        if "spcy._cuda" in before:
-            package._cuda = before["spcy._cuda"]
+        _modules.update(_take())
+        _put(before)
+
+
+def _take():
+    """Remove what depends on CuPy from the modules, and return it."""
+    names = [name for name in sys.modules if name == "cupy" or name.startswith(("cupy.", "spcy._cuda"))]
+    sys.modules["spcy"].__dict__.pop("_cuda", None)
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _put(modules):
+    sys.modules.update(modules)
+    if "spcy._cuda" in modules:
+        sys.modules["spcy"]._cuda = modules["spcy._cuda"]

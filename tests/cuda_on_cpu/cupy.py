@@ -183,9 +183,11 @@ class ndarray:
     def __setitem__(self, index, value):
         _refuse_numpy(value)
         counts.operations += 1
-        target = self._a[_host(_index(index))] if not _has_array(index) else self._a
-        self._a[_host(_index(index))] = _host(value)
-        _mark(target)
+        index = _host(_index(index))
+        self._a[index] = _host(value)
+        parts = index if isinstance(index, tuple) else (index,)
+        plain = not any(isinstance(part, np.ndarray) for part in parts)
+        _mark(self._a[parts if Ellipsis in parts else (*parts, Ellipsis)] if plain else self._a)
 
     def __repr__(self):
         return f"stand-in {self._a!r}"
@@ -455,6 +457,18 @@ def ascontiguousarray(a, dtype=None):
 def asnumpy(a, stream=None, order="C", out=None):
     """Return a NumPy array of what the device has."""
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+def moveaxis(a, source, destination):
+    """Return a view with an axis elsewhere."""
+    return _call(np.moveaxis, a, source, destination, view=True)
+
+
+def from_dlpack(array):
+    """Return another library's device array on the same memory."""
+    if array.__dlpack_device__()[0] != 2:
+        raise TypeError("the stand-in takes CUDA arrays only")
+    return _array(array.__dlpack__())
 
 
 def broadcast_to(array, shape):
