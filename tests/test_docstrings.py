@@ -13,7 +13,14 @@ PUBLIC = {
     for name in module.__all__
     if callable(getattr(module, name))
 }
-WITHOUT_EXAMPLE = {"spcy.Voxels", "spcy.nn.Buffer", "spcy.nn.Parameter", "spcy.nn.LoadReport"}
+WITHOUT_EXAMPLE = {
+    "spcy.Voxels",
+    "spcy.nn.Buffer",
+    "spcy.nn.Parameter",
+    "spcy.nn.LoadReport",
+    "spcy.nn.LayerSummary",
+    "spcy.nn.Summary",
+}
 FINDER, RUNNER = doctest.DocTestFinder(), doctest.DocTestRunner(verbose=False)
 
 

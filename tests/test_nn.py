@@ -1,6 +1,7 @@
 """Layers and networks: what they compute, their gradients, their state."""
 
 import copy
+import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,18 +17,26 @@ LAYERS = {
     "SubMConv": lambda: nn.SubMConv(4, 6, 3, ndim=2, dilation=(1, 2), rng=0),
     "Conv": lambda: nn.Conv(4, 6, (3, 2), 2, 1, ndim=2, rng=0),
     "ConvTranspose": lambda: nn.ConvTranspose(4, 6, 2, 2, ndim=2, rng=0),
+    "InverseConv": lambda: nn.Sequential(nn.MaxPool(3, 2, 1), nn.InverseConv(4, 6, 3, ndim=2, rng=0)),
     "Linear": lambda: nn.Linear(4, 6, rng=0),
     "BatchNorm": lambda: nn.BatchNorm(4),
     "BatchNorm_eval": lambda: nn.BatchNorm(4).eval(),
     "LayerNorm": lambda: nn.LayerNorm(4),
     "ReLU": nn.ReLU,
     "LeakyReLU": lambda: nn.LeakyReLU(0.1),
+    "GELU": nn.GELU,
     "SiLU": nn.SiLU,
     "Dropout": lambda: nn.Dropout(0.4, rng=0),
     "Dropout_eval": lambda: nn.Dropout(0.4).eval(),
     "Identity": nn.Identity,
+    "MaxPool": lambda: nn.MaxPool(2),
+    "AvgPool": lambda: nn.AvgPool(3, 2, 1, count="window"),
+    "GlobalPool_avg": lambda: nn.GlobalPool("avg"),
+    "GlobalPool_max": lambda: nn.GlobalPool("max"),
+    "GlobalPool_sum": lambda: nn.GlobalPool("sum"),
     "Residual": lambda: nn.Residual(nn.SubMConv(4, 4, 3, ndim=2, rng=0)),
     "Residual_shortcut": lambda: nn.Residual(nn.Linear(4, 6, rng=0), nn.Linear(4, 6, bias=False, rng=1)),
+    "Concat": lambda: nn.Concat(nn.Identity(), nn.Linear(4, 2, rng=0), nn.ReLU()),
     "Sequential": lambda: resnet(4),
 }
 
@@ -233,6 +242,92 @@ def test_dropout_scales_what_it_keeps(rng):
     assert abs((y == 0).mean() - 0.25) < 0.03
 
 
+def test_gelu_is_exact(rng):
+    x = np.concatenate([rng.standard_normal(2000) * 4, [0, -40, 40, np.inf]])[:, None]
+    share = np.array([[0.5 * math.erfc(-v / math.sqrt(2))] for v in x[:, 0]])
+    np.testing.assert_allclose(nn.gauss.normal_cdf(x), share, rtol=1e-13, atol=1e-300)
+    np.testing.assert_allclose(nn.gauss.normal_cdf(np.float32(x)), share, rtol=0, atol=2e-7)
+    assert np.isnan(nn.GELU()(np.array([[np.nan]]))).all()
+
+
+TORCH = {
+    "SubMConv": (lambda: nn.SubMConv(4, 6, 3, ndim=2, rng=0), lambda t: t.nn.Conv2d(4, 6, 3, padding=1)),
+    "Conv": (lambda: nn.Conv(4, 6, 3, 2, 1, 2, ndim=2, rng=0), lambda t: t.nn.Conv2d(4, 6, 3, 2, 1, 2)),
+    "ConvTranspose": (
+        lambda: nn.ConvTranspose(4, 6, 3, 2, 1, 1, ndim=2, rng=0),
+        lambda t: t.nn.ConvTranspose2d(4, 6, 3, 2, 1, 1),
+    ),
+    "MaxPool": (lambda: nn.MaxPool(3, 2, 1), lambda t: t.nn.MaxPool2d(3, 2, 1)),
+    "AvgPool": (lambda: nn.AvgPool(2, count="window"), lambda t: t.nn.AvgPool2d(2)),
+    "BatchNorm": (lambda: nn.BatchNorm(4), lambda t: t.nn.BatchNorm2d(4)),
+    "BatchNorm_eval": (lambda: nn.BatchNorm(4).eval(), lambda t: t.nn.BatchNorm2d(4).eval()),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_dense_layer_is_torchs(name, rng):
+    """Forward, gradients and running statistics, where every cell is occupied."""
+    torch = pytest.importorskip("torch")
+    ours, theirs = TORCH[name][0](), TORCH[name][1](torch)
+    for key, parameter in ours.parameters().items():
+        array = rng.standard_normal(parameter.data.shape).astype(np.float32)
+        parameter.data = array
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 0, 1) if "Transpose" in name else array.transpose(3, 2, 0, 1)
+        getattr(theirs, key).data = torch.from_numpy(array.copy())
+    dense = rng.standard_normal((2, 8, 8, 4)).astype(np.float32)
+    x = spcy.SparseTensor.from_dense(dense)
+    y, vjp = ours.vjp(x)
+    x_theirs = torch.from_numpy(dense.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    y_theirs = theirs(x_theirs)
+    dy = rng.standard_normal(y.features.shape).astype(np.float32)
+    y_theirs.backward(torch.from_numpy(y.replace(dy).to_dense(channels_first=True)))
+    (dx,) = vjp(dy)
+    expected = y_theirs.detach().numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(y.to_dense(), expected, rtol=0, atol=1e-4)
+    expected = x_theirs.grad.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(x.replace(dx).to_dense(), expected, rtol=0, atol=1e-4)
+    for key, parameter in ours.parameters().items():
+        grad = getattr(theirs, key).grad.numpy()
+        if grad.ndim == 4:
+            grad = grad.transpose((2, 3, 0, 1) if "Transpose" in name else (2, 3, 1, 0))
+        np.testing.assert_allclose(parameter.grad, grad, rtol=1e-4, atol=1e-3)
+    for key in ("running_mean", "running_var"):
+        if hasattr(ours, key):
+            np.testing.assert_allclose(getattr(ours, key).data, getattr(theirs, key).numpy(), rtol=1e-4)
+
+
+POINTWISE = {
+    "ReLU": (nn.ReLU, {}),
+    "LeakyReLU": (nn.LeakyReLU, {"negative_slope": 0.2}),
+    "GELU": (nn.GELU, {}),
+    "SiLU": (nn.SiLU, {}),
+    "LayerNorm": (lambda: nn.LayerNorm(8), {"normalized_shape": 8}),
+    "Linear": (lambda: nn.Linear(8, 3, rng=0), {"in_features": 8, "out_features": 3}),
+}
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise_layer_is_torchs(name, rng):
+    torch = pytest.importorskip("torch")
+    kind, options = POINTWISE[name]
+    ours = kind(**options) if name == "LeakyReLU" else kind()
+    theirs = getattr(torch.nn, name)(**options).double()
+    ours.astype(np.float64)
+    for key, parameter in ours.parameters().items():
+        getattr(theirs, key).data = torch.from_numpy(parameter.data.T.copy())
+    x = rng.standard_normal((20, 8)) * 3
+    dense = torch.from_numpy(x.copy()).requires_grad_()
+    y, vjp = ours.vjp(x)
+    expected = theirs(dense)
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-10, atol=1e-12)
+    dy = rng.standard_normal(y.shape)
+    expected.backward(torch.from_numpy(dy))
+    np.testing.assert_allclose(vjp(dy)[0], dense.grad.numpy(), rtol=1e-9, atol=1e-11)
+    for key, parameter in ours.parameters().items():
+        np.testing.assert_allclose(parameter.grad, getattr(theirs, key).grad.numpy().T, rtol=1e-9, atol=1e-11)
+
+
 def test_initialisation():
     layer = nn.SubMConv(16, 32, 3, rng=np.random.default_rng(0))
     bound = 1 / np.sqrt(16 * 27)
@@ -390,6 +485,51 @@ def test_threads_share_a_network(rng):
         outputs = list(pool.map(net, tensors * 5))
     for y, features in zip(outputs, expected * 5, strict=True):
         np.testing.assert_array_equal(y.features, features)
+
+
+# The summary
+
+
+def test_summary(rng):
+    net = resnet(4).eval()
+    x = tensor(rng, np.float32)
+    table = nn.summary(net, x)
+    assert [(row.name, row.kind) for row in table.layers] == [
+        ("0", "SubMConv + BatchNorm + ReLU"),
+        ("3", "Conv + BatchNorm"),
+        ("5.shortcut", "Identity"),
+        ("5.body.0", "SubMConv + ReLU"),
+        ("5.body.2", "Linear + BatchNorm + residual + ReLU"),
+        ("7", "InverseConv + ReLU"),
+        ("9", "BatchNorm"),
+        ("10", "Linear"),
+    ]
+    first, second = table.layers[:2]
+    book = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3)) - 1)
+    assert first[2:8] == (14, 14, 4, 6, book.num_pairs, 2 * book.num_pairs * 4 * 6)
+    assert first.parameters == 9 * 4 * 6 + 2 * 6
+    coarse = spcy.max_pool(x, 3, 2, 1).num_sites
+    assert second[2:6] == (14, coarse, 6, 8)
+    assert table.layers[-1][2:9] == (14, 14, 6, 3, 14, 2 * 14 * 6 * 3, 21)
+    assert all(row.ms >= 0 for row in table.layers)
+    assert table.parameters == sum(row.parameters for row in table.layers)
+    lines = str(table).splitlines()
+    assert len(lines) == 10
+    assert lines[0].split()[:2] == ["layer", "kind"]
+    assert lines[-1].startswith("total")
+    assert len({len(line) for line in lines}) == 1
+    assert [row.kind for row in nn.summary(Net(), x).layers][:3] == ["SubMConv", "BatchNorm + ReLU", "Linear"]
+
+
+def test_summary_of_one_thread_leaves_others_alone(rng):
+    x = tensor(rng, np.float32)
+
+    class Nosy(nn.Module):
+        def forward(self, x):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(nn.ReLU(), x).result()
+
+    assert [row.kind for row in nn.summary(Nosy(), x).layers] == ["Nosy"]
 
 
 # Optimisers and losses

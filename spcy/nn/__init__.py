@@ -11,10 +11,12 @@ from .conv import Conv, ConvTranspose, InverseConv, SubMConv
 from .loss import softmax_cross_entropy
 from .module import Buffer, LoadReport, Module, Parameter
 from .norm import BatchNorm, LayerNorm
-from .pointwise import Dropout, Identity, LeakyReLU, Linear, ReLU, SiLU
+from .pointwise import GELU, Dropout, Identity, LeakyReLU, Linear, ReLU, SiLU
 from .pool import AvgPool, GlobalPool, MaxPool
+from .summary import LayerSummary, Summary, summary
 
 __all__ = [
+    "GELU",
     "AvgPool",
     "BatchNorm",
     "Buffer",
@@ -26,6 +28,7 @@ __all__ = [
     "Identity",
     "InverseConv",
     "LayerNorm",
+    "LayerSummary",
     "LeakyReLU",
     "Linear",
     "LoadReport",
@@ -37,6 +40,8 @@ __all__ = [
     "Sequential",
     "SiLU",
     "SubMConv",
+    "Summary",
     "optim",
     "softmax_cross_entropy",
+    "summary",
 ]

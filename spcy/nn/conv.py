@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from .. import _check, grad
-from ..conv import conv, conv_transpose, inverse_conv, subm_conv
+from ..conv import (
+    Plan,
+    conv,
+    conv_plan,
+    conv_transpose,
+    inverse_conv,
+    inverse_plan,
+    subm_conv,
+    subm_plan,
+    transpose_plan,
+)
 from ..tensor import SparseTensor
 from .module import Module, Parameter, Vjp
 
@@ -38,6 +48,10 @@ class Weighted(Module):
         """Run with another weight and bias than its own."""
         raise NotImplementedError
 
+    def _work(self, x) -> tuple[int, int]:
+        """Return how many pairs a run on x joins, and its multiplications and additions."""
+        raise NotImplementedError
+
     def _bias_data(self) -> np.ndarray | None:
         return None if self.bias is None else self.bias.data
 
@@ -51,6 +65,7 @@ class _Convolution(Weighted):
     """What the four convolutions share."""
 
     _function: Callable[..., SparseTensor]
+    _plan: Callable[..., Plan]
 
     def __init__(self, in_channels, out_channels, kernel_size, groups, bias, ndim, rng, **geometry):
         self.in_channels = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
@@ -83,6 +98,10 @@ class _Convolution(Weighted):
     def _run_with(self, weight, bias, x, residual, activation):
         options = self._options()
         return type(self)._function(x, weight, bias, residual=residual, activation=activation, **options)
+
+    def _work(self, x):
+        pairs = type(self)._plan(x, self.weight.data, **self._options()).rulebook.num_pairs
+        return pairs, 2 * pairs * (self.in_channels // self.groups) * self.out_channels
 
     def vjp(self, x: SparseTensor) -> tuple[SparseTensor, Vjp]:
         """Return the module's output and its vjp, as `Module.vjp`."""
@@ -141,6 +160,7 @@ class SubMConv(_Convolution):
     """
 
     _function = staticmethod(subm_conv)
+    _plan = staticmethod(subm_plan)
 
     def __init__(
         self,
@@ -184,6 +204,7 @@ class Conv(_Convolution):
     """
 
     _function = staticmethod(conv)
+    _plan = staticmethod(conv_plan)
 
     def __init__(
         self,
@@ -232,6 +253,7 @@ class InverseConv(_Convolution):
     """
 
     _function = staticmethod(inverse_conv)
+    _plan = staticmethod(inverse_plan)
 
     def __init__(
         self,
@@ -274,6 +296,7 @@ class ConvTranspose(_Convolution):
     """
 
     _function = staticmethod(conv_transpose)
+    _plan = staticmethod(transpose_plan)
 
     def __init__(
         self,
