@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import nn
+from . import models, nn
 from ._backend import get_backend, set_backend, use_backend
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
@@ -58,6 +58,7 @@ __all__ = [
     "kernel_offsets",
     "load_weights",
     "max_pool",
+    "models",
     "nn",
     "prune",
     "set_backend",
