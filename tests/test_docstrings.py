@@ -9,12 +9,14 @@ import spcy
 
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (spcy, spcy.nn, spcy.nn.optim)
+    for module in (spcy, spcy.models, spcy.nn, spcy.nn.optim)
     for name in module.__all__
     if callable(getattr(module, name))
 }
 WITHOUT_EXAMPLE = {
     "spcy.Voxels",
+    "spcy.models.BackboneFeatures",
+    "spcy.models.Network",
     "spcy.nn.Buffer",
     "spcy.nn.Parameter",
     "spcy.nn.LoadReport",
