@@ -45,7 +45,8 @@ from .voxel import devoxelize, interpolate, sources, voxelize
 Vjp = Callable[[Any], tuple]
 # Fixed, so that threads change no bit:
 _BLOCK = 2048  # rows that have a sum of their own in a column's
-_CHUNK_PAIRS = 2048  # pairs of an offset that have sums of their own in a weight's gradient ..
+_TILE = 1024  # output rows whose pairs a weight's gradient takes together
+_CHUNK_PAIRS = 2048  # pairs of an offset that have sums of their own ..
 _CHUNKS_BYTES = 1 << 25  # .. as far as memory allows
 
 
@@ -168,9 +169,8 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
     if not rulebook.num_pairs:
         out[:] = 0
         return out
-    stages = kernels_for(features, dy)
-    kernels = stages.grad
-    tile_ptr = rulebook._tiles(stages.builders.tile_size_for(c_out, rulebook.num_out, 1))
+    kernels = kernels_for(features, dy).grad
+    tile_ptr = rulebook._tiles(_TILE)
     chunks = _chunks(rulebook, out.nbytes, tile_ptr.shape[1] - 1)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
     shape = cells, c_in, c_out // plan.groups, plan.groups

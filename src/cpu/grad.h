@@ -25,8 +25,8 @@ typedef struct {
     int64_t lanes;      // sums in a vector
     int64_t sum_bytes;  // of a sum
     int64_t run;        // pairs that are taken at a time
-    // Write a chunk's sums for the input channels [first, last) of every group, with a scratch of
-    // run * (groups * c_in + width) sums.
+    // Write a chunk's sums for the input channels [first, last) of every group, with a scratch for the rows
+    // of two runs, of whole vectors.
     void (*add_chunk)(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch);
     // Add up all chunks' sums of one offset, and write them out.
     void (*reduce_chunks)(const spcy_grad_plan* plan, int64_t offset);

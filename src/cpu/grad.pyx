@@ -50,7 +50,6 @@ ctypedef fused number:
 
 cdef enum:
     CACHE_LINE = 64
-    NEAR_BYTES = 1 << 19  # sums that stay in cache while a chunk is added up
     FEWEST_CHANNELS = 8  # that are worth reading the rows once more
     TASKS = 4  # for each thread
     CHUNK_ROWS = 64  # that a thread takes at a time
@@ -78,8 +77,8 @@ cdef int64_t _width(
 cdef int64_t _copies(
     const spcy_grad_kernels* kernels, int64_t c_in, int64_t groups, int64_t width
 ) noexcept nogil:
-    """Sums that a thread's copies of rows take, in whole cache lines."""
-    return _up(kernels.run * (groups * c_in + width + kernels.lanes), CACHE_LINE) * CACHE_LINE
+    """Sums that a thread's copies of the rows of two runs take, in whole cache lines."""
+    return _up(2 * kernels.run * (groups * c_in + width + kernels.lanes), CACHE_LINE) * CACHE_LINE
 
 
 def scratch_bytes(
@@ -122,9 +121,8 @@ def weight_gradient(
     cdef int64_t copy_bytes = kernels.sum_bytes * _copies(kernels, plan.c_in, groups, plan.width)
     cdef char* copies = <char*>plan.sums + n_chunks * chunk_bytes
     cdef int64_t wanted = TASKS * n_threads if n_threads > 1 else 1
-    cdef int64_t parts = max(_up(chunk_bytes, NEAR_BYTES), _up(wanted, n_chunks))
-    cdef int64_t part = _up(plan.c_in, max(1, min(parts, plan.c_in // FEWEST_CHANNELS)))
-    parts = _up(plan.c_in, part)
+    cdef int64_t part = max(_up(plan.c_in, _up(wanted, n_chunks)), min(FEWEST_CHANNELS, plan.c_in))
+    cdef int64_t parts = _up(plan.c_in, part)
     for task in prange(n_chunks * parts, nogil=True, schedule="dynamic", num_threads=n_threads):
         kernels.add_chunk(
             &plan, task // parts, task % parts * part, min(task % parts * part + part, plan.c_in),

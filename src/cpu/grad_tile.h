@@ -5,7 +5,8 @@
 // per pair reads the rows where they lie, through row pointers, and the block is stored again: every sum
 // sees its pairs in their order, whatever its block, its run and its tile.
 //
-// Rows that are no whole vectors, or of numbers to be widened, are copied for a run.
+// While a run is added up, the rows of the next one are fetched. Rows that are no whole vectors, or of
+// numbers to be widened, are copied.
 #ifndef SPCY_CPU_GRAD_TILE_H
 #define SPCY_CPU_GRAD_TILE_H
 
@@ -19,7 +20,8 @@
 
 namespace {
 
-constexpr int kRun = 128;
+constexpr int kRun = 64;       // pairs
+constexpr int64_t kAhead = 4;  // cache lines of a row that are fetched ahead
 
 template <typename T>
 struct Widened {
@@ -30,6 +32,31 @@ struct Widened<bfloat16> {
     typedef float type;
 };
 
+// Pairs that are taken at a time, all of one offset.
+template <typename Sum>
+struct Run {
+    const Sum* x[kRun];
+    const Sum* dy[kRun];
+    int count;
+    int64_t offset;
+};
+
+// The first lines of rows that are read soon: the hardware cannot foresee a gather.
+template <typename Sum>
+inline void prefetch_row(const Sum* row, int64_t channels) {
+    constexpr int64_t line = 64 / sizeof(Sum);
+    const int64_t end = channels < kAhead * line ? channels : kAhead * line;
+    for (int64_t c = 0; c < end; c += line) __builtin_prefetch(row + c);
+}
+
+// What comes next, for which there is time to be fetched.
+template <typename Sum>
+struct Ahead {
+    const Run<Sum>* run;
+    int count;
+    int64_t c_in, c_out;
+};
+
 // Rows of a block: as many as have their accumulators in registers beside a row of dy and a broadcast.
 template <int VECTORS>
 constexpr int block_rows() {
@@ -38,16 +65,21 @@ constexpr int block_rows() {
 }
 
 template <typename Sum, int VECTORS, int ROWS>
-inline void add_block(const Sum* const* x, const Sum* const* dy, int count, int64_t channel, int64_t column,
-                      Sum* sums, int64_t width) {
+inline void add_block(const Run<Sum>& run, const Ahead<Sum>& ahead, int64_t channel, int64_t column, Sum* sums,
+                      int64_t width) {
     typedef typename Vector<Sum>::type vector;
     typedef typename Vector<Sum>::unaligned unaligned;
     vector sum[ROWS][VECTORS];
     for (int r = 0; r < ROWS; ++r)
         for (int v = 0; v < VECTORS; ++v) sum[r][v] = reinterpret_cast<vector*>(sums + r * width)[v];
-    for (int j = 0; j < count; ++j) {
-        const Sum* a = x[j] + channel;
-        const unaligned* b = reinterpret_cast<const unaligned*>(dy[j] + column);
+    for (int j = 0; j < run.count; ++j) {
+        if (j < ahead.count) {
+            prefetch_row(ahead.run->x[j], ahead.c_in);
+            prefetch_row(ahead.run->dy[j], ahead.c_out);
+        }
+        const Sum* a = run.x[j] + channel;
+        __asm__("" : "+r"(a));  // one pointer, not one index for each row of the block
+        const unaligned* b = reinterpret_cast<const unaligned*>(run.dy[j] + column);
         vector factor[VECTORS];
         for (int v = 0; v < VECTORS; ++v) factor[v] = b[v];
         for (int r = 0; r < ROWS; ++r)
@@ -58,39 +90,40 @@ inline void add_block(const Sum* const* x, const Sum* const* dy, int count, int6
 }
 
 template <typename Sum, int VECTORS, int ROWS>
-inline void add_rows(int rows, const Sum* const* x, const Sum* const* dy, int count, int64_t channel,
-                     int64_t column, Sum* sums, int64_t width) {
+inline void add_rows(int rows, const Run<Sum>& run, const Ahead<Sum>& ahead, int64_t channel, int64_t column,
+                     Sum* sums, int64_t width) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS)
-            add_block<Sum, VECTORS, ROWS>(x, dy, count, channel, column, sums, width);
+            add_block<Sum, VECTORS, ROWS>(run, ahead, channel, column, sums, width);
         else
-            add_rows<Sum, VECTORS, ROWS - 1>(rows, x, dy, count, channel, column, sums, width);
+            add_rows<Sum, VECTORS, ROWS - 1>(rows, run, ahead, channel, column, sums, width);
     }
 }
 
 // Input channels [first, last) of a group, in the fewest blocks, of even sizes.
 template <typename Sum, int VECTORS>
-inline void add_columns(const Sum* const* x, const Sum* const* dy, int count, int64_t source, int64_t first,
-                        int64_t last, int64_t column, Sum* sums, int64_t width) {
+inline void add_columns(const Run<Sum>& run, Ahead<Sum>& ahead, int64_t source, int64_t first, int64_t last,
+                        int64_t column, Sum* sums, int64_t width) {
     constexpr int most = block_rows<VECTORS>();
     for (int64_t blocks = (last - first + most - 1) / most; blocks > 0; --blocks) {
         const int rows = (int)((last - first + blocks - 1) / blocks);
-        add_rows<Sum, VECTORS, most>(rows, x, dy, count, source + first, column, sums + first * width, width);
+        add_rows<Sum, VECTORS, most>(rows, run, ahead, source + first, column, sums + first * width, width);
         first += rows;
+        ahead.count = 0;
     }
 }
 
 // One channel a group on both sides: products of vectors.
 template <typename Sum>
-inline void add_products(const Sum* const* x, const Sum* const* dy, int count, Sum* sums, int64_t width) {
+inline void add_products(const Run<Sum>& run, Sum* sums, int64_t width) {
     typedef typename Vector<Sum>::type vector;
     typedef typename Vector<Sum>::unaligned unaligned;
     for (int64_t column = 0; column < width; column += Vector<Sum>::lanes) {
         vector* target = reinterpret_cast<vector*>(sums + column);
         vector sum = *target;
-        for (int j = 0; j < count; ++j)
-            sum += *reinterpret_cast<const unaligned*>(x[j] + column) *
-                   *reinterpret_cast<const unaligned*>(dy[j] + column);
+        for (int j = 0; j < run.count; ++j)
+            sum += *reinterpret_cast<const unaligned*>(run.x[j] + column) *
+                   *reinterpret_cast<const unaligned*>(run.dy[j] + column);
         *target = sum;
     }
 }
@@ -113,6 +146,43 @@ inline void find_rows(const T* source, const int32_t* rows, int count, int64_t g
     }
 }
 
+// Where the next run of a chunk begins: tile by tile, offset by offset.
+struct Place {
+    const spcy_grad_plan* plan;
+    int64_t tile, end, offset, begin;
+
+    Place(const spcy_grad_plan* plan, int64_t chunk) : plan(plan), tile(chunk * plan->tiles_per_chunk), offset(0) {
+        end = tile + plan->tiles_per_chunk < plan->n_tiles ? tile + plan->tiles_per_chunk : plan->n_tiles;
+        begin = tile < end ? *cut(0) : 0;
+    }
+
+    const int64_t* cut(int64_t k) const { return plan->tile_ptr + k * (plan->n_tiles + 1) + tile; }
+
+    // Return the first pair of the next run, and how many it has: none at the end.
+    int64_t next(int most, int* count) {
+        *count = 0;
+        for (; tile < end; begin = *cut(offset)) {
+            const int64_t left = cut(offset)[1] - begin;
+            if (left > 0) {
+                *count = left < most ? (int)left : most;
+                begin += *count;
+                return begin - *count;
+            }
+            if (++offset == plan->n_offsets) {
+                offset = 0;
+                if (++tile == end) break;
+            }
+            if (offset + 1 == plan->n_offsets) continue;
+            const int64_t* soon = cut(offset + 1);  // its pairs lie far from this one's
+            for (int64_t j = soon[0]; j < soon[1]; j += 16) {
+                __builtin_prefetch(plan->in_rows + j);
+                __builtin_prefetch(plan->out_rows + j);
+            }
+        }
+        return 0;
+    }
+};
+
 template <typename T>
 void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch) {
     typedef typename Widened<T>::type Sum;
@@ -124,44 +194,49 @@ void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t
     const int64_t width = plan->width, stride = width / groups;
     const int64_t x_stride = by_channel ? width : c_in;
     const bool copied = stride != c_out;
-    Sum* x_copy = static_cast<Sum*>(scratch);
-    Sum* dy_copy = x_copy + kRun * groups * x_stride;
+    const int64_t copy_size = kRun * (groups * x_stride + width);
     Sum* sums = static_cast<Sum*>(plan->sums) + chunk * plan->n_offsets * plan->c_in * width;
     for (int64_t k = 0; k < plan->n_offsets; ++k)
         memset(sums + (k * plan->c_in + first) * width, 0, (last - first) * width * sizeof(Sum));
 
-    const int64_t end = (chunk + 1) * plan->tiles_per_chunk;
-    for (int64_t tile = chunk * plan->tiles_per_chunk; tile < end && tile < plan->n_tiles; ++tile)
-        for (int64_t k = 0; k < plan->n_offsets; ++k) {
-            const int64_t* cut = plan->tile_ptr + k * (plan->n_tiles + 1) + tile;
-            Sum* target = sums + k * plan->c_in * width;
-            for (int64_t begin = cut[0]; begin < cut[1]; begin += kRun) {
-                const int count = cut[1] - begin < kRun ? (int)(cut[1] - begin) : kRun;
-                const Sum *x[kRun], *dy[kRun];
-                find_rows(static_cast<const T*>(plan->features), plan->in_rows + begin, count, groups, c_in,
-                          x_stride, by_channel && copied, x_copy, x);
-                find_rows(static_cast<const T*>(plan->gradient), plan->out_rows + begin, count, groups, c_out,
-                          stride, copied, dy_copy, dy);
-                if (by_channel) {
-                    add_products(x, dy, count, target, width);
-                    continue;
-                }
-                for (int64_t column = 0; column < width;) {
-                    const int64_t group = column / stride, source = group * c_in;
-                    const int vectors = block_vectors(((group + 1) * stride - column) / lanes);
-                    Sum* block = target + column;
-                    switch (vectors) {
-                        case 1: add_columns<Sum, 1>(x, dy, count, source, first, last, column, block, width); break;
-                        case 2: add_columns<Sum, 2>(x, dy, count, source, first, last, column, block, width); break;
-#if defined(__AVX512F__) || defined(__aarch64__)
-                        case 3: add_columns<Sum, 3>(x, dy, count, source, first, last, column, block, width); break;
-                        case 4: add_columns<Sum, 4>(x, dy, count, source, first, last, column, block, width); break;
-#endif
-                    }
-                    column += vectors * lanes;
-                }
-            }
+    Run<Sum> runs[2];
+    Place place(plan, chunk);
+    const auto find = [&](int number) {
+        Run<Sum>& run = runs[number & 1];
+        const int64_t begin = place.next(kRun, &run.count);
+        run.offset = place.offset;
+        Sum* copy = static_cast<Sum*>(scratch) + (number & 1) * copy_size;
+        find_rows(static_cast<const T*>(plan->features), plan->in_rows + begin, run.count, groups, c_in, x_stride,
+                  by_channel && copied, copy, run.x);
+        find_rows(static_cast<const T*>(plan->gradient), plan->out_rows + begin, run.count, groups, c_out, stride,
+                  copied, copy + kRun * groups * x_stride, run.dy);
+    };
+    find(0);
+    for (int number = 0; runs[number & 1].count; ++number) {
+        const Run<Sum>& run = runs[number & 1];
+        find(number + 1);
+        Sum* target = sums + run.offset * plan->c_in * width;
+        if (by_channel) {
+            add_products(run, target, width);
+            continue;
         }
+        Ahead<Sum> ahead = {&runs[~number & 1], runs[~number & 1].count, groups * c_in, groups * c_out};
+        if (ahead.count > run.count) ahead.count = run.count;
+        for (int64_t column = 0; column < width;) {
+            const int64_t group = column / stride, source = group * c_in;
+            const int vectors = block_vectors(((group + 1) * stride - column) / lanes);
+            Sum* block = target + column;
+            switch (vectors) {
+                case 1: add_columns<Sum, 1>(run, ahead, source, first, last, column, block, width); break;
+                case 2: add_columns<Sum, 2>(run, ahead, source, first, last, column, block, width); break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+                case 3: add_columns<Sum, 3>(run, ahead, source, first, last, column, block, width); break;
+                case 4: add_columns<Sum, 4>(run, ahead, source, first, last, column, block, width); break;
+#endif
+            }
+            column += vectors * lanes;
+        }
+    }
 }
 
 template <typename T>
