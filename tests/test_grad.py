@@ -294,7 +294,7 @@ def test_weight_gradient_of_numbers_of_channels(channels, dtype, simd, rng):
 
 def many_sites(rng, channels, dtype):
     """A tensor of so many sites that its pairs are cut into chunks, in any order of rows."""
-    return random_tensor(rng, 20_000, (30, 30, 30), channels, dtype)
+    return random_tensor(rng, 9_000, (22, 22, 22), channels, dtype)
 
 
 def test_chunks(dtype, rng):
