@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import as_array
+from ._backend import host_array
 
 SOURCES = (
     "spconv1",
@@ -84,7 +84,7 @@ def convert_weight(
         raise TypeError(f"kernel_size must be a sequence of 1 .. 4 ints, got {kernel_size!r}")
     kernel_size = _check.per_axis(kernel_size, len(kernel_size), "kernel_size", 1)
     stride = _check.per_axis(stride, len(kernel_size), "stride", 1)
-    return convert(as_array(weight, "weight"), source, kernel_size, stride, "weight")
+    return convert(host_array(weight, "weight"), source, kernel_size, stride, "weight")
 
 
 def convert(

@@ -16,8 +16,6 @@ import seeded
 
 DATA = Path(__file__).parent / "data"
 
-pytestmark = pytest.mark.usefixtures("backend")
-
 
 def as_spconv2(array):
     """(C_out, *kernel_size, C_in)."""
@@ -67,7 +65,7 @@ def backbone_state(network, as_library=as_spconv2):
 def backbone_input(network):
     in_channels, num_sites, seed = BACKBONES[network]
     indices, features = seeded.scene(GRID, num_sites, in_channels, seed)
-    return spcy.SparseTensor(put(indices), put(features), shape=GRID, batch_size=2)
+    return spcy.SparseTensor(indices, features, shape=GRID, batch_size=2)
 
 
 SPCONV = {"spconv1": as_spconv1, "spconv2.0": as_spconv2_native, "spconv2": as_spconv2}
@@ -109,7 +107,7 @@ def test_backbone_vjp():
     x = x.replace(x.features.astype(np.float64))
     rng = np.random.default_rng(0)
     y, vjp = net.vjp(x)
-    dy = [put(rng.standard_normal(t.features.shape)) for t in y]
+    dy = [rng.standard_normal(t.features.shape) for t in y]
     dy[3] = None
     (dx,) = vjp(dy)
 
@@ -117,7 +115,7 @@ def test_backbone_vjp():
         y = net(x.replace(features))
         return sum(float((g * t.features).sum()) for g, t in zip(dy, y, strict=True) if g is not None)
 
-    step = put(1e-6 * rng.standard_normal(x.features.shape))
+    step = 1e-6 * rng.standard_normal(x.features.shape)
     change = total(x.features + step) - total(x.features - step)
     assert change == pytest.approx(2 * float((dx * step).sum()), rel=1e-4)
     assert set(net.parameters()) == {n for n, p in net.parameters().items() if p.grad is not None}
@@ -209,22 +207,29 @@ def scn_name(name, array):
     return name.replace("running_mean", "runningMean").replace("running_var", "runningVar")
 
 
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize(("reps", "ndim"), [(1, 3), (2, 2)])
-def test_unet_of_sparseconvnet(residual, reps, ndim):
-    channels = [8, 16, 24, 32]
-    shape = models.SparseConvNetUNet(3, 7, channels, reps, residual, ndim)
+def groups(array):
+    flat = cells(array, False)
+    return flat if flat.ndim == 2 else flat[:, None]
 
-    def groups(array):
-        flat = cells(array, False)
-        return flat if flat.ndim == 2 else flat[:, None]
 
-    state = library_state(shape, 7, groups, scn_name)
+def check_scn_unet(channels, reps, residual, ndim):
+    state = library_state(models.SparseConvNetUNet(3, 7, channels, reps, residual, ndim), 7, groups, scn_name)
     net = models.SparseConvNetUNet.from_state_dict(
         state, "sparseconvnet", channels=channels, reps=reps, residual_blocks=residual, ndim=ndim
     )
     library = reference_networks.SparseConvNet(state)
     check_unet(net, lambda x: library.unet(x, len(channels), reps, residual), ndim, 3, 7)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("reps", "ndim"), [(1, 3), (2, 2)])
+def test_unet_of_sparseconvnet(residual, reps, ndim):
+    check_scn_unet([8, 16, 24, 32], reps, residual, ndim)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_network_on_every_backend():
+    check_scn_unet([8, 16], 1, False, 2)
 
 
 def test_the_published_sizes():
@@ -291,5 +296,5 @@ def test_half_precision_weights_become_single():
     for name, array in net.state_dict().items():
         assert array.dtype == np.float32
         expected = halves[name] if array.ndim == 1 else np.moveaxis(halves[name], 0, -1)
-        np.testing.assert_array_equal(get(array), expected.astype(np.float32))
+        np.testing.assert_array_equal(array, expected.astype(np.float32))
     assert not any(module.training for module in net.modules().values())

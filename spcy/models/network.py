@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _check
-from .._backend import as_array, is_bfloat16
+from .._backend import host_array, is_bfloat16
 from ..layout import convert
 from ..nn import BatchNorm, Linear, Module
 from ..nn.conv import _Convolution
@@ -83,7 +83,7 @@ class Network(Module):
             not fit.
         """
         _check.choice(source, cls.sources, "source")
-        given = {name: as_array(array, name) for name, array in state.items()}
+        given = {name: host_array(array, name) for name, array in state.items()}
         layouts = (source,)
         if source == "openpcdet":
             layouts = _SPCONV
