@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from . import models, nn
-from ._backend import get_backend, set_backend, use_backend
+from ._backend import allow_tf32, get_backend, set_backend, use_backend
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
 from .conv import conv, conv_transpose, inverse_conv, subm_conv
@@ -42,6 +42,7 @@ __all__ = [
     "SparseTensor",
     "Voxels",
     "add",
+    "allow_tf32",
     "avg_pool",
     "concat",
     "conv",

@@ -17,6 +17,7 @@ _DLPACK_CUDA = (2, 13)  # DLDeviceType: device memory, managed memory
 
 _default: str | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
 _override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
+_tf32: ContextVar[bool] = ContextVar("spcy_tf32", default=False)
 
 
 def set_backend(name: str) -> None:
@@ -102,6 +103,38 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _override.reset(token)
+
+
+@contextmanager
+def allow_tf32(allowed: bool = True) -> Iterator[None]:
+    """Let float32 convolutions on CUDA use tensor cores inside a ``with`` block, in this thread or task only.
+
+    Their factors are rounded to tf32, which has 11 significant bits (about 3 decimals); products are still
+    summed in float32. Otherwise they are exact in float32. It changes nothing on the CPU, for other
+    dtypes, and on a GPU of a compute capability below 8.0, which has no tf32.
+
+    Parameters
+    ----------
+    allowed : bool
+        False forbids it again, inside a block that allows it.
+
+    Examples
+    --------
+    >>> import numpy as np, spcy
+    >>> x = spcy.SparseTensor([[0, 4], [0, 5]], np.ones((2, 1), np.float32))
+    >>> with spcy.allow_tf32():
+    ...     y = spcy.subm_conv(x, np.ones((3, 1, 1), np.float32))
+    """
+    token = _tf32.set(bool(allowed))
+    try:
+        yield
+    finally:
+        _tf32.reset(token)
+
+
+def tf32_allowed() -> bool:
+    """Whether float32 convolutions on CUDA may round to tf32."""
+    return _tf32.get()
 
 
 def backend_of(array: Any) -> str:

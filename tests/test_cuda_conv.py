@@ -80,13 +80,12 @@ def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None
     def device(array):
         return None if array is None else cupy.asarray(array.view(np.uint16) if math == "Bfloat16" else array)
 
-    token = stage.allow_tf32.set(math == "Tf32")
     shape = tiles.n_out, weight.shape[-1]
     out = cupy.empty(shape, np.uint16 if math == "Bfloat16" else features.dtype)
     scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1), np.int8)
     arrays = map(device, (features, weight, bias, residual))
-    stage.conv(tiles, *arrays, out, relu, scratch, 1)
-    stage.allow_tf32.reset(token)
+    with spcy.allow_tf32(math == "Tf32"):
+        stage.conv(tiles, *arrays, out, relu, scratch, 1)
     return out.get().view(features.dtype)
 
 
@@ -338,6 +337,18 @@ def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
 def test_tiles_of_any_size(cupy, stage, rng, asked, made):
     book = BOOKS["3x3x3"](coords_of(rng))
     assert check(cupy, stage, rng, book, "Float16", 8, 8, asked).tile_size == made
+
+
+def test_devices_before_8_0(cupy, stage, rng, monkeypatch):
+    """They have float32 and float64, exact."""
+    monkeypatch.setattr(stage, "_compute_capability", lambda: 75)
+    book = BOOKS["3x3x3"](coords_of(rng))
+    for name in ("float16", "bfloat16"):
+        with pytest.raises(TypeError, match=rf"^features .*capability 7\.5, got {name}"):
+            check(cupy, stage, rng, book, name.capitalize(), 4, 4, 64)
+    with spcy.allow_tf32():
+        assert stage._math(np.dtype(np.float32)) == "Float32"
+    assert stage._math(np.dtype(np.float64)) == "Float64"
 
 
 def test_size_of_tiles(stage, monkeypatch):

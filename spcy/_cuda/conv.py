@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from functools import cache
 from typing import NamedTuple
 
 import cupy
 import numpy as np
 
+from .._backend import tf32_allowed
 from ._kernel import kernel, launch
 
 TILE_SIZES = (256, 128, 64)
@@ -19,9 +19,6 @@ MIN_SPLIT_STEPS = 3  # that are worth a block
 STAGE_BYTES = 64  # of channels, that a stage holds of each row
 RELU, WHOLE_X, WHOLE_W = 1, 2, 4  # flags of the kernels
 NULL = np.uint64(0)  # instead of an array
-
-# Whether float32 products may round their factors to tf32, 11 significant bits, for tensor cores.
-allow_tf32: ContextVar[bool] = ContextVar("allow_tf32", default=False)
 
 
 class Block(NamedTuple):
@@ -194,11 +191,26 @@ def _multiprocessors() -> int:
     return cupy.cuda.Device().attributes["MultiProcessorCount"]
 
 
+@cupy.memoize(for_each_device=True)
+def _compute_capability() -> int:
+    """Return ten times the compute capability."""
+    return int(cupy.cuda.Device().compute_capability)
+
+
 def _math(dtype: np.dtype) -> str:
     """Return how the kernels compute with a type of features."""
+    capability = _compute_capability()
     if dtype == np.float32:
-        return "Tf32" if allow_tf32.get() else "Float32"
-    return {"float16": "Float16", "uint16": "Bfloat16", "float64": "Float64"}[dtype.name]
+        return "Tf32" if tf32_allowed() and capability >= 80 else "Float32"
+    if dtype == np.float64:
+        return "Float64"
+    name = "float16" if dtype == np.float16 else "bfloat16"
+    if capability < 80:
+        raise TypeError(
+            f"features must have dtype float32 or float64 on a GPU of compute capability "
+            f"{capability / 10}, got {name}, which needs 8.0"
+        )
+    return name.capitalize()
 
 
 @cache

@@ -121,6 +121,12 @@ class ndarray:
         interface = self._a.__array_interface__
         return {key: interface[key] for key in ("shape", "typestr", "data", "strides")} | {"version": 3}
 
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **options):
+        return self._a  # where CuPy gives a capsule
+
     def get(self, stream=None, order="C", out=None, blocking=True):
         counts.synchronisations += 1
         _require_initialised(self._a)
@@ -144,7 +150,7 @@ class ndarray:
         return float(self._scalar())
 
     def __index__(self):
-        return self._scalar().__index__()
+        return self.get().__index__()
 
     def _scalar(self):
         if self._a.size != 1:
@@ -439,7 +445,10 @@ def array(obj, dtype=None, copy=True, order="K"):
 
 
 def asarray(a, dtype=None, order=None):
-    """Return an array on the device: itself if it is one."""
+    """Return an array on the device: itself if it is one, or another library's, on the same memory."""
+    if not isinstance(a, ndarray) and hasattr(a, "__cuda_array_interface__"):
+        host = types.SimpleNamespace(__array_interface__=a.__cuda_array_interface__, owner=a)
+        return _array(np.asarray(host))
     if isinstance(a, ndarray) and (dtype is None or a.dtype == np.dtype(dtype)):
         return a
     return array(a, dtype)
