@@ -1,18 +1,15 @@
 """Networks of other libraries: the same outputs from the same weights."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import reference_networks
+import seeded
 from helpers import get, put
 
 import spcy
 from spcy import models
-
-sys.path.insert(0, str(Path(__file__).parent / "peers"))
-import seeded
 
 DATA = Path(__file__).parent / "data"
 
