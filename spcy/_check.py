@@ -186,8 +186,8 @@ def groups(value: int, in_channels: int, out_channels: int) -> int:
 def feature_dtype(value: DTypeLike) -> np.dtype:
     """Return a dtype that features can have."""
     dtype = np.dtype(value).newbyteorder("=")
-    if dtype not in FLOATS and not is_bfloat16(dtype):
-        raise TypeError(f"dtype must be float32, float64 or bfloat16, got {dtype}")
+    if dtype not in (*FLOATS, np.float16) and not is_bfloat16(dtype):
+        raise TypeError(f"dtype must be float32, float64, bfloat16 or float16, got {dtype}")
     return dtype
 
 
@@ -199,9 +199,10 @@ def gradient(value: ArrayLike, y: np.ndarray) -> np.ndarray:
     return like_features(array, "dy", y.dtype)
 
 
-def labels(value: ArrayLike, num_rows: int, classes: int, ignored: int) -> np.ndarray:
-    """Return the (num_rows,) class of each row, one number of which says that it does not count."""
-    array = as_array(value, "labels")
+def labels(value: ArrayLike, logits: np.ndarray, ignored: int) -> np.ndarray:
+    """Return the class of each row of logits, where they are; one number says that a row does not count."""
+    array = array_beside(value, "labels", backend_of(logits))
+    num_rows, classes = logits.shape
     if array.shape != (num_rows,):
         raise ValueError(f"labels must have shape ({num_rows},), one per row of logits, got {array.shape}")
     if array.dtype.kind not in "iu":

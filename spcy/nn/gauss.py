@@ -59,7 +59,7 @@ def normal_cdf(x: np.ndarray) -> np.ndarray:
 
 def _cdf(x: np.ndarray) -> np.ndarray:
     xp, number = array_module(x), x.dtype.type
-    z = xp.abs(x) * number(np.sqrt(0.5))
+    z = xp.absolute(x) * number(np.sqrt(0.5))
     t = 2 / (2 + z)
     twice = 4 * t - 2
     first = second = number(0)
@@ -81,4 +81,4 @@ def normal_pdf(x: np.ndarray) -> np.ndarray:
     -------
     ndarray, like x
     """
-    return x.dtype.type(1 / np.sqrt(2 * np.pi)) * array_module(x).exp(-0.5 * x * x)
+    return array_module(x).exp(-0.5 * x * x) * x.dtype.type(1 / np.sqrt(2 * np.pi))

@@ -54,12 +54,12 @@ def softmax_cross_entropy(
     features = features_of(logits)
     xp = array_module(features)
     num, classes = features.shape
-    labels = _check.labels(labels, num, classes, ignore_index)
+    labels = _check.labels(labels, features, ignore_index)
     counts = labels != ignore_index
     target = xp.where(counts, labels, 0)
     share = counts.astype(np.float64)
     if weight is not None:
-        share = share * _check.class_weight(weight, classes)[target]
+        share = share * xp.asarray(_check.class_weight(weight, classes))[target]
     total = float(share.sum())
     if total > 0:
         share = share / total

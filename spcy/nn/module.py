@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
-from .._backend import array_module, as_array, is_bfloat16
+from .._backend import array_module, as_array, backend_of, move, require
 from ..tensor import SparseTensor, require_tensor
 
 Vjp = Callable[[Any], tuple]
@@ -253,7 +253,7 @@ class Module:
             then.
         """
         own = self._arrays(Buffer)
-        given = {name: as_array(a, name) for name, a in state.items() if not _is_counter(name)}
+        given = {name: _array(a) for name, a in state.items() if not _is_counter(name)}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
         problems = [f"{name}: missing" for name in missing if strict]
@@ -266,11 +266,10 @@ class Module:
                 f"state must fit the module, got {len(problems)} names that do not:\n  "
                 + "\n  ".join(problems)
             )
-        new = {
-            name: array_module(own[name].data).array(given[name], own[name].data.dtype, order="C")
-            for name in own
-            if name in given
-        }
+        new = {}
+        for name in own.keys() & given.keys():
+            array = move(given[name], backend_of(own[name].data))
+            new[name] = array_module(array).array(array, own[name].data.dtype, order="C")
         for name, array in new.items():
             own[name].data = array
         return LoadReport(missing, unexpected)
@@ -310,8 +309,8 @@ class Module:
 
         Parameters
         ----------
-        dtype : {float32, float64, bfloat16}
-            Norms stay in float32 for bfloat16.
+        dtype : {float32, float64, bfloat16, float16}
+            Norms stay in float32 for those of 16 bits. float16 runs on CUDA only.
 
         Returns
         -------
@@ -322,6 +321,29 @@ class Module:
         for module in self.modules().values():
             for _, value in module._own(Buffer):
                 value.data = value.data.astype(module._dtype_for(dtype))
+        self.zero_grad()
+        return self
+
+    def to(self, backend: str) -> Module:
+        """Move the module's arrays in place, and drop gradients.
+
+        Parameters
+        ----------
+        backend : {"cpu", "cuda"}
+
+        Returns
+        -------
+        Module
+            Itself.
+
+        Raises
+        ------
+        RuntimeError
+            If `backend` is "cuda" and that backend cannot run here.
+        """
+        require(_check.choice(backend, ("cpu", "cuda"), "backend"))
+        for value in self._arrays(Buffer).values():
+            value.data = move(value.data, backend)
         self.zero_grad()
         return self
 
@@ -393,6 +415,10 @@ def _is_counter(name: str) -> bool:
     return name.split(".")[-1] == "num_batches_tracked"
 
 
+def _array(value: ArrayLike) -> np.ndarray:
+    return value if backend_of(value) == "cuda" else np.asarray(value)
+
+
 def wide_dtype(dtype: np.dtype) -> np.dtype:
-    """Return the dtype that statistics of features have: float32 for bfloat16."""
-    return np.dtype(np.float32) if is_bfloat16(dtype) else dtype
+    """Return the dtype that statistics of features have: float32 for those of 16 bits."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype

@@ -14,7 +14,7 @@ from .module import Buffer, Parameter, Pointwise, wide_dtype
 
 
 class _Norm(Pointwise):
-    """What the norms share: a scale and a shift for each channel, never in bfloat16."""
+    """What the norms share: a scale and a shift for each channel, never of 16 bits."""
 
     def __init__(self, num_features: int, eps: float):
         self.num_features = _check.per_axis(num_features, 1, "num_features", 1)[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from .._backend import array_module, is_bfloat16
+from .._backend import array_module
 from .module import Parameter
 
 __all__ = ["SGD", "AdamW"]
@@ -21,9 +21,10 @@ class _Optimiser:
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters must be Parameters, got {type(parameter).__name__}")
-            if is_bfloat16(parameter.data.dtype):
+            if parameter.data.dtype.itemsize == 2:
                 raise TypeError(
-                    "parameters must be float32 or float64 to be trained, got bfloat16; astype(np.float32)"
+                    f"parameters must be float32 or float64 to be trained, got {parameter.data.dtype}; "
+                    f"astype(np.float32)"
                 )
         if not lr >= 0:
             raise ValueError(f"lr must be at least 0, got {lr!r}")

@@ -321,7 +321,7 @@ _UFUNCS = [
     "absolute", "add", "bitwise_and", "bitwise_or", "divide", "equal",
     "exp", "floor", "floor_divide", "greater", "greater_equal", "invert",
     "isfinite", "isinf", "isnan", "left_shift", "less", "less_equal",
-    "logical_and", "logical_not", "logical_or", "maximum", "minimum", "mod",
+    "log", "logical_and", "logical_not", "logical_or", "maximum", "minimum", "mod",
     "multiply", "negative", "not_equal", "power", "right_shift", "rint",
     "sqrt", "subtract", "tanh", "true_divide",
 ]  # fmt: skip
@@ -340,8 +340,8 @@ _FUNCTIONS = {  # name: positional and keyword arguments; * after the name: the 
 _METHODS = {
     "all": "axis out keepdims", "any": "axis out keepdims", "max": "axis out keepdims",
     "min": "axis out keepdims", "sum": "axis dtype out keepdims", "argmax": "axis", "argmin": "axis",
-    "cumsum": "axis dtype out", "argsort": "axis", "take": "indices axis out", "mean": "axis dtype",
-    "nonzero*": "",
+    "cumsum": "axis dtype out", "argsort": "axis", "take": "indices axis out",
+    "mean": "axis dtype out keepdims", "nonzero*": "",
 }  # fmt: skip
 _VIEWS = {"reshape": "", "ravel": "", "squeeze": "axis", "transpose": "", "swapaxes": ""}
 
