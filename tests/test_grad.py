@@ -337,3 +337,32 @@ def test_conv_without_sites(name, dtype):
     assert dweight.shape == weight.shape
     assert not dbias.any()
     assert dbias.shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["subm_conv", "conv", "conv_transpose"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_dense_pytorch_gives_the_same_gradients(name, ndim, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = random_tensor(rng, 20, (7, 6, 5)[:ndim], 3, np.float64, batch_size=2)
+    weight, bias = random_weight(rng, (3,) * ndim, 3, 4, np.float64)
+    options = {"subm_conv": {"dilation": 2}, "conv": {**STRIDED}, "conv_transpose": {**STRIDED}}[name]
+    y, vjp = spcy.vjp(getattr(spcy, name), x, weight, bias, **options, activation="relu")
+    dy = rng.standard_normal(y.features.shape)
+    dense, kernel, b = (
+        torch.tensor(get(a)).requires_grad_()
+        for a in (x.to_dense(channels_first=True), np.moveaxis(get(weight), (-2, -1), (1, 0)), bias)
+    )
+    if name == "subm_conv":
+        options["padding"] = 2
+    if name == "conv_transpose":
+        kernel = torch.tensor(np.moveaxis(get(weight), (-2, -1), (0, 1))).requires_grad_()
+    op = getattr(torch.nn.functional, f"conv{'_transpose' * (name == 'conv_transpose')}{ndim}d")
+    out = torch.relu(torch.movedim(op(dense, kernel, b, **options), 1, -1)[tuple(get(y.indices).T)])
+    np.testing.assert_allclose(get(y.features), out.detach().numpy(), atol=1e-12)
+    out.backward(torch.tensor(dy))
+    dx, dweight, dbias = map(get, vjp(put(dy)))
+    places = get(x.indices).T
+    np.testing.assert_allclose(dx, np.moveaxis(dense.grad.numpy(), 1, -1)[tuple(places)], atol=1e-12)
+    axes = (0, 1) if name == "conv_transpose" else (1, 0)
+    np.testing.assert_allclose(dweight, np.moveaxis(kernel.grad.numpy(), axes, (-2, -1)), atol=1e-12)
+    np.testing.assert_allclose(dbias, b.grad.numpy(), atol=1e-12)
