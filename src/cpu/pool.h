@@ -59,14 +59,18 @@ static inline void spcy_interpolate_row(const T* features, int64_t channels, con
 
 // Note `row` for the channels in which x is the maximum y (NaN, if that is), unless one has been noted.
 template <typename T>
-static inline void spcy_note_maxima(const T* x, const T* y, int64_t channels, int32_t row, int32_t* noted) {
-    for (int64_t c = 0; c < channels; ++c)
-        noted[c] = noted[c] < 0 && (x[c] == y[c] || (x[c] != x[c] && y[c] != y[c])) ? row : noted[c];
+static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
+                                    int32_t* __restrict noted) {
+    for (int64_t c = 0; c < channels; ++c) {
+        const bool maximum = (x[c] == y[c]) | ((x[c] != x[c]) & (y[c] != y[c]));
+        noted[c] = maximum & (noted[c] < 0) ? row : noted[c];
+    }
 }
 
 // y = y + x in the channels for which `row` is noted.
 template <typename T>
-static inline void spcy_add_noted(const T* x, const int32_t* noted, int64_t channels, int32_t row, T* y) {
+static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restrict noted, int64_t channels,
+                                  int32_t row, T* __restrict y) {
     for (int64_t c = 0; c < channels; ++c) y[c] += noted[c] == row ? x[c] : T(0);
 }
 
