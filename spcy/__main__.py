@@ -1,4 +1,4 @@
-"""The command line: ``python -m spcy demo [SCAN] [--out DIR] [--backend B] [--json]``."""
+"""The command line: ``python -m spcy demo | convert | run``."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import spcy
 
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--json", action="store_true", help="print the results as one JSON document")
     demo.set_defaults(run=_demo)
+    _add_convert(commands)
+    _add_run(commands)
     args = parser.parse_args(argv)
     try:
         status = args.run(args)
@@ -68,6 +70,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print("spcy: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="turn a trained network's checkpoint into a file that run takes",
+        description="Turn the weights of another library's trained network into an .npz that holds all that "
+        "'spcy run' needs. Every weight must fit; what does not is listed by name.",
+    )
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help=".pth, .pt, .ckpt, .safetensors or .npz")
+    convert.add_argument("--network", required=True, choices=tuple(spcy.models.NETWORKS))
+    convert.add_argument(
+        "--source", required=True, help="the library it is from, as for the network's from_state_dict"
+    )
+    convert.add_argument("--key", help="take only this part of the checkpoint, such as model_state")
+    convert.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="arguments",
+        help="an argument of the network, such as variant=34C, width=0.5 or channels=16,32,48",
+    )
+    convert.add_argument(
+        "--voxel-size", required=True, nargs=3, type=float, metavar=("X", "Y", "Z"), help="edges of a voxel"
+    )
+    convert.add_argument(
+        "--bounds",
+        nargs=6,
+        type=float,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="leave out points outside; detectors need them",
+    )
+    convert.add_argument(
+        "--columns",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="columns of a scan that are features; default the first",
+    )
+    convert.add_argument("--max-points", type=int, metavar="N", help="use the first N points of a voxel")
+    convert.add_argument("-o", "--out", required=True, metavar="MODEL.npz")
+    convert.set_defaults(run=_convert)
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a converted network on a scan",
+        description="Voxelize a scan as the network's file says, run the network, and write its outputs.",
+    )
+    run.add_argument("model", metavar="MODEL.npz", help="what 'spcy convert' wrote")
+    run.add_argument("scan", metavar="SCAN", help=".bin (KITTI), .npy, .npz, .pcd or .ply")
+    run.add_argument(
+        "-o", "--out", default="output.npz", metavar="OUT.npz", help="default output.npz in this folder"
+    )
+    run.add_argument("--backend", choices=("cpu", "cuda", "auto"), help="as for demo")
+    run.set_defaults(run=_run)
 
 
 def _folder(name: str) -> Path:
@@ -103,6 +163,96 @@ def _demo(args: argparse.Namespace) -> int:
     document = report.document(result, steps.seconds, files)
     print(json.dumps(document, indent=2, allow_nan=False) if args.json else report.text(document))
     return 0 if result.restored else 1
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """Convert a checkpoint."""
+    from spcy import models
+
+    _require_npz(args.out)
+    state = spcy.load_weights(args.checkpoint, args.key)
+    arguments = dict(_setting(text) for text in args.arguments)
+    try:
+        net = models.NETWORKS[args.network].from_state_dict(state, args.source, **arguments)
+    except TypeError as error:  # an argument that the network does not have
+        raise ValueError(f"--set: {error}") from error
+    columns = args.columns or range(net.arguments["in_channels"])
+    bounds = args.bounds and (args.bounds[:3], args.bounds[3:])
+    settings = models.ScanSettings(args.voxel_size, bounds, tuple(columns), args.max_points)
+    models.save(args.out, net, settings)
+    count = sum(array.size for array in net.state_dict().values())
+    print(f"{args.out}: {args.network}, {count} numbers, {Path(args.out).stat().st_size} bytes")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a converted network."""
+    from spcy import models
+    from spcy._backend import to_host
+    from spcy._files import write_npz
+    from spcy.demo.run import Steps
+    from spcy.demo.scan import read_scan
+
+    _require_npz(args.out)
+    with spcy.use_backend(args.backend or spcy.get_backend()):
+        steps = Steps()
+        with steps("load"):
+            net, settings = models.load(args.model)
+        with steps("read"):
+            scan = read_scan(args.scan)
+        try:
+            with steps("voxelize"):
+                x, rows, _ = models.scan_tensor(net, settings, scan.columns)
+        except ValueError as error:
+            raise ValueError(f"{args.scan}: {error}") from error
+        with steps("network"):
+            y = net(x)
+    outputs = {"output": y} if isinstance(y, spcy.SparseTensor) else y._asdict()
+    arrays = {"point_rows": rows, "input_indices": to_host(x.indices)}
+    for name, tensor in outputs.items():
+        arrays[f"{name}_indices"] = to_host(tensor.indices)
+        arrays[f"{name}_features"] = to_host(tensor.features)
+        arrays[f"{name}_origin"] = tensor.coords.origin
+        arrays[f"{name}_voxel_size"] = tensor.coords.voxel_size
+    with steps("write"):
+        write_npz(Path(args.out), arrays)
+    print(f"{scan.name}: {len(scan.points)} points, {x.num_sites} voxels, {type(net).__name__}")
+    for name, tensor in outputs.items():
+        print(
+            f"{name:>8}: {tensor.num_sites:>8} sites {tensor.num_channels:>4} channels, shape {tensor.shape}"
+        )
+    print(args.out)
+    return 0
+
+
+def _require_npz(name: str) -> None:
+    """Refuse an output that cannot be written, before the work."""
+    path = Path(name)
+    if path.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, got {name!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out must be in a folder that is there, got {name!r}")
+    if path.is_dir():
+        raise IsADirectoryError(f"--out must be a file, got the folder {name!r}")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE: ints, floats, booleans, lists with commas, or text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
+    if "," in value:
+        return name, [_value(part) for part in value.split(",")]
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 if __name__ == "__main__":

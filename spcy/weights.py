@@ -73,7 +73,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
         raise IsADirectoryError(f"{path}: is a folder, expected a file of weights")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    with _explaining(path):
+    with explaining(path):
         arrays = read(path, key)
     for array in arrays.values():
         array.flags.writeable = False
@@ -191,7 +191,7 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 @contextmanager
-def _explaining(path: Path) -> Iterator[None]:
+def explaining(path: Path) -> Iterator[None]:
     """Turn whatever a reader raises for a malformed file into one kind of error that names the file."""
     try:
         yield

@@ -17,6 +17,7 @@ WITHOUT_EXAMPLE = {
     "spcy.Voxels",
     "spcy.models.BackboneFeatures",
     "spcy.models.Network",
+    "spcy.models.ScanSettings",
     "spcy.nn.Buffer",
     "spcy.nn.Parameter",
     "spcy.nn.LoadReport",

@@ -27,12 +27,15 @@ class Scan(NamedTuple):
         Number of points left out because a coordinate was not finite (a sensor's NaN for "nothing seen").
     truth : ndarray of shape (M,), uint8, or None
         True class of each point, an index into `spcy.demo.scene.CLASSES`, where it is known.
+    columns : ndarray of shape (M, >= 3), or None
+        All columns of the file, x, y, z first, where it was read from one.
     """
 
     name: str
     points: np.ndarray
     left_out: int = 0
     truth: np.ndarray | None = None
+    columns: np.ndarray | None = None
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -71,13 +74,14 @@ def read_scan(path: str | Path) -> Scan:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     try:
-        points = read(path)
-        keep = _finite(points)
+        rows = read(path)
+        keep = _finite(rows[:, :3])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    dtype = np.promote_types(points.dtype.newbyteorder("="), np.float32)
+    columns = rows[keep].astype(np.promote_types(rows.dtype.newbyteorder("="), np.float32), copy=False)
     name = path.name.encode(errors="replace").decode()  # a file's name need not be text
-    return Scan(name, np.ascontiguousarray(points[keep], dtype), left_out=int((~keep).sum()))
+    points = np.ascontiguousarray(columns[:, :3])
+    return Scan(name, points, left_out=int((~keep).sum()), columns=columns)
 
 
 def _finite(points: np.ndarray) -> np.ndarray:
@@ -101,7 +105,7 @@ def _read_bin(path: Path) -> np.ndarray:
     size = path.stat().st_size
     if size % 16:
         raise ValueError(f"truncated or not a KITTI scan: {size} bytes are not whole rows of 4 float32")
-    return np.fromfile(path, "<f4").reshape(-1, 4)[:, :3]
+    return np.fromfile(path, "<f4").reshape(-1, 4)
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -130,10 +134,10 @@ def _read_npz(path: Path) -> np.ndarray:
 
 
 def _columns(array: np.ndarray) -> np.ndarray:
-    """Return x, y, z of an array (M, >= 3)."""
+    """Return an array (M, >= 3) of x, y, z and others."""
     if array.ndim != 2 or array.shape[1] < 3:
         raise ValueError(f"expected an array of shape (M, >= 3), got {array.shape}")
-    return array[:, :3]
+    return array
 
 
 def _read_pcd(path: Path) -> np.ndarray:

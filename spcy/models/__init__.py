@@ -8,13 +8,19 @@ from .backbone8x import BackboneFeatures, VoxelBackBone8x, VoxelResBackBone8x
 from .minkunet import MinkUNet, MinkUNet42
 from .network import Network
 from .scn_unet import SparseConvNetUNet
+from .store import NETWORKS, ScanSettings, load, save, scan_tensor
 
 __all__ = [
+    "NETWORKS",
     "BackboneFeatures",
     "MinkUNet",
     "MinkUNet42",
     "Network",
+    "ScanSettings",
     "SparseConvNetUNet",
     "VoxelBackBone8x",
     "VoxelResBackBone8x",
+    "load",
+    "save",
+    "scan_tensor",
 ]

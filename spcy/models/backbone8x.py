@@ -37,6 +37,7 @@ class _BackBone8x(Network):
     """What both backbones share: four levels, and a last step down along z."""
 
     sources = ("spconv1", "spconv2.0", "spconv2", "openpcdet")
+    zyx = True
     _stem = "conv_input.0"
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], rng: Seed):

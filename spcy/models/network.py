@@ -20,6 +20,18 @@ _NAMES = {"running_mean": "runningMean", "running_var": "runningVar"}  # ours an
 _CHANNELS = {"spconv2.0": (-1, -2), "spconv2": (-1, 0)}  # axes of C_in and C_out where they are not (-2, -1)
 
 
+class _Blank(np.random.Generator):
+    """Draws zeros, which take neither time nor memory until weights replace them."""
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(size, np.float32)
+
+
+def blank() -> np.random.Generator:
+    """Return what a network that gets its weights from elsewhere is made with, as `rng`."""
+    return _Blank(np.random.PCG64(0))
+
+
 class Composed(Module):
     """A module whose layers are attributes, and which says how they follow each other."""
 
@@ -43,11 +55,14 @@ class Network(Module):
     ----------
     sources : tuple of str
         The libraries whose weights it takes.
+    zyx : bool
+        Whether its axes are z, y, x, on the grid of a detector, instead of x, y, z.
     arguments : dict
         What it was made with: ``type(net)(**net.arguments)`` makes another one.
     """
 
     sources: ClassVar[tuple[str, ...]]
+    zyx: ClassVar[bool] = False
     arguments: dict[str, Any]
     _stem: ClassVar[str]  # the layers whose weights say the channels of the input and the output
     _head: ClassVar[str | None] = None
@@ -110,7 +125,7 @@ class Network(Module):
         cls, given: dict[str, np.ndarray], layout: str, arguments: dict[str, Any]
     ) -> tuple[Self, dict[str, np.ndarray], list[str]]:
         """Return a network, the arrays for it, and what does not fit."""
-        net = cls(**{**cls._channels(given, layout), **arguments})
+        net = cls(**{**cls._channels(given, layout), "rng": blank(), **arguments})
         converted, problems, used = {}, [], set()
         for name, theirs, module, value in _pairs(net, layout):
             used.add(theirs)

@@ -36,7 +36,7 @@ class Weighted(Module):
         """Draw weight and bias as PyTorch and spconv do: uniform within 1 / sqrt(fan in)."""
         rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(math.prod(shape[:-1]))
-        self.weight = Parameter(rng.uniform(-bound, bound, shape).astype(np.float32))
+        self.weight = Parameter(rng.uniform(-bound, bound, shape).astype(np.float32, copy=False))
         self.bias = Parameter(rng.uniform(-bound, bound, shape[-1:]).astype(np.float32)) if bias else None
 
     def _run(self, x, residual=None, activation=None, norm=None):
