@@ -103,8 +103,9 @@ def _read_checkpoint(path: Path, key: str | None) -> dict[str, np.ndarray]:
         chosen = [leaf for leaf in leaves if leaf[0].startswith(_prefix(key))]
         for name, leaf in chosen:
             if not isinstance(leaf, Tensor):
+                kind = type(leaf).__name__
                 raise ValueError(
-                    f"it holds more than arrays: {name[:80]!r} is a {type(leaf).__name__}{_say_keys(leaves)}"
+                    f"it holds more than arrays: {name[:80]!r} is of type {kind}{_say_keys(leaves)}"
                 )
         return _collect(leaves, key, archive.array)
 

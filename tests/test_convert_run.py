@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch_files
 from test_models import (
     BACKBONES,
     backbone_state,
@@ -61,9 +62,9 @@ def backbone_options(network=models.VoxelBackBone8x):
 
 
 def write_detector(network=models.VoxelBackBone8x):
-    """A checkpoint's arrays; a pickled one is tried beside PyTorch itself."""
     state = backbone_state(network)
-    np.savez("detector.npz", **{f"model_state.backbone_3d.{n}": a for n, a in state.items()}, epoch=80)
+    detector = {f"backbone_3d.{name}": array for name, array in state.items()}
+    torch_files.save("detector.pth", {"epoch": 80, "model_state": detector})
     return state
 
 
@@ -72,7 +73,7 @@ def test_a_detector_from_checkpoint_to_outputs(network, folder, capsys):
     in_channels = BACKBONES[network][0]
     state = write_detector(network)
     options = [*backbone_options(network), "--source", "openpcdet", "--key", "model_state", "--max-points", 5]
-    status, out, err = run_spcy(capsys, "convert", "detector.npz", *options)
+    status, out, err = run_spcy(capsys, "convert", "detector.pth", *options)
     assert (status, err) == (0, [])
     assert out.startswith(f"model.npz: {network.__name__}, ")
     points = scan(columns=in_channels)
@@ -87,7 +88,7 @@ def test_a_detector_from_checkpoint_to_outputs(network, folder, capsys):
     assert lines[0].startswith(f"{name}: 3000 points, ")
     assert lines[-1] == "out.npz"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [name, "detector.npz", "model.npz", "out.npz"]
+        [name, "detector.pth", "model.npz", "out.npz"]
     )
 
     # By hand, as the detector defines its input: means of at most 5 points, on z, y, x, 41 cells high.
@@ -179,27 +180,36 @@ def test_settings_of_every_kind_reach_the_network(folder, capsys):
 CONVERT = {
     "no_file": (["nothing.pth"], "nothing.pth: no such file"),
     "not_weights": (["scan.bin"], r"unknown kind of weights '\.bin'"),
-    "no_key": (["detector.npz", "--key", "model"], "no name starts with key='model'"),
-    "all_names": (["detector.npz"], "names that do not"),
-    "source": (["detector.npz", "--source", "minkowski"], "source must be one of 'spconv1'"),
+    "no_key": (["detector.pth", "--key", "model"], "no name starts with key='model'"),
+    "all_names": (
+        ["detector.pth"],
+        r"'epoch' is of type int; choose a part of it: key='model_state' \(60",
+    ),
+    "source": (
+        ["detector.pth", "--key", "model_state", "--source", "minkowski"],
+        "source must be one of 'spconv1'",
+    ),
     "layout": (
-        ["detector.npz", "--key", "model_state.backbone_3d", "--source", "spconv1"],
+        ["detector.pth", "--key", "model_state.backbone_3d", "--source", "spconv1"],
         "12 names that do not",
     ),
-    "network": (["detector.npz", "--network", "ResNet"], r"invalid choice: 'ResNet'"),
-    "set": (["detector.npz", "--set", "width"], "--set must be NAME=VALUE, got 'width'"),
-    "set_unknown": (["detector.npz", "--set", "width=2"], "--set: .*width"),
+    "network": (["detector.pth", "--network", "ResNet"], r"invalid choice: 'ResNet'"),
+    "set": (
+        ["detector.pth", "--key", "model_state", "--set", "width"],
+        "--set must be NAME=VALUE, got 'w",
+    ),
+    "set_unknown": (["detector.pth", "--key", "model_state", "--set", "width=2"], "--set: .*width"),
     "voxel_size": (
-        ["detector.npz", "--key", "model_state", "--voxel-size", "0", "1", "1"],
+        ["detector.pth", "--key", "model_state", "--voxel-size", "0", "1", "1"],
         "voxel_size must be pos",
     ),
     "bounds": (
-        ["detector.npz", "--key", "model_state", "--bounds", *"012312"],
+        ["detector.pth", "--key", "model_state", "--bounds", *"012312"],
         "bounds must be .*low < high",
     ),
-    "columns": (["detector.npz", "--key", "model_state", "--columns", "0", "1"], "columns must be 4"),
-    "out": (["detector.npz", "-o", "model.onnx"], r"--out must end in \.npz"),
-    "out_folder": (["detector.npz", "-o", "none/model.npz"], "--out must be in a folder"),
+    "columns": (["detector.pth", "--key", "model_state", "--columns", "0", "1"], "columns must be 4"),
+    "out": (["detector.pth", "-o", "model.onnx"], r"--out must end in \.npz"),
+    "out_folder": (["detector.pth", "-o", "none/model.npz"], "--out must be in a folder"),
 }
 
 
@@ -235,7 +245,7 @@ RUN = {
     "no_model": (lambda: ("nothing.npz", "scan.bin"), "nothing.npz: no such file"),
     "a_folder": (lambda: (".", "scan.bin"), "is a folder"),
     "not_npz": (lambda: ("scan.bin", "scan.bin"), "scan.bin: damaged file .*not a zip"),
-    "weights_only": (lambda: ("detector.npz", "scan.bin"), "detector.npz: not a network that"),
+    "weights_only": (lambda: ("plain.npz", "scan.bin"), "plain.npz: not a network that"),
     "no_weight": (
         lambda: (replaced("model.npz", **{"conv1.0.0.weight": None}), "scan.bin"),
         "conv1.0.0.weight: miss",
@@ -269,10 +279,11 @@ RUN = {
 def test_a_bad_run_says_what_and_writes_nothing(case, folder, capsys):
     write_detector()
     options = [*backbone_options(), "--source", "openpcdet", "--key", "model_state"]
-    assert run_spcy(capsys, "convert", "detector.npz", *options)[0] == 0
+    assert run_spcy(capsys, "convert", "detector.pth", *options)[0] == 0
     Path("cut.npz").write_bytes(Path("model.npz").read_bytes()[:-1000])
     points = scan()
     points.tofile("scan.bin")
+    np.savez("plain.npz", weight=points)
     np.save("xyz.npy", points[:, :3])
     points[5, 3] = np.nan
     np.save("nan.npy", points)
@@ -289,7 +300,7 @@ def test_an_empty_scan_region_has_empty_outputs(folder, capsys):
     """No point inside the bounds."""
     write_detector()
     options = [*backbone_options(), "--source", "openpcdet", "--key", "model_state"]
-    assert run_spcy(capsys, "convert", "detector.npz", *options)[0] == 0
+    assert run_spcy(capsys, "convert", "detector.pth", *options)[0] == 0
     (scan() + np.float32(50)).tofile("scan.bin")
     assert run_spcy(capsys, "run", "model.npz", "scan.bin")[0] == 0
     with np.load("output.npz") as archive:
@@ -307,11 +318,11 @@ def test_nothing_half_written_is_left(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(np, "savez", fail)
     options = [*backbone_options(), "--source", "openpcdet", "--key", "model_state"]
-    status, _, err = run_spcy(capsys, "convert", "detector.npz", *options)
+    status, _, err = run_spcy(capsys, "convert", "detector.pth", *options)
     assert status == 2
     assert "No space left" in err[0]
     assert Path("model.npz").read_bytes() == b"what was there"
-    assert sorted(path.name for path in folder.iterdir()) == ["detector.npz", "model.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == ["detector.pth", "model.npz"]
 
 
 def test_a_network_of_its_own_or_of_2_axes_is_not_saved(tmp_path):

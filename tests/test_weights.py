@@ -11,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from torch_files import archive, call, dictionary, name, number, save, storage, tensor, text, tup
 
 import spcy
 from spcy import _checkpoint, weights
@@ -18,43 +19,8 @@ from spcy import _checkpoint, weights
 DATA = Path(__file__).parent / "data"  # files that torch.save of PyTorch 2.13 wrote
 
 
-# What a pickle says, operation by operation, so that any can be written without PyTorch.
-
-
-def text(value):
-    raw = value.encode()
-    return b"X" + struct.pack("<I", len(raw)) + raw
-
-
-def number(value):
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def tup(*items):
-    return b"(" + b"".join(items) + b"t"
-
-
-def name(module, attribute):
-    return b"c" + f"{module}\n{attribute}\n".encode()
-
-
-def call(function, *arguments):
-    return function + tup(*arguments) + b"R"
-
-
-def storage(kind=("torch", "FloatStorage"), key="0", num_items=6):
-    return tup(text("storage"), name(*kind), text(key), text("cpu"), number(num_items)) + b"Q"
-
-
-def tensor(size=(2, 3), stride=(3, 1), offset=0, of=None):
-    numbers = [tup(*map(number, value)) for value in (size, stride)]
-    function = name("torch._utils", "_rebuild_tensor_v2")
-    hooks = call(name("collections", "OrderedDict"))
-    return call(function, storage() if of is None else of, number(offset), *numbers, b"\x89", hooks)
-
-
-def dictionary(**items):
-    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+def dictionary_of(**items):
+    return dictionary(items)
 
 
 RECORDS = {"data/0": np.arange(6, dtype="<f4").tobytes(), "version": b"3\n"}
@@ -64,14 +30,9 @@ RECORDS = {"data/0": np.arange(6, dtype="<f4").tobytes(), "version": b"3\n"}
 def write(tmp_path):
     """Write a checkpoint of a pickle's operations and records; return its path."""
 
-    def write(content, records=RECORDS, root="archive", compression=zipfile.ZIP_STORED):
-        path = tmp_path / "model.pth"
-        with zipfile.ZipFile(path, "w", compression) as archive:
-            if content is not None:
-                archive.writestr(f"{root}/data.pkl", b"\x80\x02" + content + b".")
-            for record, data in records.items():
-                archive.writestr(f"{root}/{record}", data)
-        return path
+    def write(content, records=RECORDS, **options):
+        archive(tmp_path / "model.pth", content, records, **options)
+        return tmp_path / "model.pth"
 
     return write
 
@@ -135,7 +96,7 @@ def test_a_part_of_a_checkpoint_is_chosen_by_its_key():
 def test_a_part_is_never_guessed():
     path = DATA / "torch_checkpoint.pth"
     with pytest.raises(
-        ValueError, match=r"checkpoint\.pth: .*'optimizer_state.param_groups' is a list; "
+        ValueError, match=r"checkpoint\.pth: .*'optimizer_state.param_groups' is of type list; "
     ) as e:
         spcy.load_weights(path)
     assert str(e.value).endswith("choose a part of it: key='model_state' (7 arrays)")
@@ -143,12 +104,12 @@ def test_a_part_is_never_guessed():
         ValueError, match=r"key='model'.*start with \['model_state', 'optimizer_state', 'epoch',"
     ):
         spcy.load_weights(path, key="model")
-    with pytest.raises(ValueError, match=r"'optimizer_state.param_groups' is a list"):
+    with pytest.raises(ValueError, match=r"'optimizer_state.param_groups' is of type list"):
         spcy.load_weights(path, key="optimizer_state")
 
 
 def test_dicts_of_dicts_have_dotted_names(write):
-    path = write(dictionary(a=dictionary(w=tensor(), b=tensor((3,), (1,), 3)), c=tensor((), (), 5)))
+    path = write(dictionary_of(a=dictionary_of(w=tensor(), b=tensor((3,), (1,), 3)), c=tensor((), (), 5)))
     state = spcy.load_weights(path)
     assert {key: array.tolist() for key, array in state.items()} == {
         "a.w": [[0, 1, 2], [3, 4, 5]],
@@ -165,7 +126,7 @@ def test_the_other_ways_to_write_a_tensor(write):
     hooks = call(name("collections", "OrderedDict"))
     parameter = name("torch._utils", "_rebuild_parameter")
     path = write(
-        dictionary(
+        dictionary_of(
             v1=call(v1, storage(), number(0), *sizes),
             v3=call(v3, raw, number(0), *sizes, b"\x89", hooks, name("torch", "float32")),
             half=call(v3, raw, number(6), *sizes, b"\x89", hooks, name("torch", "float16")),
@@ -185,12 +146,23 @@ def test_bytes_of_the_other_order(write):
         "data/0": np.arange(6, dtype=other).tobytes(),
         "byteorder": {"little": b"big", "big": b"little"}[sys.byteorder],
     }
-    state = spcy.load_weights(write(dictionary(w=tensor()), records))
+    state = spcy.load_weights(write(dictionary_of(w=tensor()), records))
     np.testing.assert_array_equal(state["w"], np.arange(6).reshape(2, 3))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+def test_nested_arrays_come_back(dtype, tmp_path):
+    arrays = {"a": {"w": np.arange(24).reshape(2, 3, 4).astype(dtype), "n": np.array(3, dtype)}, "epoch": 3}
+    save(tmp_path / "model.pt", arrays)
+    state = spcy.load_weights(tmp_path / "model.pt", key="a")
+    assert list(state) == ["w", "n"]
+    for key, array in state.items():
+        assert (array.dtype, array.shape) == (dtype, arrays["a"][key].shape)
+        np.testing.assert_array_equal(array, arrays["a"][key])
+
+
 def test_only_what_is_asked_for_is_read(write, monkeypatch):
-    path = write(dictionary(a=dictionary(w=tensor()), b=dictionary(w=tensor(of=storage(key="1")))))
+    path = write(dictionary_of(a=dictionary_of(w=tensor()), b=dictionary_of(w=tensor(of=storage(key="1")))))
     read = []
     monkeypatch.setattr(
         _checkpoint.Archive,
@@ -272,8 +244,8 @@ MALICIOUS = {
     "storage_of_another_class": (storage(HERE), rf"{__name__}\.ran"),
     "in_a_tensor": (tensor(of=call(name(*HERE))), rf"{__name__}\.ran"),
     "in_the_memo": (name(*HERE) + b"q\x00h\x00)R", rf"{__name__}\.ran"),
-    "in_a_part_not_asked_for": (dictionary(w=tensor(), other=call(name(*HERE))), rf"{__name__}\.ran"),
-    "in_an_attribute": (b"}" + dictionary(x=call(name(*HERE))) + b"b", rf"{__name__}\.ran"),
+    "in_a_part_not_asked_for": (dictionary_of(w=tensor(), other=call(name(*HERE))), rf"{__name__}\.ran"),
+    "in_an_attribute": (b"}" + dictionary_of(x=call(name(*HERE))) + b"b", rf"{__name__}\.ran"),
     "popped": (name(*HERE) + b"0N", rf"{__name__}\.ran"),
     "numpy": (call(name("numpy.core.multiarray", "scalar")), r"numpy\.core\.multiarray\.scalar"),
     "a_set": (b"\x8f", "operation EMPTY_SET"),
@@ -308,7 +280,7 @@ def test_pickled_calls_are_not_run(protocol, write):
 
 
 def test_attributes_of_a_dict_are_passed_over(write):
-    content = dictionary(w=tensor()) + dictionary(__class__=number(1), _metadata=b"}") + b"b"
+    content = dictionary_of(w=tensor()) + dictionary_of(__class__=number(1), _metadata=b"}") + b"b"
     state = spcy.load_weights(write(content))
     assert type(state) is dict
     assert list(state) == ["w"]
@@ -335,7 +307,7 @@ def test_a_tensor_outside_its_storage_is_refused(case, write):
     with pytest.raises(
         ValueError, match=r"model\.pth: a tensor of size .* not lie in its storage of \d items"
     ):
-        spcy.load_weights(write(dictionary(w=BAD_TENSORS[case])))
+        spcy.load_weights(write(dictionary_of(w=BAD_TENSORS[case])))
 
 
 MALFORMED = {
@@ -396,16 +368,16 @@ def test_dicts_that_double_are_refused(write, monkeypatch):
     levels = {"level": tensor() + b"q\x00"}
     for place in range(30):
         below = b"h" + bytes([place])
-        levels[f"level{place}"] = dictionary(a=below, b=below) + b"q" + bytes([place + 1])
+        levels[f"level{place}"] = dictionary_of(a=below, b=below) + b"q" + bytes([place + 1])
     with pytest.raises(ValueError, match="more than 1000 entries"):
-        spcy.load_weights(write(dictionary(**levels)))
+        spcy.load_weights(write(dictionary(levels)))
 
 
 # Archives that say wrong things of themselves
 
 
 def test_records_that_do_not_hold_what_the_pickle_says(write):
-    content = dictionary(w=tensor())
+    content = dictionary_of(w=tensor())
     for data, message in ((b"1234", "6 float32, got 4 bytes"), (b"1" * 28, "6 float32, got 28 bytes")):
         with pytest.raises(ValueError, match=rf"record data/0 must hold {message}"):
             spcy.load_weights(write(content, {"data/0": data}))
@@ -413,16 +385,16 @@ def test_records_that_do_not_hold_what_the_pickle_says(write):
         spcy.load_weights(write(content, {}))
     for key in ("../0", "/etc/passwd", "0/../0"):
         with pytest.raises(ValueError, match=rf"record data/{key} is missing"):
-            spcy.load_weights(write(dictionary(w=tensor(of=storage(key=key)))))
+            spcy.load_weights(write(dictionary_of(w=tensor(of=storage(key=key)))))
 
 
 def test_repeated_items_are_bounded_by_the_file(write):
-    path = write(dictionary(w=tensor((100, 3), (0, 1))))
+    path = write(dictionary_of(w=tensor((100, 3), (0, 1))))
     with pytest.raises(ValueError, match=r"size \(100, 3\) is larger than the file"):
         spcy.load_weights(path)
 
 
-GOOD = dictionary(w=tensor())
+GOOD = dictionary_of(w=tensor())
 ARCHIVES = {
     "compressed": ({"content": GOOD, "compression": zipfile.ZIP_DEFLATED}, "compressed"),
     "no_pickle": ({"content": None}, "no data.pkl"),
@@ -495,7 +467,7 @@ def test_records_of_one_name_are_refused(tmp_path):
 def test_a_large_pickle_is_refused(write, monkeypatch):
     monkeypatch.setattr(_checkpoint, "MAX_PICKLE", 100)
     with pytest.raises(ValueError, match=r"data\.pkl has more than 100 bytes"):
-        spcy.load_weights(write(dictionary(w=tensor())))
+        spcy.load_weights(write(dictionary_of(w=tensor())))
 
 
 # npz and safetensors that say wrong things of themselves
