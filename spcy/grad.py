@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,7 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
         def vjp(dy):
             dy = _gradient_of(y.features, dy)
             if activation == "relu":
-                dy = array_module(dy).where(y.features <= 0, dy.dtype.type(0), dy)
+                dy = _mask_relu(y.features, dy)
             dx = execute(SparseTensor._of(plan.coords, dy), _backward(plan, x.coords), None, None).features
             dweight = _weight_gradient(x.features, dy, plan).reshape(np.shape(weight))
             dbias = None if bias is None else _column_sums(dy)
@@ -150,6 +150,21 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
 def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
     """Return a checked gradient of features."""
     return _check.gradient(dy, features)
+
+
+def _mask_relu(features: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Return the gradient where a ReLU with these outputs passed, else 0."""
+    out = array_module(dy).empty(dy.shape, dy.dtype)
+    if len(out):
+        kernels_for(features, dy).grad.mask_relu(*_as_bits(features, dy, out), threads_for(out.size / 4))
+    return out
+
+
+def _as_bits(*arrays: np.ndarray) -> Sequence[np.ndarray]:
+    """Return arrays as kernels take them: bfloat16 as uint16."""
+    if is_bfloat16(arrays[0].dtype):
+        return [array.view(np.uint16) for array in arrays]
+    return arrays
 
 
 def _backward(plan: Plan, coords) -> Plan:
@@ -175,10 +190,7 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
     shape = cells, c_in, c_out // plan.groups, plan.groups
     scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, *shape, chunks, threads), np.int8)
-    arrays = features, dy, out
-    if is_bfloat16(dy.dtype):
-        arrays = (array.view(np.uint16) for array in arrays)
-    x, gradient, sums = arrays
+    x, gradient, sums = _as_bits(features, dy, out)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out

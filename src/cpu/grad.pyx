@@ -35,7 +35,10 @@ cdef extern from "cpu/grad.h" nogil:
         SPCY_DOUBLE
         SPCY_BFLOAT16
 
-cdef extern from "cpu/pool.h" nogil:
+cdef extern from "cpu/grad_rows.h" nogil:
+    void spcy_mask_relu(const float* y, const float* dy, int64_t count, float* dx) noexcept
+    void spcy_mask_relu(const double* y, const double* dy, int64_t count, double* dx) noexcept
+    void spcy_mask_relu(const uint16_t* y, const uint16_t* dy, int64_t count, uint16_t* dx) noexcept
     void spcy_note_maxima[T](const T* x, const T* y, int64_t channels, int32_t row, int32_t* noted) noexcept
     void spcy_add_noted[T](const T* x, const int32_t* noted, int64_t channels, int32_t row, T* y) noexcept
     void spcy_weigh_rows[T](
@@ -130,6 +133,19 @@ def weight_gradient(
         )
     for k in prange(plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads):
         kernels.reduce_chunks(&plan, k)
+
+
+def mask_relu(
+    const number[:, ::1] features,  # IN, (N, C), the output of a ReLU
+    const number[:, ::1] gradient,  # IN, (N, C)
+    number[:, ::1] out,  # OUT, (N, C)
+    int n_threads,
+):
+    """Write the gradient where the ReLU passed its input, else 0."""
+    cdef Py_ssize_t row, rows
+    for row in prange(0, out.shape[0], CHUNK_ROWS, nogil=True, schedule="static", num_threads=n_threads):
+        rows = min(CHUNK_ROWS, out.shape[0] - row)
+        spcy_mask_relu(&features[row, 0], &gradient[row, 0], rows * out.shape[1], &out[row, 0])
 
 
 def find_maxima(

@@ -57,37 +57,4 @@ static inline void spcy_interpolate_row(const T* features, int64_t channels, con
     }
 }
 
-// Note `row` for the channels in which x is the maximum y (NaN, if that is), unless one has been noted.
-template <typename T>
-static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
-                                    int32_t* __restrict noted) {
-    for (int64_t c = 0; c < channels; ++c) {
-        const bool maximum = (x[c] == y[c]) | ((x[c] != x[c]) & (y[c] != y[c]));
-        noted[c] = maximum & (noted[c] < 0) ? row : noted[c];
-    }
-}
-
-// y = y + x in the channels for which `row` is noted.
-template <typename T>
-static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restrict noted, int64_t channels,
-                                  int32_t row, T* __restrict y) {
-    for (int64_t c = 0; c < channels; ++c) y[c] += noted[c] == row ? x[c] : T(0);
-}
-
-// The sum of rows entries[begin:end] / corners by their entries' weights, in double precision.
-template <typename T>
-static inline void spcy_weigh_rows(const T* features, int64_t channels, const int32_t* entries, int64_t begin,
-                                   int64_t end, const double* weights, int64_t corners, T* y) {
-    constexpr int kBlock = 32;
-    for (int64_t first = 0; first < channels; first += kBlock) {
-        const int64_t size = channels - first < kBlock ? channels - first : kBlock;
-        double value[kBlock] = {};
-        for (int64_t i = begin; i < end; ++i) {
-            const T* x = features + entries[i] / corners * channels + first;
-            for (int64_t c = 0; c < size; ++c) value[c] += weights[entries[i]] * x[c];
-        }
-        for (int64_t c = 0; c < size; ++c) y[first + c] = (T)value[c];
-    }
-}
-
 #endif
