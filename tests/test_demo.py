@@ -23,11 +23,11 @@ from spcy.demo.geometry import (
 )
 from spcy.demo.run import VOXEL_SIZE, Steps, run_demo
 from spcy.demo.scan import Scan
-from spcy.demo.scene import generate_scene
+from spcy.demo.scene import CLASSES, generate_scene
 
 KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
 needs_kitti = pytest.mark.skipif(not KITTI.exists(), reason="the KITTI scan is not on this machine")
-FILES = ["labels.png", "normals.png", "levels.png", "sites.npz"]
+FILES = ["labels.png", "learned.png", "normals.png", "levels.png", "sites.npz"]
 
 
 def run_python(*arguments):
@@ -63,7 +63,7 @@ def test_job_succeeds_with_progress_on_stderr(job):
     lines = done.stderr.splitlines()
     assert all(line.startswith("spcy: ") and line.endswith(" ms") for line in lines)
     steps = [line.split(": ")[1] for line in lines]
-    assert steps == [*steps[:1], "voxelize", "geometry", "labels", "network", "write"]
+    assert steps == [*steps[:1], "voxelize", "geometry", "labels", "learned labels", "network", "write"]
 
 
 def test_job_prints_one_json_document(job):
@@ -80,6 +80,7 @@ def test_job_prints_one_json_document(job):
     else:
         assert report["scan"]["name"] == "generated street"
         assert set(report["agreement"]) == {"all", *LABELS}
+        assert set(report["learned_agreement"]) == {"all", *CLASSES}
     assert sum(report["labels"].values()) == report["levels"][0]["sites"]
     assert report["restored"] is True
     assert report["files"] == [str(folder / name) for name in FILES]
@@ -114,7 +115,7 @@ def test_job_writes_pictures_and_results(job):
     _, folder, done = job
     report = json.loads(done.stdout)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    for name in FILES[:3]:
+    for name in FILES[:4]:
         image = (folder / name).read_bytes()
         assert image.startswith(b"\x89PNG\r\n")
         assert 10_000 < len(image) < 200_000
@@ -127,6 +128,8 @@ def test_job_writes_pictures_and_results(job):
         "points": (sites, 3),
         "labels": (sites,),
         "label_names": (len(LABELS),),
+        "learned": (sites,),
+        "learned_names": (len(CLASSES) + 1,),
         "height": (sites,),
         "normal": (sites, 3),
         "linearity": (sites,),
@@ -137,6 +140,8 @@ def test_job_writes_pictures_and_results(job):
     }
     counts = np.bincount(arrays["labels"], minlength=len(LABELS))
     assert dict(zip(arrays["label_names"].tolist(), counts.tolist(), strict=True)) == report["labels"]
+    counts = np.bincount(arrays["learned"], minlength=len(CLASSES) + 1)
+    assert dict(zip(arrays["learned_names"].tolist(), counts.tolist(), strict=True)) == report["learned"]
     cells = np.floor(arrays["points"] / VOXEL_SIZE)
     assert (cells == arrays["indices"][:, 1:]).mean() > 0.999  # rounding at a voxel's face
     assert np.isfinite(arrays["features"]).all()
@@ -161,7 +166,8 @@ def test_text_report(tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     left_out = len(points[::1000])
     assert f"scan: scan.npy, {len(points) - left_out:,} points, {left_out} more left out (not finite)" in text
-    assert "points whose label" not in text
+    assert "points whose" not in text
+    assert "sites of each learned label: ground " in text
     assert "rulebook ms  conv ms  GFLOP/s" in text
     assert "first level's sites restored exactly: yes" in text
     assert "of them on empty space" in text

@@ -1,10 +1,15 @@
 """Networks learn: handwritten digits, and the streets of the demo."""
 
+from importlib import resources
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import spcy
 from spcy import nn
+from spcy.demo import network, train
+from spcy.demo.scan import read_scan
 
 
 def digits_network(rng):
@@ -56,3 +61,74 @@ def test_digits():
     net.eval()
     scores = net(digits_tensor(images[test]))
     assert (scores.argmax(axis=1) == labels[test]).mean() > 0.97
+
+
+# The demo's network
+
+KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
+
+
+def test_shipped_weights_label_an_unseen_street():
+    shares = train.accuracy(network.load(), [987])
+    assert shares.mean() > 0.9
+    assert shares.min() > 0.8
+
+
+def test_shipped_weights_are_small():
+    path = resources.files("spcy.demo").joinpath(network.WEIGHTS)
+    assert len(path.read_bytes()) < 1_000_000
+    with np.load(path) as state:
+        assert {array.dtype for array in state.values()} == {np.dtype(np.float16)}
+        assert all(np.isfinite(array).all() for array in state.values())
+
+
+@pytest.mark.skipif(not KITTI.exists(), reason="the KITTI scan is not on this machine")
+def test_shipped_weights_label_a_real_street():
+    """The road, a house and three of the cars that a person sees in it."""
+    points = read_scan(KITTI).points
+    labels = network.label_points(network.load(), points)
+
+    def share(name, low, high):
+        inside = ((points > low) & (points < high)).all(axis=1)
+        assert inside.sum() > 100
+        return (labels[inside] == network.LABELS.index(name)).mean()
+
+    assert share("ground", (10, -5, -2), (30, 0, -1.5)) > 0.95
+    assert share("wall", (15.3, 4, -0.5), (22.5, 8, 1)) > 0.7
+    assert share("car", (12.8, -2.5, -1.4), (16.5, 0.3, 0.2)) > 0.9
+    assert share("car", (5.0, -4.2, -1.4), (8.2, -2.7, 0.2)) > 0.9
+    assert share("car", (2.5, 1.4, -1.4), (5.6, 3.2, 0.2)) > 0.7
+
+
+def test_training_is_reproducible(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SCENES", 1)
+    states = []
+    for name in ("a.npz", "b.npz"):
+        train.main(["--steps", "2", "--seed", "5", "--out", str(tmp_path / name)])
+        with np.load(tmp_path / name) as state:
+            states.append(dict(state))
+    assert network.unet().load_state_dict(states[0]) == ([], [])
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(states[1][name], array, err_msg=name)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("b.npz")
+
+
+def test_training_scans_hold_every_class(rng):
+    seen = set()
+    for _ in range(4):
+        points, truth = train.training_scan(rng)
+        assert points.dtype == np.float32
+        assert len(points) == len(truth) > 1000
+        assert np.isfinite(points).all()
+        seen |= set(truth.tolist())
+    assert seen == set(range(len(network.LABELS)))
+
+
+def test_loose_things_stop_rays_inside(rng):
+    rays = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0]], np.float32).T
+    half = np.float32([1, 2, 1])
+    for angle in (0, np.pi / 2):
+        ball = train.Loose((train.Ellipsoid(np.float32([5, 0, 0]), half),), 0.2, rng)
+        hit = train.Turned(ball, angle).hit(rays)
+        assert np.isinf(hit).tolist() == ([False, True, True] if angle == 0 else [True, True, False])
+        assert 4 <= hit[np.isfinite(hit)][0] < 6

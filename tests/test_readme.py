@@ -11,7 +11,8 @@ IMAGES = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{len(block.splitlines())} lines")
-def test_example_runs(block, capsys):
+def test_example_runs(block, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one writes a file
     exec(compile(block, str(README), "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     for said in re.findall(r"print\(error\)\s+# (.*)", block):

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from spcy.demo import pictures
+from spcy.demo import network, pictures
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
 
@@ -40,8 +40,9 @@ def write_files(result: Result, folder: Path) -> list[Path]:
     -------
     list of Path
         What was written. ``sites.npz`` has a row for each site in ``indices``, ``points``, ``height``,
-        ``labels`` (into ``label_names``), ``normal``, ``linearity``, ``planarity``, ``verticality`` and
-        ``features``, which the network gave; and ``point_rows``, the row of each point of the scan.
+        ``labels`` (into ``label_names``), ``learned`` (into ``learned_names``), ``normal``, ``linearity``,
+        ``planarity``, ``verticality`` and ``features``, which the backbone gave; and ``point_rows``, the
+        row of each point of the scan.
     """
     geometry = result.geometry
     arrays = {
@@ -50,6 +51,8 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         "points": result.points,
         "labels": result.labels,
         "label_names": np.array(LABELS),
+        "learned": result.learned,
+        "learned_names": np.array(network.LABELS),
         "height": result.height,
         "normal": geometry.normal,
         "linearity": geometry.linearity,
@@ -60,6 +63,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
     }
     writers: dict[str, Callable[[BinaryIO], object]] = {
         "labels.png": lambda file: pictures.draw_labels(result).savefig(file, format="png"),
+        "learned.png": lambda file: pictures.draw_learned(result).savefig(file, format="png"),
         "normals.png": lambda file: pictures.draw_normals(result).savefig(file, format="png"),
         "levels.png": lambda file: pictures.draw_levels(result).savefig(file, format="png"),
         "sites.npz": lambda file: np.savez(file, **arrays),

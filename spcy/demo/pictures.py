@@ -10,10 +10,12 @@ try:
 except ImportError as error:
     raise ImportError('pictures need matplotlib: pip install "spcy[plot]"') from error
 
+from spcy.demo import network
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
 
 LABEL_COLOURS = np.array([[0.76, 0.70, 0.62], [0.12, 0.38, 0.72], [0.85, 0.10, 0.12], [0.16, 0.60, 0.34]])
+LEARNED_COLOURS = np.vstack([LABEL_COLOURS[:3], [1.0, 0.6, 0.0], LABEL_COLOURS[3:]])
 UNKNOWN = np.array([0.8, 0.8, 0.8])
 WIDTH = 12.0  # inches
 DPI = 120
@@ -22,7 +24,7 @@ CELLS = 800  # that a panel as wide as the picture shows at most along its longe
 
 def draw_labels(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their labels."""
-    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by label")
+    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by label", legend=True)
     _draw_cells(axes, result.points, VOXEL_SIZE, LABEL_COLOURS[result.labels])
     poles = result.points[result.labels == LABELS.index("pole-like")]
     axes.scatter(poles[:, 0], poles[:, 1], s=12, color=LABEL_COLOURS[LABELS.index("pole-like")], linewidths=0)
@@ -32,9 +34,22 @@ def draw_labels(result: Result) -> Figure:
     return figure
 
 
+def draw_learned(result: Result) -> Figure:
+    """Return pictures of the sites in the colours of their labels by geometry, and by the network."""
+    figure, panels = _panels(
+        result.points, f"{result.scan.name}: sites by geometry and by the network", 2, legend=True
+    )
+    _draw_cells(panels[0], result.points, VOXEL_SIZE, LABEL_COLOURS[result.labels])
+    _draw_cells(panels[1], result.points, VOXEL_SIZE, LEARNED_COLOURS[result.learned])
+    for axes, title in zip(panels, ("labels from geometry", "learned labels"), strict=True):
+        axes.set_title(title, fontsize="medium")
+    _legend(figure, list(network.LABELS), LEARNED_COLOURS)
+    return figure
+
+
 def draw_normals(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their normals."""
-    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by normal")
+    figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by normal", legend=True)
     direction = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
     squared = result.geometry.normal**2  # sums to 1, or to 0 where the normal is not known
     colours = squared @ direction + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
@@ -59,14 +74,16 @@ def draw_levels(result: Result) -> Figure:
     return figure
 
 
-def _panels(points: np.ndarray, title: str, count: int = 1) -> tuple[Figure, list[Axes]]:
+def _panels(
+    points: np.ndarray, title: str, count: int = 1, legend: bool = False
+) -> tuple[Figure, list[Axes]]:
     """Return a figure whose panels all show the extent of the points, in the same scale along x and y."""
     low, high = points[:, :2].min(axis=0) - 1, points[:, :2].max(axis=0) + 1
     ratio = np.clip((high - low)[1] / (high - low)[0], 0.1, 1.5)
-    columns = 1 if count == 1 or ratio < 0.25 else 2
+    columns = 1 if legend or ratio < 0.25 else 2
     rows = -(-count // columns)
     left, gap = 0.7, 0.45  # inches
-    right, top, bottom = (0.2, 0.5, 0.9) if count == 1 else (1.2, 0.75, 0.55)
+    right, top, bottom = (0.2, 0.5 if count == 1 else 0.75, 0.9) if legend else (1.2, 0.75, 0.55)
     width = (WIDTH - left - right - gap * (columns - 1)) / columns
     height = width * ratio
     total = rows * height + (rows - 1) * gap + top + bottom

@@ -1,10 +1,12 @@
 """The results as one document, for machines as JSON and for people as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import spcy
+from spcy.demo import network
 from spcy.demo.backbone import cells_around
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
@@ -27,15 +29,16 @@ def document(result: Result, seconds: dict[str, float], files: list[str]) -> dic
     """
     scan, layers = result.scan, result.network.layers
     flop, dense_flop = sum(layer.flop for layer in layers), sum(layer.dense_flop for layer in layers)
-    counts = np.bincount(result.labels, minlength=len(LABELS))
     return {
         "spcy": spcy.__version__,
         "backend": result.output.backend,
         "threads": spcy.get_num_threads(),
         "scan": {"name": scan.name, "points": len(scan.points), "left_out": scan.left_out},
         "voxel_size": VOXEL_SIZE,
-        "labels": dict(zip(LABELS, counts.tolist(), strict=True)),
-        "agreement": _agreement(result),
+        "labels": _counts(result.labels, LABELS),
+        "agreement": _agreement(result, result.labels, LABELS),
+        "learned": _counts(result.learned, network.LABELS),
+        "learned_agreement": _agreement(result, result.learned, network.LABELS),
         "levels": [
             {
                 "level": number,
@@ -55,13 +58,18 @@ def document(result: Result, seconds: dict[str, float], files: list[str]) -> dic
     }
 
 
-def _agreement(result: Result) -> dict[str, float] | None:
+def _counts(labels: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """Return how many sites have each label."""
+    return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+
+
+def _agreement(result: Result, labels: np.ndarray, names: Sequence[str]) -> dict[str, float] | None:
     """Return the share of points whose site has their true label, in all and for each label."""
     truth = result.scan.truth
     if truth is None:
         return None
-    agrees = result.labels[result.voxels.rows] == truth
-    shares = {name: agrees[truth == label].mean() for label, name in enumerate(LABELS)}
+    agrees = labels[result.voxels.rows] == truth
+    shares = {name: agrees[truth == label].mean() for label, name in enumerate(names) if label in truth}
     return {"all": float(agrees.mean())} | {name: float(share) for name, share in shares.items()}
 
 
@@ -73,9 +81,13 @@ def text(document: dict[str, Any]) -> str:
         f"spcy {document['spcy']}, backend {document['backend']}, threads {document['threads']}",
         f"scan: {scan['name']}, {scan['points']:,} points{left_out}",
         f"sites of each label: {_listed(document['labels'], '{:,}')}",
+        f"sites of each learned label: {_listed(document['learned'], '{:,}')}",
     ]
     if document["agreement"] is not None:
-        lines.append(f"points whose label is the true one: {_listed(document['agreement'], '{:.1%}')}")
+        lines += [
+            f"points whose label is the true one: {_listed(document['agreement'], '{:.1%}')}",
+            f"points whose learned label is the true one: {_listed(document['learned_agreement'], '{:.1%}')}",
+        ]
     lines += [
         "",
         *_table("level voxel sites cells occupied", [_level_row(level) for level in document["levels"]]),

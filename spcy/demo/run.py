@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 import spcy
+from spcy.demo import network as learned_network
 from spcy.demo.backbone import Network
 from spcy.demo.geometry import Geometry, height_above_ground, label_sites, local_geometry, voxelize_scan
 from spcy.demo.scan import Scan
@@ -52,7 +53,9 @@ class Result:
     height : ndarray of shape (N,), float64
         Above the ground, in metres; NaN where no ground was found.
     labels : ndarray of shape (N,), uint8
-        Indices into `spcy.demo.geometry.LABELS`.
+        By geometry: indices into `spcy.demo.geometry.LABELS`.
+    learned : ndarray of shape (N,), uint8
+        By the trained network: indices into `spcy.demo.network.LABELS`.
     network : Network
         The levels it went through and the layers it ran.
     output : SparseTensor
@@ -65,6 +68,7 @@ class Result:
     geometry: Geometry
     height: np.ndarray
     labels: np.ndarray
+    learned: np.ndarray
     network: Network
     output: spcy.SparseTensor
 
@@ -76,7 +80,7 @@ class Result:
 
 
 def run_demo(scan: Scan, steps: Steps) -> Result:
-    """Voxelize a scan, label it by its local geometry, and run a network on it.
+    """Voxelize a scan, label it by its local geometry and by a trained network, and run a backbone on it.
 
     Parameters
     ----------
@@ -98,7 +102,10 @@ def run_demo(scan: Scan, steps: Steps) -> Result:
     with steps("labels"):
         height = height_above_ground(points, solid=geometry.neighbours >= 3)
         labels = label_sites(points, geometry, height)
+    with steps("learned labels"):
+        learned = np.empty(x.num_sites, np.uint8)
+        learned[voxels.rows] = learned_network.label_points(learned_network.load(), scan.points)
     with steps("network"):
         network = Network()
         output = network(x)
-    return Result(scan, voxels, points, geometry, height, labels, network, output)
+    return Result(scan, voxels, points, geometry, height, labels, learned, network, output)

@@ -1,6 +1,7 @@
 """A street that needs no file: ground, walls, poles and cars, seen by a simulated rotating lidar."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,19 +17,29 @@ NOISE = 0.02  # standard deviation of a measured distance, metres
 LOST = 0.05  # share of the rays that bring nothing back
 
 
+class Thing(Protocol):
+    """What a ray can hit."""
+
+    def hit(self, rays: np.ndarray) -> np.ndarray:
+        """Return the distance along each ray from the sensor, inf where it misses."""
+
+
 class Box(NamedTuple):
     """A box along the axes."""
 
     low: np.ndarray
     high: np.ndarray
 
-    def hit(self, rays: np.ndarray) -> np.ndarray:
-        """Return the distance along each ray from the sensor, inf where it misses."""
+    def span(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances along each ray where it enters and leaves, near > far where it misses."""
         with np.errstate(divide="ignore"):
             inverse = 1 / rays
         to_low, to_high = self.low[:, None] * inverse, self.high[:, None] * inverse
-        near = np.minimum(to_low, to_high).max(axis=0)
-        far = np.maximum(to_low, to_high).min(axis=0)
+        return np.minimum(to_low, to_high).max(axis=0), np.maximum(to_low, to_high).min(axis=0)
+
+    def hit(self, rays: np.ndarray) -> np.ndarray:
+        """Return the distance along each ray from the sensor, inf where it misses."""
+        near, far = self.span(rays)
         return np.where((near > 0) & (near <= far), near, np.inf)
 
 
@@ -76,39 +87,68 @@ def generate_scene(seed: int = 0) -> Scan:
         About 100,000 points, the sensor at (0, 0, 0), with the true class of each.
     """
     rng = np.random.default_rng(seed)
-    rays = _rays()
+    return look_around(_street(rng), rng)
+
+
+def look_around(
+    things: Iterable[tuple[str, Thing]],
+    rng: np.random.Generator,
+    elevations: np.ndarray = ELEVATIONS,
+    steps: int = STEPS,
+    lost: float = LOST,
+) -> Scan:
+    """Scan things with one turn of the lidar.
+
+    Parameters
+    ----------
+    things : iterable of (class, Thing)
+        What can be hit; an index into `CLASSES` becomes the truth, one beyond them for another class.
+    rng : numpy.random.Generator
+        Draws the noise and the lost rays.
+    elevations : ndarray of shape (beams,), optional
+        In radians.
+    steps : int, optional
+        Directions in one turn.
+    lost : float, optional
+        Share of the rays that bring nothing back.
+
+    Returns
+    -------
+    Scan
+    """
+    rays = _rays(elevations, steps)
     distance = np.full(rays.shape[1], REACH, dtype=np.float32)
     truth = np.zeros(len(distance), dtype=np.uint8)
-    for name, thing in _street(rng):
+    for name, thing in things:
         hit = thing.hit(rays)
         nearer = hit < distance
         distance[nearer] = hit[nearer]
-        truth[nearer] = CLASSES.index(name)
-    seen = (distance < REACH) & (rng.random(len(distance)) >= LOST)
+        truth[nearer] = CLASSES.index(name) if name in CLASSES else len(CLASSES)
+    seen = (distance < REACH) & (rng.random(len(distance)) >= lost)
     distance += rng.normal(scale=NOISE, size=len(distance)).astype(np.float32)
     points = (rays * distance).T[seen]
     return Scan("generated street", np.ascontiguousarray(points), truth=truth[seen])
 
 
-def _rays() -> np.ndarray:
-    """Return the unit directions of one turn, (3, beams * STEPS)."""
-    azimuth = np.linspace(0, 2 * np.pi, STEPS, endpoint=False)
-    elevation, azimuth = (a.ravel() for a in np.meshgrid(ELEVATIONS, azimuth, indexing="ij"))
+def _rays(elevations: np.ndarray, steps: int) -> np.ndarray:
+    """Return the unit directions of one turn, (3, beams * steps)."""
+    azimuth = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+    elevation, azimuth = (a.ravel() for a in np.meshgrid(elevations, azimuth, indexing="ij"))
     flat = np.cos(elevation)
     return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)]).astype(np.float32)
 
 
-def _street(rng: np.random.Generator) -> list[tuple[str, Box | Pole | Ground]]:
+def _street(rng: np.random.Generator) -> list[tuple[str, Thing]]:
     """Return everything that can be hit, each with its class."""
     ground = Ground()
-    things: list[tuple[str, Box | Pole | Ground]] = [("ground", ground)]
+    things: list[tuple[str, Thing]] = [("ground", ground)]
     for side in (-1, 1):
-        things.append(("wall", _box((0, 40 * side, 0), (160, 2, 24))))  # the next street's backs
+        things.append(("wall", box((0, 40 * side, 0), (160, 2, 24))))  # the next street's backs
         x = -75.0
         while x < 75:  # houses, some with a gap between
             width, front, height = rng.uniform(9, 18), rng.uniform(10, 12), rng.uniform(6, 14)
             middle = (x + width / 2, side * (front + 5), ground.height(x) + height / 2 - 1)
-            things.append(("wall", _box(middle, (width, 10, height + 2))))
+            things.append(("wall", box(middle, (width, 10, height + 2))))
             x += width + rng.choice([0, 0, 6])
         for x in np.arange(-60, 61, 12) + rng.uniform(-3, 3, size=11):
             top = ground.height(x) + rng.uniform(4, 7)
@@ -123,12 +163,12 @@ def _car(x: float, y: float, ground: Ground) -> list[tuple[str, Box]]:
     """Return the body and the cabin of a car."""
     z = ground.height(x)
     return [
-        ("car", _box((x, y, z + 0.55), (4.3, 1.8, 0.7))),
-        ("car", _box((x - 0.2, y, z + 1.2), (2.3, 1.6, 0.6))),
+        ("car", box((x, y, z + 0.55), (4.3, 1.8, 0.7))),
+        ("car", box((x - 0.2, y, z + 1.2), (2.3, 1.6, 0.6))),
     ]
 
 
-def _box(middle: tuple[float, float, float], size: tuple[float, float, float]) -> Box:
+def box(middle: tuple[float, float, float], size: tuple[float, float, float]) -> Box:
     """Return the box around a middle."""
     half = np.array(size) / 2
     return Box(np.float32(middle - half), np.float32(middle + half))
