@@ -1,11 +1,13 @@
 """Weights of other libraries: each entry lands where its library's documentation puts it."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import spcy
+from spcy import layout
 
 SIZES = [(3,), (2, 3), (3, 3, 3), (2, 2, 2), (1, 3, 2), (3, 1, 1), (1, 1, 1), (2, 3, 1, 3)]
 C_IN, C_OUT = 3, 5
@@ -21,11 +23,11 @@ def cell(r, kernel_size, first_fastest):
 
 
 def numbered(first_fastest):
-    def layout(kernel_size):
+    def place(kernel_size):
         fastest = first_fastest(np.prod(kernel_size))
         return (np.prod(kernel_size), C_IN, C_OUT), lambda r, i, o: (cell(r, kernel_size, fastest), i, o)
 
-    return layout
+    return place
 
 
 # For each library, from a kernel size: the shape, and where entry (r, input channel, output channel) stands.
@@ -103,6 +105,12 @@ def test_a_shape_that_does_not_fit_is_refused(arguments, message):
     shape, source, kernel_size = arguments
     with pytest.raises(ValueError, match=rf"^weight must have shape .*{message}"):
         spcy.convert_weight(np.zeros(shape), source, kernel_size)
+
+
+def test_every_source_is_tested_and_in_the_table_of_the_docs():
+    table = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
+    assert set(layout.SOURCES) == set(LAYOUTS)
+    assert all(f'| `"{source}"`' in table for source in layout.SOURCES)
 
 
 def test_bad_arguments():
