@@ -11,11 +11,16 @@ import cupy
 import numpy as np
 
 # Prepended as text: CuPy's cache of compiled kernels does not see what an #include brings in.
-_HEADERS = ("common/key.h", "common/hash.h", "cuda/ptx.h", "cuda/grid.h")
+_HEADERS = ("common/key.h", "common/hash.h", "cuda/ptx.h", "cuda/number.h", "cuda/grid.h")
 _COLUMNS = 5  # the batch and up to four axes
 _THREADS = 256  # of a block, for kernels with a thread for each element
 _MAX_BLOCKS = 1 << 16  # more than keep any GPU busy: kernels step on by the size of the grid
-_TYPES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bfloat16"}
+_TYPES = {  # bfloat16 comes as its bits
+    "float32": "float",
+    "float64": "double",
+    "float16": "float16",
+    "uint16": "bfloat16",
+}
 
 
 @cache
@@ -28,7 +33,7 @@ def source(stage: str) -> str:
 
 def options(stage: str) -> tuple[str, ...]:
     """Return the compiler's options: elsewhere than in sums of products, round as the CPU does."""
-    return ("-std=c++17",) if stage == "conv" else ("-std=c++17", "--fmad=false")
+    return ("-std=c++17",) if stage in ("conv", "grad") else ("-std=c++17", "--fmad=false")
 
 
 @cupy.memoize(for_each_device=True)
