@@ -27,6 +27,7 @@ from .coords import Coords, same_sites, sort_keys
 from .pool import (
     SUM,
     avg_pool,
+    batches,
     global_avg_pool,
     global_max_pool,
     global_sum_pool,
@@ -138,13 +139,18 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
             if activation == "relu":
                 dy = _mask_relu(y.features, dy)
             dx = execute(SparseTensor._of(plan.coords, dy), _backward(plan, x.coords), None, None).features
-            dweight = _weight_gradient(x.features, dy, plan).reshape(np.shape(weight))
+            dweight = _weight_gradient(x.features, dy, plan).reshape(_shape(weight))
             dbias = None if bias is None else _column_sums(dy)
             return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, dy)
 
         return y, vjp
 
     return rule
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array of any library, or of nested sequences."""
+    return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
 
 
 def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
@@ -205,9 +211,9 @@ def _chunks(rulebook: Rulebook, weight_bytes: int, tiles: int) -> int:
 def _column_sums(dy: np.ndarray) -> np.ndarray:
     """Return the sum of each column, in double precision."""
     xp = array_module(dy)
-    block_ptr = np.append(np.arange(0, len(dy), _BLOCK), len(dy))
-    blocks = segment_reduce(dy, None, xp.asarray(block_ptr), SUM)
-    return segment_reduce(blocks, None, xp.asarray(np.array([0, len(blocks)])), SUM)[0].astype(dy.dtype)
+    block_ptr = xp.minimum(xp.arange(0, len(dy) + _BLOCK, _BLOCK), len(dy))
+    blocks = segment_reduce(dy, None, block_ptr, SUM)
+    return segment_reduce(blocks, None, xp.arange(2) * len(blocks), SUM)[0].astype(dy.dtype)
 
 
 def _sum_pool(x, kernel_size, *args, **kwargs):
@@ -253,7 +259,7 @@ def _unpool(x, *, to=None):
 
 def _sites(rulebook: Rulebook) -> np.ndarray:
     """Return what the mean of each window's sites divides by."""
-    return np.maximum(pairs_per_row(rulebook), 1)[:, None]
+    return array_module(rulebook.out_rows).maximum(pairs_per_row(rulebook), 1)[:, None]
 
 
 def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: Any = 1) -> Vjp:
@@ -278,8 +284,7 @@ def _global_avg_pool(x):
     def vjp(dy):
         batch = x.indices[:, 0]
         dy = widened(_gradient_of(y, dy))
-        sites = np.maximum(np.bincount(batch, minlength=len(dy)), 1)[:, None]
-        return ((dy / sites).astype(x.dtype)[batch],)
+        return ((dy / batches(x.coords).sites).astype(x.dtype)[batch],)
 
     return y, vjp
 
@@ -291,9 +296,8 @@ def _global_max_pool(x):
         dy = _gradient_of(y, dy)
         order = x.coords._sites.rows.order
         if order is None:
-            order = np.arange(x.num_sites, dtype=np.int32)
-        starts = _starts(np.bincount(x.indices[:, 0], minlength=len(dy)))
-        return (_return_maxima(x.features, y, dy, order, starts),)
+            order = array_module(dy).arange(x.num_sites, dtype=np.int32)
+        return (_return_maxima(x.features, y, dy, order, batches(x.coords).batch_ptr),)
 
     return y, vjp
 
@@ -301,15 +305,15 @@ def _global_max_pool(x):
 def _return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
     """Return zeros with the gradient of each segment's maximum at the row that it came from."""
     xp = array_module(features, dy)
-    out = xp.zeros(features.shape, dy.dtype)
+    num, channels = features.shape
+    out = xp.zeros((num + 1, channels), dy.dtype)  # where nothing is found, -1, is the last row
     if len(order):
         found = xp.full(maxima.shape, -1, np.int32)
         kernels_for(features, dy).grad.find_segment_maxima(
             widened(features), widened(maxima), order, segment_ptr, found, threads_for(features.size)
         )
-        segments, channels = xp.nonzero(found >= 0)
-        out[found[segments, channels], channels] = dy[segments, channels]
-    return out
+        out[found, xp.arange(channels)] = dy
+    return out[:num]
 
 
 def _add(x, y):
@@ -347,8 +351,9 @@ def _prune(x, mask):
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        out = array_module(dy).zeros(x.features.shape, dy.dtype)
-        out[mask] = dy
+        xp = array_module(dy)
+        out = xp.zeros(x.features.shape, dy.dtype)
+        out[xp.flatnonzero(xp.asarray(mask))] = dy
         return (out,)
 
     return y, vjp
@@ -360,19 +365,20 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
 
     def vjp(dy):
         dy = _gradient_of(y.tensor.features, dy)
+        xp = array_module(dy)
         order, starts = _in_segments(y.rows, y.tensor.num_sites)
-        counts = np.diff(starts)
-        place = np.arange(len(order)) - np.repeat(starts[:-1], counts)
-        kept = order[place < np.repeat(y.counts, counts)]  # fewer with max_points
-        starts = _starts(y.counts)
+        if reduce == "first" or not len(dy):
+            out = xp.zeros((len(y.rows), dy.shape[1]), dy.dtype)
+            out[order[starts[:-1]]] = dy
+            return (out,)
+        rows = y.rows[order]
+        kept = (rows >= 0) & (xp.arange(len(order)) - starts[rows] < y.counts[rows])  # fewer with max_points
         if reduce == "max":
-            return (_return_maxima(features, y.tensor.features, dy, kept, starts),)
-        out = array_module(dy).zeros((len(y.rows), dy.shape[1]), dy.dtype)
-        if reduce == "first":
-            out[kept[starts[:-1]]] = dy
-        else:
-            divisor = y.counts[:, None] if reduce == "mean" else 1
-            out[kept] = np.repeat((widened(dy) / divisor).astype(dy.dtype), y.counts, axis=0)
+            starts = xp.concatenate([starts[:1], xp.cumsum(y.counts)])
+            return (_return_maxima(features, y.tensor.features, dy, order[kept], starts),)
+        divisor = y.counts[:, None] if reduce == "mean" else 1
+        out = xp.empty((len(order), dy.shape[1]), dy.dtype)
+        out[order] = xp.where(kept[:, None], (widened(dy) / divisor).astype(dy.dtype)[rows], dy.dtype.type(0))
         return (out,)
 
     return y, vjp
@@ -387,8 +393,9 @@ def _devoxelize(x, points, mode="nearest", *, batch=None):
         out = array_module(dy).zeros(x.features.shape, dy.dtype)
         if len(dy) and x.num_sites:
             entries, starts = _in_segments(rows.ravel(), x.num_sites)
-            total = np.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
-            scaled = weights / np.where(total > 0, total, 1)
+            xp = array_module(dy)
+            total = xp.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
+            scaled = weights / xp.where(total > 0, total, 1)
             threads = threads_for(rows.size * (x.num_channels + 7) / 8)
             kernels_for(dy, rows).grad.weigh(dy, scaled, entries, starts, out, threads)
         return (out.astype(x.dtype, copy=False),)
@@ -397,16 +404,14 @@ def _devoxelize(x, points, mode="nearest", *, batch=None):
 
 
 def _in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of each row, stably in its order, and where those of each begin; -1 is none."""
-    places = np.flatnonzero(rows >= 0).astype(np.int32)
-    rows = rows[places]
-    _, order = sort_keys(rows.astype(np.uint64), max(1, num_rows.bit_length()))
-    return places[order], _starts(np.bincount(rows, minlength=num_rows))
+    """Return the places of each row, stably in its order, and where those of each begin.
 
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    """Return where each of some segments begins, and the last one ends."""
-    return np.concatenate([[0], np.cumsum(counts)])
+    Those of -1, no row, are behind the others.
+    """
+    xp = array_module(rows)
+    keys = xp.where(rows < 0, num_rows, rows).astype(np.uint64)
+    keys, order = sort_keys(keys, num_rows.bit_length())
+    return order, xp.searchsorted(keys, xp.arange(num_rows + 1, dtype=np.uint64))
 
 
 def _to_dense(x, channels_first=False):
@@ -414,7 +419,7 @@ def _to_dense(x, channels_first=False):
 
     def vjp(dy):
         dy = _gradient_of(y, dy)
-        dy = np.moveaxis(dy, 1, -1) if channels_first else dy
+        dy = array_module(dy).moveaxis(dy, 1, -1) if channels_first else dy
         return (dy[tuple(x.indices.T)],)
 
     return y, vjp
@@ -422,12 +427,13 @@ def _to_dense(x, channels_first=False):
 
 def _from_dense(array, channels_first=False):
     y = SparseTensor.from_dense(array, channels_first)
-    shape = np.shape(array)
+    shape = _shape(array)
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        out = array_module(dy).zeros(shape, dy.dtype)
-        (np.moveaxis(out, 1, -1) if channels_first else out)[tuple(y.indices.T)] = dy
+        xp = array_module(dy)
+        out = xp.zeros(shape, dy.dtype)
+        (xp.moveaxis(out, 1, -1) if channels_first else out)[tuple(y.indices.T)] = dy
         return (out,)
 
     return y, vjp

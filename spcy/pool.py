@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -302,21 +303,35 @@ def pairs_per_row(rulebook: Rulebook) -> np.ndarray:
 def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     """Reduce each batch: its rows in key order by blocks, then the blocks."""
     require_tensor(x, "x")
-    sites, block_ptr, blocks_of_batch = derive(x.coords, "batches", lambda: _batches(x.coords))
+    plan = batches(x.coords)
     by_row = MAX if operation == MAX else SUM
-    blocks = segment_reduce(x.features, x.coords._sites.rows.order, block_ptr, by_row)
-    pooled = segment_reduce(blocks, None, blocks_of_batch, by_row)
+    blocks = segment_reduce(x.features, x.coords._sites.rows.order, plan.block_ptr, by_row)
+    pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row)
     if operation == MEAN:
-        pooled /= sites
+        pooled /= plan.sites
     return pooled.astype(x.dtype)
 
 
-def _batches(coords: Coords) -> tuple[np.ndarray, ...]:
-    """Return the sites of each batch, (B, 1) and at least 1, and where blocks of rows and batches begin."""
+class Batches(NamedTuple):
+    """How a level's rows in key order, which are in the order of batches, are reduced by batch."""
+
+    sites: np.ndarray  # (B, 1), at least 1
+    batch_ptr: np.ndarray  # (B + 1,), rows
+    block_ptr: np.ndarray  # (blocks + 1,), rows
+    blocks_of_batch: np.ndarray  # (B + 1,), blocks
+
+
+def batches(coords: Coords) -> Batches:
+    """Return the batches of a level."""
+    return derive(coords, "batches", lambda: _batches(coords))
+
+
+def _batches(coords: Coords) -> Batches:
     xp = array_module(coords.indices)
     sites = to_host(xp.bincount(coords.indices[:, 0], minlength=coords.batch_size))
     batch_ptr = np.concatenate([[0], np.cumsum(sites)])
     starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
     block_ptr = np.concatenate([*starts, [coords.num_sites]]).astype(np.int64)
     blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
-    return tuple(map(xp.asarray, (np.maximum(sites, 1)[:, None], block_ptr, blocks_of_batch)))
+    parts = np.maximum(sites, 1)[:, None], batch_ptr, block_ptr, blocks_of_batch
+    return Batches(*map(xp.asarray, parts))

@@ -39,8 +39,6 @@ def backend(request):
     if request.param == "cuda-emulated":
         if cuda_on_cpu.available():
             pytest.skip(cuda_on_cpu.available())
-        if request.module.__name__.rpartition(".")[2] in ("test_grad",):
-            pytest.skip("gradients have no CUDA kernels yet")
         seed = zlib.crc32(request.node.name.encode())
         schedule = [*cuda_on_cpu.SCHEDULES][seed % len(cuda_on_cpu.SCHEDULES)]
         with cuda_on_cpu.installed(), cuda_on_cpu.running(schedule, seed=seed), spcy.use_backend("cuda"):
