@@ -40,7 +40,11 @@ KERNELS = {
         "count_pairs_per_row",
     ],
     "grad": [
-        *[k for name in ("add_chunks", "add_parts") for k in each(name, [*FLOATS, "float16", "bfloat16"])],
+        *[
+            k
+            for name in ("add_chunks", "add_parts", "mask_relu")
+            for k in each(name, [*FLOATS, "float16", "bfloat16"])
+        ],
         *[k for name in MAXIMA for k in each(name, FLOATS)],
     ],
 }

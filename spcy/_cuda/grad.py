@@ -28,6 +28,12 @@ def weight_gradient(
     launch(kernel("grad", "add_parts", name), out.size, parts, np.int64(n_chunks), np.int64(out.size), out)
 
 
+def mask_relu(features, gradient, out, n_threads):
+    """Write the gradient where the ReLU passed its input, else 0."""
+    function = kernel("grad", "mask_relu", type_name(out.dtype))
+    launch(function, out.size, features, gradient, np.int64(out.size), out)
+
+
 def find_maxima(features, maxima, in_rows, out_rows, tile_ptr, found, n_threads):
     """Find the input row of each maximum: that of its first pair, if several have it."""
     pairs = features, maxima, in_rows, out_rows, tile_ptr
