@@ -15,7 +15,7 @@ import numpy as np
 # the few operations that dicts, lists, numbers, strings and tensors are written with, and has no call in it:
 # a global is a name to look up in the tables below, and reducing one of these makes a record of a tensor.
 
-MAX_PICKLE = 1 << 24  # bytes; a tensor takes some 300 of them, so it is tens of thousands of tensors
+MAX_PICKLE = 1 << 22  # bytes: some ten thousand tensors; each may become an object of 100 times its size
 MAX_AXES = 32
 DTYPES = {
     "torch.float16": "float16",
@@ -106,6 +106,7 @@ class Archive:
                 "a TorchScript archive, expected a checkpoint: torch.save(model.state_dict(), ..)"
             )
         self._root = roots[0]
+        self._records: dict[str, bytes] = {}
         self._arrays: dict[tuple[Storage, np.dtype], np.ndarray] = {}
         records = self._zip.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
@@ -139,9 +140,11 @@ class Archive:
         return array
 
     def _items(self, storage: Storage, dtype: np.dtype) -> np.ndarray:
-        """Return a storage as unsigned integers of a dtype's size, read once."""
+        """Return a storage as unsigned integers of a dtype's size; its record is read once."""
         if (storage, dtype) not in self._arrays:
-            data = self._read(f"data/{storage.key}")
+            if storage.key not in self._records:
+                self._records[storage.key] = self._read(f"data/{storage.key}")
+            data = self._records[storage.key]
             if len(data) != storage.num_items * itemsize(storage.dtype):
                 raise ValueError(
                     f"record data/{storage.key} must hold {storage.num_items} {storage.dtype}, "
@@ -303,8 +306,9 @@ def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> 
     if len(size) > MAX_AXES:
         raise ValueError(f"a tensor of {len(size)} axes")
     numbers = [_expect(number, int) for number in (offset, *size, *stride)]
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min(numbers) < 0 or max(numbers) > sys.maxsize or (0 not in size and last >= num_items):
+    inside = min(numbers) >= 0 and max(numbers) <= sys.maxsize  # numbers of any length are slow to multiply
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if inside else 0
+    if not inside or (0 not in size and last >= num_items):
         raise Refused(
             f"a tensor of size {size}, stride {stride} and offset {offset} does not lie in its storage of "
             f"{num_items} items"

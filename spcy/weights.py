@@ -15,7 +15,7 @@ import numpy as np
 
 from ._checkpoint import Archive, Tensor
 
-_MAX_DEPTH, _MAX_ENTRIES = 32, 1 << 20  # of dicts in dicts
+_MAX_DEPTH, _MAX_ENTRIES, _MAX_NAME = 32, 1 << 17, 1 << 10  # of dicts in dicts; characters of a name
 _ALWAYS_UNPACKED = 1 << 26  # bytes that a compressed npz may unpack to, however small it is
 _MOST_COMPRESSED = 20  # times: weights hardly compress
 
@@ -91,8 +91,7 @@ def _read_safetensors(path: Path, key: str | None) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path, key: str | None) -> dict[str, np.ndarray]:
-    check_npz(path)
-    with np.load(path, allow_pickle=False) as file:
+    with open_npz(path) as file:
         return _collect(zip(file.files, file.files, strict=True), key, file.__getitem__)
 
 
@@ -117,6 +116,8 @@ def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
     def walk(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         if depth > _MAX_DEPTH or next(visited) > _MAX_ENTRIES:  # dicts can hold themselves
             raise ValueError(f"it has dicts more than {_MAX_DEPTH} deep or more than {_MAX_ENTRIES} entries")
+        if len(name) > _MAX_NAME:
+            raise ValueError(f"the name {name[:80]!r}.. has more than {_MAX_NAME} characters")
         if isinstance(value, dict):
             for key, inner in value.items():
                 yield from walk(f"{name}.{key}" if name else str(key), inner, depth + 1)
@@ -160,26 +161,35 @@ def _collect(
     return arrays
 
 
-def check_npz(path: Path) -> None:
-    """Raise unless all that an npz holds are arrays of the size that their headers say.
+@contextmanager
+def open_npz(path: Path) -> Iterator[Any]:
+    """Open an npz, and raise unless all that it holds are arrays of the size that their headers say.
 
     NumPy's reader allocates what a header says before it looks for as many bytes.
     """
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file:
         size = path.stat().st_size
-        unpacked = sum(record.file_size for record in archive.infolist())
-        if unpacked > max(_ALWAYS_UNPACKED, _MOST_COMPRESSED * size):
-            raise ValueError(f"its {size} bytes are said to unpack to {unpacked}")
-        for record in archive.infolist():
-            with archive.open(record) as file:
-                shape, dtype = _npy_header(file)
-                expected = file.tell() + prod(shape) * dtype.itemsize
-            if dtype.kind not in "biufcU":
-                raise ValueError(f"{record.filename} must be an array of numbers, got dtype {dtype}")
-            if record.file_size != expected:
-                raise ValueError(
-                    f"{record.filename} must have {expected} bytes by its header, got {record.file_size}"
-                )
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(record.file_size for record in archive.infolist())
+            if unpacked > max(_ALWAYS_UNPACKED, _MOST_COMPRESSED * size):
+                raise ValueError(f"its {size} bytes are said to unpack to {unpacked}")
+            for record in archive.infolist():
+                _check_npy(archive, record)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+
+
+def _check_npy(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    with archive.open(record) as file:
+        shape, dtype = _npy_header(file)
+        expected = file.tell() + prod(shape) * dtype.itemsize
+    if dtype.kind not in "biufcU" or dtype.itemsize == 0:
+        raise ValueError(f"{record.filename} must be an array of numbers, got dtype {dtype}")
+    if record.file_size != expected:
+        raise ValueError(
+            f"{record.filename} must have {expected} bytes by its header, got {record.file_size}"
+        )
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

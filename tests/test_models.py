@@ -295,3 +295,29 @@ def test_half_precision_weights_become_single():
         expected = halves[name] if array.ndim == 1 else np.moveaxis(halves[name], 0, -1)
         np.testing.assert_array_equal(array, expected.astype(np.float32))
     assert not any(module.training for module in net.modules().values())
+
+
+UNETS = {
+    "minkowski": lambda: models.MinkUNet(2, 3, "14A", 3, 2, rng=0),
+    "torchsparse": lambda: models.MinkUNet42(2, 3, 0.25, 2, rng=0),
+    "scn": lambda: models.SparseConvNetUNet(2, 3, [8, 16, 24], 1, False, 2, rng=0),
+    "scn_residual": lambda: models.SparseConvNetUNet(2, 3, [8, 16], 2, True, 2, rng=0),
+}
+
+
+@pytest.mark.parametrize("case", UNETS)
+def test_vjp_of_the_unets(case):
+    """The gradient along a small step is the change of the output, and reaches every parameter."""
+    net = UNETS[case]().eval().astype(np.float64)
+    indices, features = scene(2, 2, 9)
+    x = spcy.SparseTensor(indices, features.astype(np.float64))
+    rng = np.random.default_rng(0)
+    y, vjp = net.vjp(x)
+    dy = rng.standard_normal(y.features.shape)
+    (dx,) = vjp(dy)
+    step = 1e-6 * rng.standard_normal(features.shape)
+    change = (
+        dy * (net(x.replace(x.features + step)).features - net(x.replace(x.features - step)).features)
+    ).sum()
+    assert change == pytest.approx(2 * (dx * step).sum(), rel=1e-4)
+    assert all(parameter.grad is not None for parameter in net.parameters().values())

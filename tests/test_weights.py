@@ -373,6 +373,20 @@ def test_dicts_that_double_are_refused(write, monkeypatch):
         spcy.load_weights(write(dictionary(levels)))
 
 
+def test_long_names_of_nested_dicts_are_refused(write):
+    content = dictionary({"x" * 600: dictionary({"x" * 600: tensor()})})
+    with pytest.raises(ValueError, match="has more than 1024 characters"):
+        spcy.load_weights(write(content))
+
+
+def test_long_numbers_are_refused_at_once(write):
+    long = b"\x8b" + struct.pack("<i", 1 << 18) + b"\x7f" * (1 << 18)
+    sizes = tup(long, long)
+    function = name("torch._utils", "_rebuild_tensor")
+    with pytest.raises(ValueError, match=r"malformed pickle \(ValueError: Exceeds the limit"):
+        spcy.load_weights(write(call(function, storage(), number(0), sizes, sizes)))
+
+
 # Archives that say wrong things of themselves
 
 
@@ -503,6 +517,10 @@ NPZ = {
         r"a\.npy must be .* numbers",
     ),
     "records": (lambda path: np.savez(path, a=np.zeros(2, "i4,f4")), r"a\.npy must be .* numbers"),
+    "no_size": (
+        lambda path: npz(path, {"a.npy": npy(np.zeros((3,), "U1")).replace(b"<U1", b"<U0")[:128]}),
+        "dtype <U0",
+    ),
     "bomb": (
         lambda path: npz(path, {"a.npy": npy(np.zeros(1 << 24))}, zipfile.ZIP_DEFLATED),
         "are said to unpack to 134217856",

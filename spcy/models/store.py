@@ -13,7 +13,7 @@ from .. import _check
 from .._backend import to_host
 from .._files import write_npz
 from ..voxel import Voxels, voxelize
-from ..weights import check_npz, explaining
+from ..weights import explaining, open_npz
 from .backbone8x import VoxelBackBone8x, VoxelResBackBone8x
 from .minkunet import MinkUNet, MinkUNet42
 from .network import Network, blank
@@ -125,8 +125,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, expected a network that `spcy convert` wrote")
     with explaining(path):
-        check_npz(path)
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             if _SETTINGS not in file.files:
                 raise ValueError(
                     "not a network that `spcy convert` wrote: that has settings, these are arrays only"
