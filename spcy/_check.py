@@ -147,21 +147,33 @@ def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
     return array
 
 
-def weight(value: ArrayLike, ndim: int, channels: int, dtype: np.dtype, backend: str) -> np.ndarray:
-    """Return a (*kernel_size, C_in, C_out) weight of the features' dtype, where they are."""
+def weight(
+    value: ArrayLike, ndim: int, channels: int, groups: int, dtype: np.dtype, backend: str, box: bool
+) -> np.ndarray:
+    """Return a (*kernel_size, C_in // groups, C_out) weight of the features' dtype, where they are.
+
+    (K, C_in // groups, C_out) if it is not that of a box.
+    """
     array = array_beside(value, "weight", backend)
-    if array.ndim != ndim + 2:
+    axes = ndim if box else 1
+    if array.ndim != axes + 2:
+        cells = f"*kernel_size, .., C_out) for {ndim} spatial axes" if box else "K, .., C_out) for K offsets"
         raise ValueError(
-            f"weight must have {ndim + 2} axes, (*kernel_size, C_in, C_out) for {ndim} spatial axes, "
+            f"weight must have {axes + 2} axes, ({cells.replace('..', 'C_in // groups')}, "
             f"got shape {array.shape}"
         )
     if min(array.shape) < 1:
         raise ValueError(f"weight must have no axis of length 0, got shape {array.shape}")
-    if array.shape[-2] != channels:
+    if channels % groups or array.shape[-1] % groups:
         raise ValueError(
-            f"weight must have C_in = {channels}, the channels of x, on its axis {ndim}, "
-            f"got shape {array.shape}"
+            f"groups must divide the numbers of channels, got {groups} for {channels} of x and "
+            f"{array.shape[-1]} of the output"
         )
+    if array.shape[-2] != channels // groups:
+        words = f"C_in // groups = {channels // groups}, for {channels} channels of x in {groups} groups"
+        if groups == 1:
+            words = f"C_in = {channels}, the channels of x"
+        raise ValueError(f"weight must have {words}, on its axis {axes}, got shape {array.shape}")
     return like_features(array, "weight", dtype)
 
 

@@ -121,13 +121,13 @@ def most_reached(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> int
 
 
 @lru_cache(maxsize=256)
-def walk_lines(stencil: Stencil) -> tuple[np.ndarray, np.ndarray]:
-    """Return how walk.h takes the offsets of a submanifold convolution.
+def walk_lines(stencil: Stencil, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how walk.h takes the first `num` offsets.
 
     They are grouped into lines, that follow each other along the last axis: the first offset of each, in
-    columns, and line_ptr. A symmetric stencil's lines end with its middle: the other half mirrors them.
+    columns, and line_ptr.
     """
-    columns = stencil.columns[: num_searched(stencil)]
+    columns = stencil.columns[:num]
     step = np.zeros(columns.shape[1], np.int64)
     step[-1] = 1
     breaks = 1 + np.flatnonzero((np.diff(columns, axis=0) != step).any(axis=1))

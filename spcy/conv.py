@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import array_module, is_bfloat16, kernels_for
-from ._stencil import box_stencil
+from ._backend import array_beside, array_module, is_bfloat16, kernels_for
+from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
 from .rulebook import Rulebook, generative, submanifold, windows
@@ -32,7 +32,9 @@ def subm_conv(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
+    offsets: ArrayLike | None = None,
     dilation: int | Sequence[int] = 1,
+    groups: int = 1,
     residual: SparseTensor | None = None,
     activation: str | None = None,
 ) -> SparseTensor:
@@ -47,11 +49,19 @@ def subm_conv(
     ----------
     x : SparseTensor
         With C_in channels.
-    weight : array_like of shape (\*kernel_size, C_in, C_out)
-        Of x's dtype; kernel sizes must be odd.
+    weight : array_like of shape (\*kernel_size, C_in // groups, C_out)
+        Of x's dtype; kernel sizes must be odd. With `offsets` of shape (K, C_in // groups, C_out).
     bias : array_like of shape (C_out,), optional
         Of x's dtype.
+    offsets : array_like of shape (K, D), integer, optional
+        The kernel's cells, instead of a box: ``y[u] = bias + sum_k x[u + offsets[k]] @ weight[k]``. Any
+        stencil: a cross, a box that starts at 0, one that looks to one side.
     dilation : int or sequence of D ints
+        Distance between the cells of a box.
+    groups : int
+        Cut the channels into so many equal parts that do not mix: output channel j reads the inputs of
+        group ``j // (C_out // groups)``. ``groups == C_in == C_out`` is a depthwise convolution,
+        ``y[u, c] = bias[c] + sum_k x[.., c] * weight[k, 0, c]``, at the speed of memory.
     residual : SparseTensor, optional
         Added to the output before the activation: C_out channels of x's dtype, on the output's sites.
     activation : {None, "relu"}
@@ -66,7 +76,7 @@ def subm_conv(
     Raises
     ------
     ValueError
-        If a kernel size is even, or weight or bias do not fit x.
+        If a kernel size is even, or weight or bias do not fit x, the offsets or the groups.
     TypeError
         If their dtype is not x's.
 
@@ -77,7 +87,8 @@ def subm_conv(
     >>> spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0]
     array([2., 2., 1.])
     """
-    return execute(x, subm_plan(x, weight, bias, dilation=dilation), residual, activation)
+    plan = subm_plan(x, weight, bias, offsets=offsets, dilation=dilation, groups=groups)
+    return execute(x, plan, residual, activation)
 
 
 def conv(
@@ -85,9 +96,12 @@ def conv(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
+    offsets: ArrayLike | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    sites: str = "reached",
     residual: SparseTensor | None = None,
     activation: str | None = None,
 ) -> SparseTensor:
@@ -100,11 +114,19 @@ def conv(
     ----------
     x : SparseTensor
         With C_in channels.
-    weight : array_like of shape (\*kernel_size, C_in, C_out)
-        Of x's dtype; any kernel size.
+    weight : array_like of shape (\*kernel_size, C_in // groups, C_out)
+        Of x's dtype; any kernel size. With `offsets` of shape (K, C_in // groups, C_out).
     bias : array_like of shape (C_out,), optional
         Added on the output sites.
+    offsets : array_like of shape (K, D), integer, optional
+        The kernel's cells, instead of a box: ``x[u * stride - padding + offsets[k]]``.
     stride, padding, dilation : int or sequence of D ints
+    groups : int
+        As in `subm_conv`.
+    sites : {"reached", "floor"}
+        The output sites: all whose window holds a site, or ``floor(c / stride)`` of every input site c,
+        as in MinkowskiEngine. These are fewer, and a window of theirs may be empty: its output is
+        the bias alone. Sums are the same by both.
     residual, activation : optional
         As in `subm_conv`.
 
@@ -112,13 +134,15 @@ def conv(
     -------
     SparseTensor
         With C_out channels, on a child level of x's coords, in ascending key order; its shape is that
-        of a dense convolution's output. The same geometry gives the same coords. With a 1 x .. x 1
-        kernel, stride 1 and no padding they are x's own.
+        of a dense convolution's output, for floor sites ``ceil(shape / stride)``. The same geometry
+        gives the same coords. With a 1 x .. x 1 kernel, stride 1 and no padding they are x's own, and
+        so are all floor sites of stride 1.
 
     Raises
     ------
     ValueError
-        If the kernel is larger than the padded shape, or weight or bias do not fit x.
+        If the kernel is larger than the padded shape, or weight or bias do not fit x, the offsets or
+        the groups.
     TypeError
         If their dtype is not x's.
 
@@ -130,7 +154,8 @@ def conv(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([2, 4], dtype=int32), array([2., 1.]), (5,))
     """
-    plan = conv_plan(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    geometry = {"offsets": offsets, "stride": stride, "padding": padding, "dilation": dilation}
+    plan = conv_plan(x, weight, bias, groups=groups, sites=sites, **geometry)
     return execute(x, plan, residual, activation)
 
 
@@ -140,6 +165,7 @@ def inverse_conv(
     bias: ArrayLike | None = None,
     *,
     to: SparseTensor | Coords | None = None,
+    groups: int = 1,
     residual: SparseTensor | None = None,
     activation: str | None = None,
 ) -> SparseTensor:
@@ -152,11 +178,14 @@ def inverse_conv(
     ----------
     x : SparseTensor
         On coords made by `conv`, `conv_transpose` or a pool.
-    weight : array_like of shape (\*kernel_size, C_in, C_out)
-        Of x's dtype, with the kernel size of the step that made x's level.
+    weight : array_like of shape (\*kernel_size, C_in // groups, C_out)
+        Of x's dtype, with the kernel size of the step that made x's level. Of shape
+        (K, C_in // groups, C_out) where `offsets` made it.
     bias : array_like of shape (C_out,), optional
     to : SparseTensor or Coords, optional
         The level to restore, checked to be the parent of x's.
+    groups : int
+        As in `subm_conv`.
     residual, activation : optional
         As in `subm_conv`.
 
@@ -178,7 +207,7 @@ def inverse_conv(
     >>> spcy.inverse_conv(y, np.ones((2, 1, 1))).coords is x.coords
     True
     """
-    return execute(x, inverse_plan(x, weight, bias, to=to), residual, activation)
+    return execute(x, inverse_plan(x, weight, bias, to=to, groups=groups), residual, activation)
 
 
 def conv_transpose(
@@ -186,10 +215,12 @@ def conv_transpose(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
+    offsets: ArrayLike | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    groups: int = 1,
     residual: SparseTensor | None = None,
     activation: str | None = None,
 ) -> SparseTensor:
@@ -202,10 +233,14 @@ def conv_transpose(
     ----------
     x : SparseTensor
         With C_in channels.
-    weight : array_like of shape (\*kernel_size, C_in, C_out)
-        Of x's dtype.
+    weight : array_like of shape (\*kernel_size, C_in // groups, C_out)
+        Of x's dtype. With `offsets` of shape (K, C_in // groups, C_out).
     bias : array_like of shape (C_out,), optional
+    offsets : array_like of shape (K, D), integer, optional
+        The kernel's cells, instead of a box: ``y[c * stride - padding + offsets[k]]``.
     stride, padding, output_padding, dilation : int or sequence of D ints
+    groups : int
+        As in `subm_conv`.
     residual, activation : optional
         As in `subm_conv`.
 
@@ -228,58 +263,65 @@ def conv_transpose(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([6, 7], dtype=int32), array([5., 7.]), (8,))
     """
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-    plan = transpose_plan(x, weight, bias, output_padding=output_padding, **geometry)
+    geometry = {"offsets": offsets, "stride": stride, "padding": padding, "dilation": dilation}
+    plan = transpose_plan(x, weight, bias, output_padding=output_padding, groups=groups, **geometry)
     return execute(x, plan, residual, activation)
 
 
-def subm_plan(x, weight, bias=None, *, dilation=1) -> Plan:
+def subm_plan(x, weight, bias=None, *, offsets=None, dilation=1, groups=1) -> Plan:
     """Return the plan of `subm_conv`."""
-    weight, bias = _weight_and_bias(x, weight, bias)
+    weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
     kernel_size = weight.shape[:-2]
-    if any(k % 2 == 0 for k in kernel_size):
+    if offsets is None and any(k % 2 == 0 for k in kernel_size):
         raise ValueError(
             f"weight must have odd kernel sizes in a submanifold convolution, got {kernel_size}; "
-            f"conv takes even ones"
+            f"conv takes even ones, and so do offsets"
         )
-    dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
-    rulebook = submanifold(x.coords, box_stencil(kernel_size, dilation, centred=True))
-    return _plan(rulebook, x.coords, weight, bias)
+    rulebook = submanifold(x.coords, _stencil(x, weight, offsets, dilation, centred=True))
+    return _plan(rulebook, x.coords, weight, bias, groups)
 
 
-def conv_plan(x, weight, bias=None, *, stride=1, padding=0, dilation=1) -> Plan:
+def conv_plan(
+    x, weight, bias=None, *, offsets=None, stride=1, padding=0, dilation=1, groups=1, sites="reached"
+) -> Plan:
     """Return the plan of `conv`."""
-    weight, bias = _weight_and_bias(x, weight, bias)
+    weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
     stride = _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
-    rulebook, coords = windows(x.coords, stencil, stride, padding)
-    return _plan(rulebook, coords, weight, bias)
+    rulebook, coords = windows(x.coords, _stencil(x, weight, offsets, dilation), stride, padding, sites)
+    return _plan(rulebook, coords, weight, bias, groups)
 
 
-def inverse_plan(x, weight, bias=None, *, to=None) -> Plan:
+def inverse_plan(x, weight, bias=None, *, to=None, groups=1) -> Plan:
     """Return the plan of `inverse_conv`."""
     parent, rulebook, kernel_size = parent_level(x, to)
-    weight, bias = _weight_and_bias(x, weight, bias)
-    if kernel_size is None:
-        raise ValueError("x must be on a level that a box kernel made, got one made from other offsets")
-    if weight.shape[:-2] != kernel_size:
+    weight = array_beside(weight, "weight", x.backend)
+    box = kernel_size is not None and weight.ndim != 3
+    weight, bias, groups = _parameters(x, weight, bias, groups, box or x.ndim == 1)
+    if box and weight.shape[:-2] != kernel_size:
         raise ValueError(
             f"weight must have the kernel size that made the level of x, {kernel_size}, "
             f"got {weight.shape[:-2]}"
         )
-    return _plan(rulebook.transposed(), parent, weight, bias)
+    if not box and len(weight) != rulebook.num_offsets:
+        raise ValueError(
+            f"weight must have {rulebook.num_offsets} cells, one for each offset that made the level of x, "
+            f"got shape {weight.shape}"
+        )
+    return _plan(rulebook.transposed(), parent, weight, bias, groups)
 
 
-def transpose_plan(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1) -> Plan:
+def transpose_plan(
+    x, weight, bias=None, *, offsets=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1
+) -> Plan:
     """Return the plan of `conv_transpose`."""
-    weight, bias = _weight_and_bias(x, weight, bias)
+    weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
     stride = _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
     output_padding = _check.per_axis(output_padding, x.ndim, "output_padding", 0)
-    stencil = box_stencil(weight.shape[:-2], _check.per_axis(dilation, x.ndim, "dilation", 1))
+    stencil = _stencil(x, weight, offsets, dilation)
     rulebook, coords = generative(x.coords, stencil, stride, padding, output_padding)
-    return _plan(rulebook, coords, weight, bias)
+    return _plan(rulebook, coords, weight, bias, groups)
 
 
 def parent_level(
@@ -303,23 +345,41 @@ def parent_level(
     return parent, child.rulebook, child.kernel_size
 
 
-def _weight_and_bias(x, weight, bias) -> tuple[np.ndarray, np.ndarray | None]:
+def _parameters(x, weight, bias, groups, box: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return the checked weight, of a box or of a list of offsets, bias and groups."""
     require_tensor(x, "x")
-    weight = _check.weight(weight, x.ndim, x.num_channels, x.dtype, x.backend)
-    return weight, _check.bias(bias, weight.shape[-1], x.dtype, x.backend)
+    groups = _check.per_axis(groups, 1, "groups", 1)[0]
+    weight = _check.weight(weight, x.ndim, x.num_channels, groups, x.dtype, x.backend, box)
+    return weight, _check.bias(bias, weight.shape[-1], x.dtype, x.backend), groups
 
 
-def _plan(rulebook: Rulebook, coords: Coords, weight, bias) -> Plan:
+def _stencil(x: SparseTensor, weight, offsets, dilation, centred: bool = False) -> Stencil:
+    """Return the stencil of a weight: a box of its leading axes, or the offsets given."""
+    dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
+    if offsets is None:
+        return box_stencil(weight.shape[:-2], dilation, centred)
+    if {*dilation} != {1}:
+        raise ValueError(f"dilation must be left out with offsets, which say where cells lie, got {dilation}")
+    stencil = stencil_of(offsets, x.ndim)
+    if len(stencil.offsets) != len(weight):
+        raise ValueError(
+            f"weight must have {len(stencil.offsets)} cells, one for each of the offsets, "
+            f"got shape {weight.shape}"
+        )
+    return stencil
+
+
+def _plan(rulebook: Rulebook, coords: Coords, weight, bias, groups) -> Plan:
     weight = weight.reshape(-1, *weight.shape[-2:])
     if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
         raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
-    return Plan(rulebook, coords, weight, bias, 1)
+    return Plan(rulebook, coords, weight, bias, groups)
 
 
 def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
-    rulebook, coords, weight, bias, _ = plan
-    c_in, c_out = weight.shape[1:]
+    rulebook, coords, weight, bias, groups = plan
+    c_in, c_out = x.num_channels, weight.shape[2]
     if activation not in (None, "relu"):
         raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
     if residual is not None:
@@ -327,13 +387,13 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     xp, kernels = array_module(x.features), kernels_for(x.features)
     out = xp.empty((rulebook.num_out, c_out), x.dtype)
     if len(out):
-        threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
+        threads = threads_for(rulebook.num_pairs * weight.shape[1] * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
-        scratch = xp.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, threads), np.int8)
+        scratch = xp.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, groups, threads), np.int8)
         arrays = x.features, weight, bias, residual, out
         if is_bfloat16(x.dtype):
             arrays = (array if array is None else array.view(np.uint16) for array in arrays)
-        kernels.conv.conv(tiles, *arrays, activation == "relu", scratch, threads)
+        kernels.conv.conv(tiles, *arrays, activation == "relu", scratch, groups, threads)
     return SparseTensor._of(coords, out)
 
 

@@ -227,8 +227,8 @@ def _avg_pool(x, kernel_size, *args, count="sites", **kwargs):
     return y, _return_sums(x, y, rulebook, rulebook.num_offsets if count == "window" else _sites(rulebook))
 
 
-def _max_pool(x, kernel_size, *args, **kwargs):
-    y = max_pool(x, kernel_size, *args, **kwargs)
+def _max_pool(x, kernel_size, *args, empty="ignore", **kwargs):
+    y = max_pool(x, kernel_size, *args, empty=empty, **kwargs)
     rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
 
     def vjp(dy):
@@ -384,9 +384,9 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
     return y, vjp
 
 
-def _devoxelize(x, points, mode="nearest", *, batch=None):
+def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
     rows, weights = sources(x, points, mode, batch)
-    y = interpolate(x, rows, weights)
+    y = interpolate(x, rows, weights, renormalize)
 
     def vjp(dy):
         dy = widened(_gradient_of(y, dy))
@@ -395,7 +395,7 @@ def _devoxelize(x, points, mode="nearest", *, batch=None):
             entries, starts = _in_segments(rows.ravel(), x.num_sites)
             xp = array_module(dy)
             total = xp.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
-            scaled = weights / xp.where(total > 0, total, 1)
+            scaled = weights / xp.where(total > 0, total, 1) if renormalize else weights
             threads = threads_for(rows.size * (x.num_channels + 7) / 8)
             kernels_for(dy, rows).grad.weigh(dy, scaled, entries, starts, out, threads)
         return (out.astype(x.dtype, copy=False),)

@@ -28,10 +28,13 @@ def max_pool(
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    *,
+    sites: str = "reached",
+    empty: str = "ignore",
 ) -> SparseTensor:
     """Return the greatest feature of each window's occupied sites.
 
-    Empty cells do not count, also where all features are negative. NaN propagates.
+    NaN propagates.
 
     Parameters
     ----------
@@ -40,11 +43,17 @@ def max_pool(
     stride : int or sequence of D ints, optional
         Default `kernel_size`.
     padding, dilation : int or sequence of D ints
+    sites : {"reached", "floor"}
+        The output sites, as in `conv`.
+    empty : {"ignore", "zero"}
+        Whether empty cells count: not at all, also where all features are negative, or as one zero in
+        every window, ``max(0, ..)``, as in spconv and SparseConvNet.
 
     Returns
     -------
     SparseTensor
-        On the sites, the level and the shape that `conv` with the same geometry gives.
+        On the sites, the level and the shape that `conv` with the same geometry gives. The maximum of
+        an empty window, which "floor" can have, is ``-inf`` (0 with "zero").
 
     Raises
     ------
@@ -60,7 +69,10 @@ def max_pool(
     >>> spcy.max_pool(x, 2).features[:, 0]
     array([-1., -3.])
     """
-    return _pool(x, kernel_size, stride, padding, dilation, MAX)
+    _check.choice(empty, ("ignore", "zero"), "empty")
+    y = _pool(x, kernel_size, stride, padding, dilation, sites, MAX)
+    zero = y.dtype.type(0)
+    return y if empty == "ignore" else y.map(lambda features: array_module(features).maximum(features, zero))
 
 
 def sum_pool(
@@ -69,6 +81,8 @@ def sum_pool(
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
+    *,
+    sites: str = "reached",
 ) -> SparseTensor:
     """Return the sum of the features of each window's occupied sites.
 
@@ -79,6 +93,8 @@ def sum_pool(
     stride : int or sequence of D ints, optional
         Default `kernel_size`.
     padding, dilation : int or sequence of D ints
+    sites : {"reached", "floor"}
+        The output sites, as in `conv`; the sum of an empty window is 0.
 
     Returns
     -------
@@ -99,7 +115,7 @@ def sum_pool(
     >>> spcy.sum_pool(x, 2).features[:, 0]
     array([2., 1.])
     """
-    return _pool(x, kernel_size, stride, padding, dilation, SUM)
+    return _pool(x, kernel_size, stride, padding, dilation, sites, SUM)
 
 
 def avg_pool(
@@ -109,6 +125,7 @@ def avg_pool(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     *,
+    sites: str = "reached",
     count: str = "sites",
 ) -> SparseTensor:
     """Return the mean of the features of each window.
@@ -120,6 +137,8 @@ def avg_pool(
     stride : int or sequence of D ints, optional
         Default `kernel_size`.
     padding, dilation : int or sequence of D ints
+    sites : {"reached", "floor"}
+        The output sites, as in `conv`; the mean of an empty window is 0.
     count : {"sites", "window"}
         What the sum is divided by: the occupied sites of the window, or all its cells (the dense
         average, in which empty cells count as 0).
@@ -144,7 +163,7 @@ def avg_pool(
     (array([1., 1.]), array([1. , 0.5]))
     """
     _check.choice(count, ("sites", "window"), "count")
-    return _pool(x, kernel_size, stride, padding, dilation, MEAN, count)
+    return _pool(x, kernel_size, stride, padding, dilation, sites, MEAN, count)
 
 
 def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> SparseTensor:
@@ -256,19 +275,19 @@ def segment_reduce(
     return out
 
 
-def _pool(x, kernel_size, stride, padding, dilation, operation, count="sites") -> SparseTensor:
-    rulebook, coords = pool_plan(x, kernel_size, stride, padding, dilation)
+def _pool(x, kernel_size, stride, padding, dilation, sites, operation, count="sites") -> SparseTensor:
+    rulebook, coords = pool_plan(x, kernel_size, stride, padding, dilation, sites)
     return SparseTensor(coords, reduce_pairs(x, rulebook, operation, count))
 
 
-def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1) -> tuple[Rulebook, Coords]:
+def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1, sites="reached") -> tuple[Rulebook, Coords]:
     """Return the windows of a pool, and its output sites."""
     require_tensor(x, "x")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
     stencil = box_stencil(kernel_size, _check.per_axis(dilation, x.ndim, "dilation", 1))
     stride = kernel_size if stride is None else _check.per_axis(stride, x.ndim, "stride", 1)
     padding = _check.per_axis(padding, x.ndim, "padding", 0)
-    return windows(x.coords, stencil, stride, padding)
+    return windows(x.coords, stencil, stride, padding, sites)
 
 
 def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: str = "sites") -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_module, freeze, kernels_for, to_host
-from ._stencil import Stencil, stencil_of
+from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -21,9 +21,11 @@ from .coords import (
     Sites,
     derive,
     derive_child,
+    group_keys,
     keys_in,
     layout_for,
     require_coords,
+    sites_from_keys,
 )
 
 Ints = tuple[int, ...]
@@ -258,11 +260,33 @@ def strided(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
     return derive_child(coords, ("conv", stencil.key, stride, padding), build)
 
 
-def windows(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tuple[Rulebook, Coords]:
-    """Return what `strided` does, but the coords themselves where each window is just its site's cell."""
+def windows(
+    coords: Coords, stencil: Stencil, stride: Ints, padding: Ints, sites: str = "reached"
+) -> tuple[Rulebook, Coords]:
+    """Return what `strided` or `floored` does; the coords themselves where each output is a site."""
+    if _check.choice(sites, ("reached", "floor"), "sites") == "floor":
+        return floored(coords, stencil, stride, padding)
     if len(stencil.offsets) == 1 and not stencil.offsets.any() and {*stride} == {1} and {*padding} == {0}:
         return submanifold(coords, stencil), coords
     return strided(coords, stencil, stride, padding)
+
+
+def floored(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tuple[Rulebook, Coords]:
+    """Return the rulebook of a convolution whose output sites are ``floor(c / stride)``, and those sites."""
+    if {*stride} == {1}:
+        return submanifold(coords, Stencil(stencil.offsets - padding) if any(padding) else stencil), coords
+    whole = coords.shape is None or not any(n % s for n, s in zip(coords.shape, stride, strict=True))
+    if whole and not any(padding) and stencil.key == box_stencil(stride, (1,) * coords.ndim).key:
+        return strided(coords, stencil, stride, padding)  # its windows are the floor cells
+
+    def build() -> Child:
+        out = derive(coords, ("floor", stride), lambda: _floor_cells(coords._sites, stride))
+        rulebook = _gathered(coords._sites, out, stencil, stride, padding)
+        # The levels of other kernels have these sites too, and share what is derived, but no children.
+        out = replace(out, children={})
+        return Child(out, rulebook, stencil.kernel_size, _remake_floored, (stencil.offsets, stride, padding))
+
+    return derive_child(coords, ("floor", stencil.key, stride, padding), build)
 
 
 def transposed_rulebook(
@@ -349,6 +373,10 @@ def _remake_strided(parent: Coords, offsets: np.ndarray, stride: Ints, padding: 
     return conv_rulebook(parent, offsets, stride=stride, padding=padding)[1]
 
 
+def _remake_floored(parent: Coords, offsets: np.ndarray, stride: Ints, padding: Ints) -> Coords:
+    return floored(parent, Stencil(offsets), stride, padding)[1]
+
+
 def _remake_transposed(
     parent: Coords, offsets: np.ndarray, stride: Ints, padding: Ints, output_padding: Ints
 ) -> Coords:
@@ -410,6 +438,38 @@ def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
     keys = keys_in(sites, layout)
     pairs = kernels_for(keys).builders.submanifold(keys, sites.rows.order, layout, stencil)
     return _rulebook(*pairs, sites.rows, sites.rows)
+
+
+def _floor_cells(sites: Sites, stride: Ints) -> Sites:
+    """Return ``floor(c / stride)`` of all sites, in key order: a cell spans `stride` of theirs."""
+    steps = np.array((1, *stride))
+    low, high = sites.low // steps, sites.high // steps
+    shape = (
+        None if sites.shape is None else tuple(-(-n // s) for n, s in zip(sites.shape, stride, strict=True))
+    )
+    layout = Layout(low, high)
+    keys = _keys_of((sites.indices[:, c].astype(np.int64) // steps[c] for c in range(len(steps))), layout)
+    grid = shape, sites.batch_size, sites.origin, sites.voxel_size * np.array(stride)
+    return sites_from_keys(group_keys(keys, layout.bits)[0], layout, low, high, *grid)
+
+
+def _gathered(sites: Sites, out: Sites, stencil: Stencil, stride: Ints, padding: Ints) -> Rulebook:
+    """Return the pairs with ``site(in) == site(out) * stride - padding + offset``; `out` is in key order."""
+    steps, pad = np.array((1, *stride)), np.array((0, *padding))
+    low, high = out.low * steps - pad, out.high * steps - pad
+    layout = layout_for(sites, low + stencil.column_low, high + stencil.column_high)
+    columns = (out.indices[:, c].astype(np.int64) * steps[c] - pad[c] for c in range(len(steps)))
+    queries = _keys_of(columns, layout)
+    keys = keys_in(sites, layout)
+    pairs = kernels_for(keys).builders.gathered(keys, queries, sites.rows.order, layout, stencil)
+    return _rulebook(*pairs, sites.rows, out.rows)
+
+
+def _keys_of(columns: Iterable[np.ndarray], layout: Layout) -> np.ndarray:
+    """Return the keys of coordinates that come by column, int64."""
+    return sum(
+        (column - low) << shift for column, low, shift in zip(columns, layout.low, layout.shift, strict=True)
+    ).astype(np.uint64)
 
 
 def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:

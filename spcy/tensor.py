@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_beside, array_module, as_array, backend_of, is_bfloat16, move
-from .coords import Coords, describe, same_sites, union
+from .coords import Coords, describe, same_grid, same_sites, union
 
 Scalar = float | int | np.floating | np.integer
 
@@ -327,22 +327,23 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
 
 
 def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
-    """Return tensors with the same coords joined along their channels.
+    """Return tensors joined along their channels, over the union of their sites.
 
     Parameters
     ----------
     tensors : sequence of SparseTensor
-        At least one; of the same coords and dtype.
+        At least one; of the same grid and dtype.
 
     Returns
     -------
     SparseTensor
-        On the coords of the first.
+        On the coords of the first if all have the same, else on new ones in ascending key order, with
+        zeros where a tensor has no site.
 
     Raises
     ------
     ValueError
-        If the coords differ.
+        If the grids differ.
     TypeError
         If the dtypes differ, or there is no tensor.
 
@@ -352,14 +353,35 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
     >>> x = spcy.SparseTensor([[0, 1], [0, 2]], np.ones((2, 3)))
     >>> spcy.concat([x, x * 2]).num_channels
     6
+    >>> spcy.concat([x, spcy.SparseTensor([[0, 7]], np.ones((1, 1)))]).features
+    array([[1., 1., 1., 0.],
+           [1., 1., 1., 0.],
+           [0., 0., 0., 1.]])
     """
     tensors = list(tensors)
     if not tensors or not all(isinstance(t, SparseTensor) for t in tensors):
         raise TypeError("tensors must be a sequence of at least one SparseTensor")
+    first = tensors[0].coords
     for place, other in enumerate(tensors[1:], 1):
-        _require_same(tensors[0], other, f"tensors[{place}]", channels=False)
+        _require_like(tensors[0], other, f"tensors[{place}]", channels=False)
+        if other.shape != first.shape or not same_grid(other.coords, first):
+            raise ValueError(
+                f"tensors[{place}] must have the grid of tensors[0], of shape {first.shape} and the same "
+                f"origin and voxel_size, got shape {other.shape}"
+            )
     xp = array_module(*[t.features for t in tensors])
-    return tensors[0].replace(xp.concatenate([t.features for t in tensors], axis=1))
+    if all(same_sites(t.coords, first) for t in tensors):
+        return tensors[0].replace(xp.concatenate([t.features for t in tensors], axis=1))
+    coords, rows = first, [slice(None)]
+    for tensor in tensors[1:]:
+        coords, old, new = union(coords, tensor.coords)
+        rows = [*(old[r] for r in rows), new]
+    features = xp.zeros((len(coords), sum(t.num_channels for t in tensors)), tensors[0].dtype)
+    end = 0
+    for tensor, places in zip(tensors, rows, strict=True):
+        begin, end = end, end + tensor.num_channels
+        features[places, begin:end] = tensor.features
+    return SparseTensor(coords, features)
 
 
 def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
@@ -416,13 +438,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Scalar) and not isinstance(value, bool)
 
 
-def _require_same(x: SparseTensor, y: SparseTensor, name: str, channels: bool = True) -> None:
+def _require_same(x: SparseTensor, y: SparseTensor, name: str) -> None:
     if not same_sites(x.coords, y.coords):
         raise ValueError(
             f"{name} must have the same coords, got {describe(x.coords)} and {describe(y.coords)} with other "
             f"rows or grids; spcy.add(x, y) sums over the union of sites"
         )
-    _require_like(x, y, name, channels)
+    _require_like(x, y, name)
 
 
 def _require_like(x: SparseTensor, y: SparseTensor, name: str = "y", channels: bool = True) -> None:

@@ -140,7 +140,12 @@ def voxelize(
 
 
 def devoxelize(
-    x: SparseTensor, points: ArrayLike, mode: str = "nearest", *, batch: ArrayLike | None = None
+    x: SparseTensor,
+    points: ArrayLike,
+    mode: str = "nearest",
+    *,
+    batch: ArrayLike | None = None,
+    renormalize: bool = True,
 ) -> np.ndarray:
     """Return the features of a tensor, at any level, at points.
 
@@ -154,10 +159,12 @@ def devoxelize(
         In the unit of `voxelize` (cells, if the coords did not come from there). Finite.
     mode : {"nearest", "linear"}
         "nearest" takes the cell that holds the point. "linear" interpolates between the centres of the
-        2**D nearest cells; the weights of those that are occupied are scaled to sum to 1, so that a
-        constant stays one.
+        2**D nearest cells, as `renormalize` says.
     batch : array_like of shape (M,), integer, optional
         May be left out if x has one batch.
+    renormalize : bool
+        Scale the weights of the cells that are occupied to sum to 1, so that a constant stays one. If
+        False, the others count as zeros, as in MinkowskiEngine: ``y = sum_j weight_j * x[cell_j]``.
 
     Returns
     -------
@@ -177,16 +184,16 @@ def devoxelize(
     >>> spcy.devoxelize(tensor, points)[:, 0]
     array([1.5, 1.5, 5. ])
     """
-    return interpolate(x, *sources(x, points, mode, batch))
+    return interpolate(x, *sources(x, points, mode, batch), renormalize)
 
 
-def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of the rows that each point takes its features from."""
+def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray, renormalize: bool) -> np.ndarray:
+    """Return the weighted mean, or sum, of the rows that each point takes its features from."""
     features = widened(x.features)
     out = array_module(features).empty((len(rows), x.num_channels), features.dtype)
     if len(out) and x.num_sites:
         threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-        kernels_for(features, rows).pool.interpolate(features, rows, weights, out, threads)
+        kernels_for(features, rows).pool.interpolate(features, rows, weights, bool(renormalize), out, threads)
     else:
         out[:] = 0
     return out.astype(x.dtype, copy=False)

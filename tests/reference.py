@@ -44,6 +44,13 @@ def conv_table(indices, shape, batch_size, offsets, stride, padding, output_padd
     return rows[:, reached], sites[reached], None if shape is None else tuple((high + 1).tolist())
 
 
+def floor_table(indices, offsets, stride, padding):
+    """Return (rows, output sites) where those are floor(c / stride) of all sites."""
+    sites = np.unique(np.asarray(indices) // np.r_[1, stride], axis=0)
+    sources = [np.c_[sites[:, 0], sites[:, 1:] * stride - padding + off] for off in offsets]
+    return np.stack([rows_of(indices, source) for source in sources]), sites
+
+
 def rulebook(rows, sites):
     """Return (in_rows, out_rows, offset_ptr), ordered by (kernel offset, output site)."""
     order = np.lexsort(np.asarray(sites).T[::-1])
@@ -60,7 +67,12 @@ def swap(rows, num_in):
     return back
 
 
-def conv(features, weight, bias, rows):
+def conv(features, weight, bias, rows, groups=1):
+    if groups > 1:
+        size = weight.shape[-1] // groups
+        parts = (slice(g * size, (g + 1) * size) for g in range(groups))
+        split = zip(np.split(features, groups, axis=1), parts, strict=True)
+        return np.hstack([conv(x, weight[..., p], None if bias is None else bias[p], rows) for x, p in split])
     out = np.zeros((rows.shape[1], weight.shape[-1])) + (0 if bias is None else bias)
     for row, matrix in zip(rows, np.float64(weight).reshape(-1, *weight.shape[-2:]), strict=True):
         out[row >= 0] += np.float64(features)[row[row >= 0]] @ matrix
@@ -88,7 +100,7 @@ def voxelize(points, batch, features, origin, voxel_size, shape, reduce, max_poi
     return sites, np.stack([one(group, axis=0) for group in groups]), rows, np.array([len(g) for g in groups])
 
 
-def devoxelize(features, indices, batch, v, mode):
+def devoxelize(features, indices, batch, v, mode, renormalize=True):
     """`v` is where the points lie, in cells: the middle of cell u is u + 0.5."""
     total, weights, linear = np.zeros((len(v), features.shape[1])), np.zeros((len(v), 1)), mode == "linear"
     for corner in itertools.product((0, 1), repeat=v.shape[1]) if linear else [0 * v[0]]:
@@ -96,4 +108,4 @@ def devoxelize(features, indices, batch, v, mode):
         row = rows_of(indices, np.c_[batch, cell])
         weight = np.where(row < 0, 0, np.prod(1 - abs(v - 0.5 - cell), 1) if linear else 1)[:, None]
         total, weights = total + weight * features[row], weights + weight
-    return total / np.where(weights > 0, weights, 1)
+    return total / np.where((weights > 0) & renormalize, weights, 1)

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import reference as ref
@@ -388,3 +390,192 @@ def test_network_of_three_levels_comes_back(dtype, rng):
         assert y.coords is parent.coords
         assert_close(y.features, expected, dtype)
         expected = np.float64(get(y.features))
+
+
+GROUPED = [
+    (8, 12, 4),
+    (32, 64, 2),
+    (33, 66, 3),
+    (7, 21, 7),
+    (12, 6, 6),
+    (5, 5, 5),
+    (20, 20, 20),
+    (150, 150, 150),
+]
+
+
+def grouped_weight(rng, kernel_size, c_in, c_out, groups, dtype=np.float32):
+    return random_weight(rng, kernel_size, c_in // groups, c_out, dtype)
+
+
+@pytest.mark.parametrize("channels", GROUPED, ids="{0[0]}to{0[1]}by{0[2]}".format)
+def test_groups_are_the_reference(channels, dtype, simd, rng):
+    x = random_tensor(rng, 90, (5, 6, 7), channels[0], dtype, batch_size=2)
+    weight, bias = grouped_weight(rng, (3, 3, 3), *channels, dtype)
+    rows = ref.subm_table(get(x.indices), ref.box((3, 3, 3), (1, 1, 1), centred=True))
+    expected = ref.conv(get(x.features), get(weight), get(bias), rows, channels[2])
+    y = spcy.subm_conv(x, weight, bias, groups=channels[2])
+    assert_close(y.features, expected, dtype)
+    residual = residual_of(y, rng)
+    expected = np.maximum(expected + np.float64(get(residual.features)), 0)
+    y = spcy.subm_conv(x, weight, bias, groups=channels[2], residual=residual, activation="relu")
+    assert_close(y.features, expected, dtype)
+
+
+@pytest.mark.parametrize("channels", [(6, 9, 3), (17, 17, 17)], ids="{0[0]}to{0[1]}by{0[2]}".format)
+@layers
+def test_groups_of_every_layer(layer, channels, dtype, rng):
+    """Each group alone gives the same as all of them together."""
+    c_in, c_out, groups = channels
+    x = random_tensor(rng, 90, (5, 6, 7), c_in, dtype, batch_size=2)
+    weight, bias = grouped_weight(rng, (3, 3, 3), *channels, dtype)
+    y = LAYERS[layer](x, weight, bias, groups=groups)
+    for g in range(groups):
+        part = x.map(lambda f, g=g: f[:, g * c_in // groups : (g + 1) * c_in // groups])
+        of = slice(g * c_out // groups, (g + 1) * c_out // groups)
+        one = LAYERS[layer](part, weight[..., of], bias[of])
+        assert_close(get(y.features)[:, of].copy(), get(one.features), dtype)
+
+
+@pytest.mark.parametrize("channels", [(6, 9, 3), (17, 17, 17)], ids="{0[0]}to{0[1]}by{0[2]}".format)
+def test_nan_stays_in_its_group(channels, dtype, simd, rng):
+    c_in, c_out, groups = channels
+    x = random_tensor(rng, 60, (5, 6, 7), c_in, dtype)
+    weight, bias = grouped_weight(rng, (3, 3, 3), *channels, dtype)
+    clean = get(spcy.subm_conv(x, weight, bias, groups=groups).features)
+    features = get(x.features).copy()
+    features[17, 4] = np.nan
+    out = get(spcy.subm_conv(x.replace(put(features)), weight, bias, groups=groups).features)
+    rows = ref.subm_table(get(x.indices), ref.box((3, 3, 3), (1, 1, 1), centred=True))
+    spoiled = np.zeros(out.shape, bool)
+    group = 4 // (c_in // groups)
+    spoiled[:, group * c_out // groups : (group + 1) * c_out // groups] = (rows == 17).any(0)[:, None]
+    np.testing.assert_array_equal(np.isnan(np.float64(out)), spoiled)
+    np.testing.assert_array_equal(out[~spoiled], clean[~spoiled])
+
+
+STENCILS = {
+    "cross": [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]],
+    "corner": [[0, 0], [0, 1], [1, 0], [1, 1]],
+    "one-sided": [[0, -2], [-1, 0], [0, 0]],
+    "single": [[1, -1]],
+}
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("stencil", STENCILS)
+def test_offsets_are_the_reference(stencil, bounded, dtype, rng):
+    offsets = np.array(STENCILS[stencil])
+    x = random_tensor(rng, 30, (8, 7), 4, dtype, 2, (8, 7) if bounded else None, low=0 if bounded else -3)
+    weight, bias = random_weight(rng, (len(offsets),), 2, 6, dtype)
+    more = {"offsets": put(offsets), "groups": 2}
+    values = get(x.features), get(weight), get(bias)
+    y = spcy.subm_conv(x, weight, bias, **more)
+    assert y.coords is x.coords
+    assert_close(y.features, ref.conv(*values, ref.subm_table(get(x.indices), offsets), 2), dtype)
+
+    back, _ = random_weight(rng, (len(offsets),), 3, 4, dtype)
+    for layer, output_padding in ((spcy.conv, None), (spcy.conv_transpose, np.zeros(2, int))):
+        y = layer(x, weight, bias, stride=2, padding=1, **more)
+        table = get(x.indices), x.shape, 2, offsets, (2, 2), (1, 1), output_padding
+        rows, sites, shape = ref.conv_table(*table)
+        assert_tensor(y, sites, ref.conv(*values, rows, 2), shape, dtype)
+        z = spcy.inverse_conv(y, back, groups=2)
+        expected = ref.conv(get(y.features), get(back), None, ref.swap(rows, x.num_sites), 2)
+        assert z.coords is x.coords
+        assert_close(z.features, expected, dtype)
+
+
+def test_offsets_of_a_box_are_the_box(rng):
+    x = random_tensor(rng, 60, (8, 9, 7), 3)
+    weight, bias = random_weight(rng, (3, 2, 1), 3, 5)
+    listed = weight.reshape(6, 3, 5)
+    offsets = put(spcy.kernel_offsets((3, 2, 1), 2))
+    y = spcy.conv(x, weight, bias, stride=2, padding=1, dilation=2)
+    z = spcy.conv(x, listed, bias, stride=2, padding=1, offsets=offsets)
+    assert z.coords is y.coords
+    np.testing.assert_array_equal(get(z.features), get(y.features))
+    back = weight.swapaxes(-1, -2)
+    boxed, in_a_list = spcy.inverse_conv(y, back), spcy.inverse_conv(y, back.reshape(6, 5, 3))
+    np.testing.assert_array_equal(get(boxed.features), get(in_a_list.features))
+
+
+strided_geometries = pytest.mark.parametrize(
+    "geometry", [g for g in GEOMETRIES if {*g.axes(g.stride)} != {1}], ids=str
+)
+
+
+@strided_geometries
+def test_floor_sites_are_the_reference(geometry, dtype, rng):
+    x = geometry.tensor(rng, 5, dtype)
+    weight, bias = random_weight(rng, geometry.kernel_size, 5, 3, dtype)
+    y = spcy.conv(x, weight, bias, sites="floor", **geometry.args)
+    stride = geometry.axes(geometry.stride)
+    rows, sites = ref.floor_table(get(x.indices), geometry.offsets, stride, geometry.axes(geometry.padding))
+    shape = tuple(-(-n // s) for n, s in zip(geometry.box, stride, strict=True)) if geometry.bounded else None
+    assert_tensor(y, sites, ref.conv(get(x.features), get(weight), get(bias), rows), shape, dtype)
+    assert y.coords is spcy.conv(x, weight, sites="floor", **geometry.args).coords
+    weight, bias = random_weight(rng, geometry.kernel_size, 3, 4, dtype)
+    z = spcy.inverse_conv(y, weight, bias)
+    assert z.coords is x.coords
+    expected = ref.conv(get(y.features), get(weight), get(bias), ref.swap(rows, x.num_sites))
+    assert_close(z.features, expected, dtype)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_floor_cells_of_the_kernel_are_what_it_reaches(bounded, rng):
+    x = random_tensor(rng, 60, (8, 6), 3, shape=(8, 6) if bounded else None, low=0 if bounded else -5)
+    weight, bias = random_weight(rng, (2, 3), 3, 5)
+    y = spcy.conv(x, weight, bias, stride=(2, 3))
+    assert spcy.conv(x, weight, bias, stride=(2, 3), sites="floor").coords is y.coords
+    assert spcy.max_pool(x, (2, 3), sites="floor").coords is y.coords
+
+
+def test_floor_sites_of_other_kernels_are_the_same():
+    """As a residual block needs them: its shortcut has a kernel of one cell."""
+    x = spcy.SparseTensor(put(np.array([[0, 5], [0, -3], [0, 8]])), put(np.float32([[1], [2], [4]])))
+    ones = put(np.ones((3, 1, 1), np.float32))
+    y = spcy.conv(x, ones, stride=2, padding=1, sites="floor")
+    z = spcy.conv(x, ones[1:2], stride=2, sites="floor")
+    np.testing.assert_array_equal(get(y.indices)[:, 1], [-2, 2, 4])
+    np.testing.assert_array_equal(get((y + z).features)[:, 0], [2, 1, 8])
+    assert z.coords.parent is y.coords.parent is x.coords
+    assert z.coords is not y.coords
+    first, second = (spcy.max_pool(level, 2) for level in (y, z))
+    assert first.coords.parent is y.coords
+    assert second.coords.parent is z.coords
+
+
+def test_floor_sites_of_stride_1_are_the_coords(dtype, rng):
+    x = random_tensor(rng, 40, (6, 7), 3, dtype, shape=None, low=-3)
+    weight, bias = random_weight(rng, (3, 2), 3, 5, dtype)
+    y = spcy.conv(x, weight, bias, padding=(1, 0), dilation=2, sites="floor")
+    assert y.coords is x.coords
+    rows = ref.subm_table(get(x.indices), ref.box((3, 2), (2, 2)) - (1, 0))
+    assert_close(y.features, ref.conv(get(x.features), get(weight), get(bias), rows), dtype)
+
+
+def test_an_empty_window_gives_the_bias():
+    x = spcy.SparseTensor(put(np.array([[0, 3]])), put(np.ones((1, 1), np.float32)))
+    y = spcy.conv(
+        x, put(np.ones((3, 1, 1), np.float32)), put(np.float32([7])), stride=4, padding=1, sites="floor"
+    )
+    np.testing.assert_array_equal(get(y.indices), [[0, 0]])
+    np.testing.assert_array_equal(get(y.features), [[7]])
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), None])
+def test_no_floor_sites(shape, dtype):
+    x = spcy.SparseTensor(
+        put(np.zeros((0, 4), np.int32)), put(np.zeros((0, 3), dtype)), shape=shape, batch_size=2
+    )
+    y = spcy.conv(x, put(np.ones((3, 3, 3, 3, 5), dtype)), stride=2, padding=1, sites="floor")
+    assert (y.features.shape, y.coords.batch_size, y.shape) == ((0, 5), 2, shape and (3, 3, 4))
+
+
+def test_a_floor_level_is_restored_by_pickle(rng):
+    x = random_tensor(rng, 40, (7, 7), 3)
+    y = spcy.conv(x, *random_weight(rng, (3, 3), 3, 3), stride=2, padding=1, sites="floor")
+    z = pickle.loads(pickle.dumps(y))
+    np.testing.assert_array_equal(get(z.indices), get(y.indices))
+    assert spcy.inverse_conv(z, random_weight(rng, (3, 3), 3, 3)[0]).num_sites == 40

@@ -82,10 +82,10 @@ def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None
 
     shape = tiles.n_out, weight.shape[-1]
     out = cupy.empty(shape, np.uint16 if math == "Bfloat16" else features.dtype)
-    scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1), np.int8)
+    scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1, 1), np.int8)
     arrays = map(device, (features, weight, bias, residual))
     with spcy.allow_tf32(math == "Tf32"):
-        stage.conv(tiles, *arrays, out, relu, scratch, 1)
+        stage.conv(tiles, *arrays, out, relu, scratch, 1, 1)
     return out.get().view(features.dtype)
 
 
@@ -261,7 +261,7 @@ def test_arrays_at_any_address(cupy, stage, rng, shifted):
         moved[...] = places[shifted]
     places[shifted] = moved
     x, w, r, y = places
-    stage.conv(tiles, x, w, None, r, y, False, cupy.empty(tiles.scratch_bytes(4, 8, 8, 1), np.int8), 1)
+    stage.conv(tiles, x, w, None, r, y, False, cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8), 1, 1)
     np.testing.assert_array_equal(y.get(), expected(book, features, weight, None, residual))
 
 
@@ -326,9 +326,9 @@ def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
             tiles = stage.Tiles(*arrays, 64, book.num_out)
         assert (counts.kernels, counts.synchronisations, counts.uploads) == (6, 1, 0)
         assert counts.operations <= 21
-        scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1), np.int8)
+        scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8)
         with counting() as counts:
-            stage.conv(tiles, features, weight, None, None, out, False, scratch, 1)
+            stage.conv(tiles, features, weight, None, None, out, False, scratch, 1, 1)
         assert (counts.kernels, counts.operations) == (kernels, 0)
         assert (counts.synchronisations, counts.uploads) == (0, 0)
 

@@ -232,7 +232,8 @@ def test_segments(schedule, ordered, real, rng):
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 @pytest.mark.parametrize("corners", [1, 8])
-def test_interpolate(schedule, corners, real, rng):
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_interpolate(schedule, renormalize, corners, real, rng):
     points, channels = 200, 6
     features = rng.standard_normal((50, channels)).astype(real)
     rows = rng.integers(-30, 50, (points, corners)).clip(-1).astype(np.int32)
@@ -243,9 +244,10 @@ def test_interpolate(schedule, corners, real, rng):
         features,
         rows,
         weights,
+        renormalize,
         np.empty((points, channels), real),
         THREADS,
-        outputs=[3],
+        outputs=[4],
     )
 
 

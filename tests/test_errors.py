@@ -124,7 +124,10 @@ VALUE_ERRORS = {
     "plus_channels": (lambda a: a.x + a.x.replace(a.features[:, :2]), r"3 channels.*got 2"),
     "add_channels": (lambda a: spcy.add(a.x, a.other.map(lambda f: f[:, :2])), r"^y .*3 channels.*got 2"),
     "add_shape": (lambda a: spcy.add(a.x, a.unbounded), r"\(6, 5\).*None"),
-    "concat_other": (lambda a: spcy.concat([a.x, a.x, a.other]), r"^tensors\[2\] .*same coords"),
+    "concat_grid": (
+        lambda a: spcy.concat([a.x, a.x, a.unbounded]),
+        r"^tensors\[2\] .*grid of tensors\[0\], .*\(6, 5\).*got shape None",
+    ),
     "mask_length": (lambda a: spcy.prune(a.x, a.mask[:5]), r"^mask .*\(12,\).*got \(5,\)"),
     # rulebooks
     "offsets_1d": (lambda a: spcy.submanifold_rulebook(a.coords, [0, 1]), r"^offsets .*\(K, 2\).*\(2,\)"),
@@ -168,6 +171,32 @@ VALUE_ERRORS = {
         r"^residual .*the output's sites",
     ),
     "bias_rank": (lambda a: spcy.subm_conv(a.x, a.weight, a.bias[None]), r"^bias .*\(4,\).*got \(1, 4\)"),
+    "groups_0": (lambda a: spcy.conv(a.x, a.weight, groups=0), r"^groups .*at least 1.*got 0"),
+    "groups_of_inputs": (lambda a: spcy.conv(a.x, a.weight, groups=2), r"^groups .*divide.*got 2 for 3 .*4"),
+    "groups_of_outputs": (lambda a: spcy.subm_conv(a.x, a.weight, groups=3), r"^groups .*got 3 for 3 .*4"),
+    "groups_weight": (
+        lambda a: spcy.conv_transpose(a.x, a.square, groups=3),
+        r"^weight .*C_in // groups = 1, for 3 channels of x in 3 groups.*\(3, 3, 3, 3\)",
+    ),
+    "offsets_dilation": (
+        lambda a: spcy.conv(a.x, a.square.reshape(9, 3, 3), offsets=a.offsets, dilation=2),
+        r"^dilation .*offsets.*got \(2, 2\)",
+    ),
+    "offsets_weight": (
+        lambda a: spcy.subm_conv(a.x, a.square.reshape(9, 3, 3), offsets=a.offsets),
+        r"^weight .*2 cells.*offsets.*\(9, 3, 3\)",
+    ),
+    "offsets_box": (
+        lambda a: spcy.conv_transpose(a.x, a.square, offsets=a.offsets),
+        r"^weight .*3 axes, \(K, C_in // groups, C_out\).*\(3, 3, 3, 3\)",
+    ),
+    "offsets_3d": (
+        lambda a: spcy.conv(a.x, a.square[0], offsets=[[0, 0, 0]]),
+        r"^offsets .*\(K, 2\).*\(1, 3\)",
+    ),
+    "sites": (lambda a: spcy.conv(a.x, a.weight, sites="all"), r"^sites .*'reached', 'floor', got 'all'"),
+    "pool_sites": (lambda a: spcy.sum_pool(a.x, 2, sites=None), r"^sites .*'reached', 'floor', got None"),
+    "pool_empty": (lambda a: spcy.max_pool(a.x, 2, empty=0), r"^empty .*'ignore', 'zero', got 0"),
     # geometry
     "stride_0": (lambda a: spcy.conv(a.x, a.weight, stride=0), r"^stride .*at least 1.*got 0"),
     "stride_negative": (
@@ -289,13 +318,19 @@ VALUE_ERRORS = {
         lambda a: spcy.inverse_conv(
             custom_level(a.coords, [[0, 0], [1, 0], [0, 1]]), put(np.ones((2, 2, 1, 1)))
         ),
-        r"^x .*box",
+        r"^weight .*3 axes, \(K, C_in // groups, C_out\).*got shape \(2, 2, 1, 1\)",
+    ),
+    "inverse_stencil_cells": (
+        lambda a: spcy.inverse_conv(
+            custom_level(a.coords, [[0, 0], [1, 0], [0, 1]]), put(np.ones((2, 1, 1)))
+        ),
+        r"^weight .*3 cells.*got shape \(2, 1, 1\)",
     ),
     "inverse_permuted_box": (
         lambda a: spcy.inverse_conv(
             custom_level(a.coords, [[1, 1], [0, 0], [1, 0], [0, 1]]), put(np.ones((2, 2, 1, 1)))
         ),
-        r"^x .*box",
+        r"^weight .*3 axes, \(K, C_in // groups, C_out\).*got shape \(2, 2, 1, 1\)",
     ),
     # the rest
     "threads_0": (lambda a: spcy.set_num_threads(0), r"^n .*at least 1.*got 0"),
@@ -361,6 +396,11 @@ TYPE_ERRORS = {
     "bias_dtype": (lambda a: spcy.conv(a.x, a.weight, a.bias.astype(float)), r"^bias .*float32.*got float64"),
     "x_array": (lambda a: spcy.conv(a.features, a.weight), r"^x .*SparseTensor.*got ndarray"),
     # geometry
+    "groups_float": (lambda a: spcy.conv(a.x, a.weight, groups=1.0), r"^groups .*int.*float"),
+    "offsets_of_floats": (
+        lambda a: spcy.subm_conv(a.x, a.square.reshape(9, 3, 3), offsets=a.points),
+        r"^offsets .*integer.*float64",
+    ),
     "stride_float": (lambda a: spcy.conv(a.x, a.weight, stride=2.0), r"^stride .*int.*float"),
     # levels
     "inverse_to_array": (lambda a: spcy.inverse_conv(a.child, a.weight, to=a.indices), r"^to .*got ndarray"),

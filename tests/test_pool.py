@@ -27,6 +27,33 @@ def test_pool_is_the_reference(kind, geometry, dtype, rng):
     assert_tensor(y, sites, ref.pool(get(x.features), rows, kind), shape, dtype)
 
 
+@pools
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if {*g.axes(g.stride)} != {1}], ids=str)
+def test_pool_on_floor_sites_is_the_reference(kind, geometry, rng):
+    x = geometry.tensor(rng, 5, np.float32)
+    stride, padding = geometry.axes(geometry.stride), geometry.axes(geometry.padding)
+    rows, sites = ref.floor_table(get(x.indices), geometry.offsets, stride, padding)
+    y = POOLS[kind](x, **geometry.pool_args, sites="floor")
+    expected = ref.pool(get(x.features), rows, kind, empty=-np.inf if kind == "max" else 0.0)
+    assert_tensor(y, sites, expected, y.shape, np.float32)
+    weight = put(np.ones((*geometry.kernel_size, 5, 1), np.float32))
+    assert spcy.conv(x, weight, **geometry.args, sites="floor").coords is y.coords
+
+
+@pytest.mark.parametrize("sites", ["reached", "floor"])
+def test_max_pool_from_zero(sites, dtype, rng):
+    x = random_tensor(rng, 60, (8, 8), 3, dtype).map(lambda features: features - 1)
+    spoiled = get(x.features).copy()
+    spoiled[3] = np.nan
+    x = x.replace(put(spoiled))
+    args = {"kernel_size": 1, "stride": 2, "padding": 1, "sites": sites}
+    y = spcy.max_pool(x, empty="zero", **args)
+    expected = np.maximum(np.float64(get(spcy.max_pool(x, **args).features)), 0)
+    assert_close(y.features, expected, dtype)
+    assert (np.float64(get(y.features)) == 0).any()
+    assert y.coords is spcy.max_pool(x, **args).coords
+
+
 @geometries
 def test_unpool_is_the_reference(geometry, dtype, rng):
     x = geometry.tensor(rng, 5, dtype)

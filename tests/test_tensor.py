@@ -147,6 +147,17 @@ def test_concat(dtype, rng):
     np.testing.assert_array_equal(get(spcy.concat([x]).features), get(x.features))
 
 
+@pytest.mark.parametrize("shape", [(6, 7), None])
+def test_concat_over_the_union(shape, dtype, rng):
+    tensors = [random_tensor(rng, n, (6, 7), c, dtype, 2, shape) for n, c in ((25, 3), (30, 1), (4, 2))]
+    z = spcy.concat(tensors)
+    sites = np.unique(np.concatenate([get(t.indices) for t in tensors]), axis=0)
+    parts = [ref.pool(get(t.features), ref.rows_of(get(t.indices), sites)[None], "sum") for t in tensors]
+    assert_tensor(z, sites, np.hstack(parts), shape, dtype)
+    nothing = spcy.prune(tensors[1], put(np.zeros(30, bool)))
+    assert spcy.concat([nothing, nothing]).features.shape == (0, 2)
+
+
 def test_prune(dtype, rng):
     x = random_tensor(rng, 30, (5, 6), 4, dtype, batch_size=2)
     mask = rng.random(30) < 0.5

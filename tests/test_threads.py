@@ -64,10 +64,12 @@ def network(x, rng):
     e = spcy.inverse_conv(b, *weights[3])
     f = spcy.max_pool(x, 3, 2)
     h = spcy.avg_pool(x, 2)
+    g = spcy.subm_conv(x, weights[0][0][..., : c // 3, :], groups=3)
+    w = spcy.conv(x, weights[1][0][..., :1, :], stride=2, padding=1, groups=c, sites="floor")
     part = spcy.prune(x, np.arange(len(x.features)) % 3 > 0)
     both = spcy.add(part, e)
-    out = [y.features for y in (a, b, d, e, f, h, spcy.unpool(f), spcy.unpool(d), both)]
-    out += [y.indices for y in (b, d, f, h)] + [
+    out = [y.features for y in (a, b, d, e, f, g, h, w, spcy.unpool(f), spcy.unpool(d), both)]
+    out += [y.indices for y in (b, d, f, h, w)] + [
         pool(x) for pool in (spcy.global_avg_pool, spcy.global_max_pool)
     ]
     points = np.random.default_rng(3).uniform(0, 30, (5000, 3))

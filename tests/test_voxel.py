@@ -140,8 +140,10 @@ def test_devoxelize_is_the_reference(bounded, ndim, mode, dtype, rng):
     points = (low + rng.uniform(-0.3, 1.3, (120, ndim)) * box * size).astype(dtype)
     batch = rng.integers(0, 2, 120)
     v = (np.float64(points) - low) / size
-    expected = ref.devoxelize(get(x.features), get(x.indices), batch, v, mode)
-    assert_close(spcy.devoxelize(x, put(points), mode, batch=put(batch)), expected, dtype)
+    for scaled in (True, False):
+        expected = ref.devoxelize(get(x.features), get(x.indices), batch, v, mode, scaled)
+        actual = spcy.devoxelize(x, put(points), mode, batch=put(batch), renormalize=scaled)
+        assert_close(actual, expected, dtype)
     assert (expected == 0).all(1).any()
 
 

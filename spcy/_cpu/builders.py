@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check, _threads
-from .._stencil import Stencil, reach_groups, walk_lines
+from .._stencil import Stencil, num_searched, reach_groups, walk_lines
 from . import conv, coords, rulebook
 
 _NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -34,15 +34,27 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]
     `keys` are the ascending keys of the sites and a sentinel, in a layout that holds the neighbours too,
     `order` the row of each rank, or None.
     """
-    num, num_offsets = len(keys) - 1, len(stencil.offsets)
-    line_offsets, line_ptr = walk_lines(stencil)
+    return _walked(keys, keys[:-1], layout, stencil, num_searched(stencil), order, order)
+
+
+def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]:
+    """Return (in_rows, out_rows, offset_ptr) of the pairs with ``key(in) == queries[out] + offset``.
+
+    `keys` and `order` as for `submanifold`; the queries ascend, their order is that of the outputs' rows.
+    """
+    return _walked(keys, queries, layout, stencil, len(stencil.offsets), order, None)
+
+
+def _walked(keys, queries, layout, stencil: Stencil, num_walked: int, in_order, out_order):
+    """Return the pairs that a walk through the keys finds for the first offsets; the others mirror them."""
+    num, num_offsets = len(queries), len(stencil.offsets)
+    line_offsets, line_ptr = walk_lines(stencil, num_walked)
     line_first = (line_offsets << layout.shift).sum(axis=1)
-    num_walked = int(line_ptr[-1])
     met = np.empty((len(line_first), num), np.int32)
     counts = np.zeros((-(-num // rulebook.CHUNK), num_walked), np.int64)
     threads = _threads.threads_for(8 * met.size)
     if num:
-        rulebook.count_pairs(keys, line_first, line_ptr, met, counts, threads)
+        rulebook.count_pairs(queries, keys, line_first, line_ptr, met, counts, threads)
     sizes = counts.sum(axis=0)
     sizes = np.concatenate([[0], sizes, sizes[: num_offsets - num_walked][::-1]])
     offset_ptr = np.cumsum(sizes)
@@ -53,7 +65,8 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]
         ranks = np.empty((threads, 2, widest * (rulebook.CHUNK + 1)), np.int32)
         tallies = np.empty((threads, widest), np.int64)
         lines = line_first, line_ptr, met, places
-        rulebook.fill_pairs(keys, *lines, order, in_rows, out_rows, ranks, tallies, threads)
+        rows = in_order, out_order, in_rows, out_rows
+        rulebook.fill_pairs(queries, keys, *lines, *rows, ranks, tallies, threads)
         if num_walked < num_offsets:
             rulebook.mirror_pairs(offset_ptr, in_rows, out_rows, _threads.threads_for(len(in_rows)))
     return in_rows, out_rows, offset_ptr

@@ -13,7 +13,7 @@ from . import conv, coords, hashmap
 from ._kernel import columns, kernel, launch_blocks
 from .conv import tile_size_for
 
-__all__ = ["conv_tiles", "reached", "sort_keys", "submanifold", "tile_size_for"]
+__all__ = ["conv_tiles", "gathered", "reached", "sort_keys", "submanifold", "tile_size_for"]
 
 _CHUNK = 1024  # sites that a block takes
 _THREADS = 256
@@ -36,18 +36,31 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ..
     `keys` are the ascending keys of the sites and a sentinel, in a layout that holds the neighbours too,
     `order` the row of each rank, or None. The host waits once, for the number of pairs.
     """
-    n, num_offsets = len(keys) - 1, len(stencil.offsets)
-    searched = num_searched(stencil)
+    return _found(keys, keys[:-1], layout, stencil, num_searched(stencil), order)
+
+
+def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ...]:
+    """Return (in_rows, out_rows, offset_ptr) of the pairs with ``key(in) == queries[out] + offset``.
+
+    `keys` and `order` as for `submanifold`; the queries ascend, their order is that of the outputs' rows.
+    """
+    in_rows, *out = _found(keys, queries, layout, stencil, len(stencil.offsets), None)
+    return in_rows if order is None else order[in_rows], *out
+
+
+def _found(keys, queries, layout, stencil: Stencil, searched: int, order) -> tuple[cupy.ndarray, ...]:
+    """Return the pairs that are found in a hash for the first offsets; the others mirror them."""
+    num_keys, n, num_offsets = len(keys) - 1, len(queries), len(stencil.offsets)
     steps = (stencil.columns[:searched] << layout.shift).sum(axis=1)
     chunks = -(-n // _CHUNK)
-    bits = max(4, (2 * n - 1).bit_length())
+    bits = max(4, (2 * num_keys - 1).bit_length())
     slots = cupy.empty((1 << bits, 2), np.uint64)
-    hashmap.build(keys[:n], slots, bits, 1)
+    hashmap.build(keys[:num_keys], slots, bits, 1)
     found = cupy.empty((searched, n), np.int32)
     counts = cupy.empty((searched, chunks), np.int64)
     tasks = np.int64(searched), np.int64(chunks)
     table = slots, np.int32(bits), cupy.asarray(steps), *tasks, found, counts
-    launch_blocks(kernel("rulebook", "find_neighbours"), counts.size, _THREADS, keys, np.int64(n), *table)
+    launch_blocks(kernel("rulebook", "find_neighbours"), counts.size, _THREADS, queries, np.int64(n), *table)
     sizes = counts.sum(axis=1)
     sizes = cupy.concatenate([sizes, sizes[: num_offsets - searched][::-1]])
     offset_ptr = _offset_ptr(sizes)

@@ -133,8 +133,9 @@ class Tiles:
         steps = self.n_steps // max(self.n_tiles, 1)
         return max(1, min(wanted, MAX_SPLITS, steps // MIN_SPLIT_STEPS))
 
-    def scratch_bytes(self, number_bytes: int, c_in: int, c_out: int, n_threads: int) -> int:
+    def scratch_bytes(self, number_bytes: int, c_in: int, c_out: int, groups: int, n_threads: int) -> int:
         """Return how much scratch `conv` needs: the parts of the sums, where steps are split."""
+        c_out //= groups
         splits = self.splits(c_out)
         return splits * self.n_out * c_out * max(number_bytes, 4) if splits > 1 else 0
 
@@ -142,16 +143,27 @@ class Tiles:
 def conv(
     tiles: Tiles,
     features: cupy.ndarray,  # IN, (n_in, C_in)
-    weight: cupy.ndarray,  # IN, (K, C_in, C_out)
+    weight: cupy.ndarray,  # IN, (K, C_in / groups, C_out)
     bias: cupy.ndarray | None,  # IN, (C_out,)
     residual: cupy.ndarray | None,  # IN, (n_out, C_out)
     out: cupy.ndarray,  # OUT, (n_out, C_out)
     relu: bool,
     scratch: cupy.ndarray,  # tiles.scratch_bytes(..)
+    groups: int,
     n_threads: int,  # of the CPU: not read
 ) -> None:
-    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``."""
+    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``.
+
+    The product takes the channels of each group by themselves.
+    """
     if not out.size:
+        return
+    for group in range(groups if groups > 1 else 0):
+        x = _part(features, group, groups)
+        w, b, more, y = (_part(array, group, groups) for array in (weight, bias, residual, out))
+        conv(tiles, x, w, b, more, y, relu, scratch, 1, n_threads)
+        out[:, group * y.shape[1] : (group + 1) * y.shape[1]] = y
+    if groups > 1:
         return
     c_in, c_out = weight.shape[1:]
     math = _math(out.dtype)
@@ -172,6 +184,14 @@ def conv(
     if splits > 1:
         chunks = tiles.n_out * -(-c_out * out.itemsize // 16)
         launch(kernel("conv", "add_parts", math), chunks, parts, *epilogue, *sizes)
+
+
+def _part(array: cupy.ndarray | None, group: int, groups: int) -> cupy.ndarray | None:
+    """Return a copy of a group's channels."""
+    if array is None:
+        return None
+    size = array.shape[-1] // groups
+    return cupy.ascontiguousarray(array[..., group * size : (group + 1) * size])
 
 
 def _run(name: str, size: int, *arguments) -> None:

@@ -27,8 +27,9 @@ def segment_reduce(features, order, segment_ptr, operation, out, n_threads):
     launch(function, out.size, features, order, segment_ptr, np.int32(operation), out, *sizes)
 
 
-def interpolate(features, rows, weights, out, n_threads):
-    """Write the weighted mean of the rows that are there; 0 where none is."""
+def interpolate(features, rows, weights, renormalize, out, n_threads):
+    """Write the weighted mean of the rows that are there, or their sum; 0 where none is."""
     sizes = np.int64(rows.shape[0]), np.int32(rows.shape[1])
     function = kernel("pool", "interpolate", type_name(features.dtype))
-    launch(function, out.size, features, rows, weights, *sizes, out, np.int32(out.shape[1]))
+    weights = weights, np.int32(renormalize)
+    launch(function, out.size, features, rows, *weights, *sizes, out, np.int32(out.shape[1]))

@@ -25,6 +25,8 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t tile_size
         int64_t c_in
         int64_t c_out
+        int64_t groups
+        int64_t parts
         int64_t width
         bint relu
     ctypedef struct spcy_tile_kernels:
@@ -34,6 +36,8 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t copied_rows
         void (*pack)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
         void (*conv)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
+        void (*pack_depthwise)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
+        void (*depthwise)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
     const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) noexcept
     cdef enum:
         SPCY_FLOAT
@@ -76,14 +80,15 @@ cdef class Tiles:
         self.plan.n_offsets, self.plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
         self.plan.tile_size, self.plan.n_out = tile_size, n_out
 
-    def scratch_bytes(self, int number_bytes, int64_t c_in, int64_t c_out, int n_threads):
+    def scratch_bytes(self, int number_bytes, int64_t c_in, int64_t c_out, int64_t groups, int n_threads):
         """Return how much scratch `conv` needs: the bias, the packed weight, a tile for each thread."""
         cdef const spcy_tile_kernels* kernels = _kernels(number_bytes)
-        cdef int64_t width = _padded(c_out, kernels.lanes)
-        return CACHE_LINE + kernels.sum_bytes * (
-            width
-            + _weight_units(kernels, &self.plan, width, c_in)
-            + n_threads * _tile_sums(kernels, &self.plan, width, c_in)
+        cdef spcy_conv_plan plan = self.plan
+        _set_channels(&plan, kernels, c_in, c_out, groups)
+        return (
+            CACHE_LINE
+            + kernels.sum_bytes * (plan.width + _weight_units(kernels, &plan))
+            + n_threads * _tile_bytes(kernels, &plan)
         )
 
 
@@ -97,43 +102,67 @@ cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
     return (count + multiple - 1) // multiple * multiple
 
 
-cdef int64_t _weight_units(
-    const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, int64_t width, int64_t c_in
+cdef void _set_channels(
+    spcy_conv_plan* plan, const spcy_tile_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
 ) noexcept nogil:
+    plan.c_in, plan.c_out, plan.groups = c_in, c_out, groups
+    plan.parts = 1 if _depthwise(plan) or c_out // groups % kernels.lanes == 0 else groups
+    plan.width = plan.parts * _padded(c_out // plan.parts, kernels.lanes)
+
+
+cdef bint _depthwise(const spcy_conv_plan* plan) noexcept nogil:
+    return plan.groups > 1 and plan.groups == plan.c_in and plan.groups == plan.c_out
+
+
+cdef int64_t _weight_units(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan) noexcept nogil:
     """Units that the packed weight has; each is as large as a sum."""
-    return plan.n_offsets * _padded(c_in, kernels.channels) // kernels.channels * width
+    cdef int64_t c_in = _padded(plan.c_in // plan.groups, kernels.channels)
+    return plan.n_offsets * c_in // kernels.channels * plan.width
 
 
-cdef int64_t _tile_sums(
-    const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, int64_t width, int64_t c_in
-) noexcept nogil:
-    """Sums that a thread's part of the scratch holds, in whole cache lines."""
-    return _padded(plan.tile_size * width + kernels.copied_rows * c_in, CACHE_LINE)
+cdef int64_t _tile_bytes(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan) noexcept nogil:
+    """Bytes that a thread's part of the scratch has, in whole cache lines."""
+    if _depthwise(plan):
+        return _padded(
+            kernels.sum_bytes * plan.width + plan.tile_size * (plan.n_offsets + 1) * sizeof(int64_t),
+            CACHE_LINE,
+        )
+    return kernels.sum_bytes * _padded(
+        plan.tile_size * plan.width + kernels.copied_rows * plan.c_in, CACHE_LINE
+    )
 
 
 def conv(
     Tiles tiles,
     const number[:, ::1] features,  # IN, (n_in, C_in)
-    const number[:, :, ::1] weight,  # IN, (K, C_in, C_out)
+    const number[:, :, ::1] weight,  # IN, (K, C_in / groups, C_out)
     const number[::1] bias,  # IN or None, (C_out,)
     const number[:, ::1] residual,  # IN or None, (n_out, C_out)
     number[:, ::1] out,  # OUT, (n_out, C_out)
     bint relu,
     char[::1] scratch,  # tiles.scratch_bytes(..)
+    int64_t groups,
     int n_threads,
 ):
-    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``."""
+    """Write ``out[o] = act(bias + sum over pairs (i, o) of features[i] @ weight[k] + residual[o])``.
+
+    The product takes the channels of each group by themselves.
+    """
     cdef const spcy_tile_kernels* kernels = _kernels(sizeof(number))
     cdef spcy_conv_plan plan = tiles.plan
     cdef Py_ssize_t tile, k
     cdef char* padded_bias = <char*>(
         <uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
     )
-    plan.n_in, plan.c_in, plan.c_out = features.shape[0], weight.shape[1], weight.shape[2]
-    plan.width = _padded(plan.c_out, kernels.lanes)
+    plan.n_in = features.shape[0]
+    _set_channels(&plan, kernels, features.shape[1], weight.shape[2], groups)
+    cdef bint depthwise = _depthwise(&plan)
+    pack, run = kernels.pack, kernels.conv
+    if depthwise:
+        pack, run = kernels.pack_depthwise, kernels.depthwise
     cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
-    cdef char* sums = packed + kernels.sum_bytes * _weight_units(kernels, &plan, plan.width, plan.c_in)
-    cdef int64_t tile_bytes = kernels.sum_bytes * _tile_sums(kernels, &plan, plan.width, plan.c_in)
+    cdef char* sums = packed + kernels.sum_bytes * _weight_units(kernels, &plan)
+    cdef int64_t tile_bytes = _tile_bytes(kernels, &plan)
     memset(padded_bias, 0, packed - padded_bias)
     if bias is not None:
         memcpy(padded_bias, &bias[0], bias.shape[0] * sizeof(number))
@@ -146,6 +175,6 @@ def conv(
         use_threads_if=sums - packed > PARALLEL_PACK,
     ):
         if plan.tile_ptr[k * (plan.n_tiles + 1)] < plan.tile_ptr[(k + 1) * (plan.n_tiles + 1) - 1]:
-            kernels.pack(&weight[k, 0, 0], k, &plan, packed)
+            pack(&weight[k, 0, 0], k, &plan, packed)
     for tile in prange(plan.n_tiles, nogil=True, schedule="dynamic", num_threads=n_threads):
-        kernels.conv(&plan, tile, sums + threadid() * tile_bytes)
+        run(&plan, tile, sums + threadid() * tile_bytes)

@@ -7,8 +7,10 @@
 // offset an output occurs once, so the rows of a group differ. Each row sees the same operations in the
 // same order whatever its group and tile.
 //
-// Packed weights: columns are cut into blocks of 4, 3, 2 or 1 vectors; a block holds, for each offset,
-// (c_in, block width) contiguously. The last block is padded with zeros.
+// A group of channels has columns of its own, padded to whole vectors, and reads its part of the input rows.
+//
+// Packed weights: a group's columns are cut into blocks of 4, 3, 2 or 1 vectors; a block holds, for each
+// offset, (c_in / groups, block width) contiguously. The last block is padded with zeros.
 #ifndef SPCY_CPU_CONV_TILE_H
 #define SPCY_CPU_CONV_TILE_H
 
@@ -190,12 +192,26 @@ inline void write_row(const typename Arithmetic<T>::Sum* __restrict sums, const 
 template <typename T, bool RESIDUAL, bool RELU>
 inline void write_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows,
                        const typename Arithmetic<T>::Sum* sums) {
+    const T* bias = static_cast<const T*>(plan->bias);
     const T* residual = static_cast<const T*>(plan->residual);
+    const int64_t channels = plan->c_out / plan->parts, width = plan->width / plan->parts;
     for (int64_t r = 0; r < rows; ++r) {
         const int64_t start = (plan->order ? plan->order[first + r] : first + r) * plan->c_out;
-        write_row<T, RESIDUAL, RELU>(sums + r * plan->width, static_cast<const T*>(plan->bias),
-                                     RESIDUAL ? residual + start : nullptr, plan->c_out,
-                                     static_cast<T*>(plan->out) + start);
+        for (int64_t c = 0; c < plan->c_out; c += channels, sums += width)
+            write_row<T, RESIDUAL, RELU>(sums, bias + c, RESIDUAL ? residual + start + c : nullptr, channels,
+                                         static_cast<T*>(plan->out) + start + c);
+    }
+}
+
+constexpr int64_t kNearBytes = 1 << 21;  // features of this size stay in cache
+
+// The tile's pairs of the next offset lie far from this one's.
+inline void prefetch_next_pairs(const spcy_conv_plan* plan, int64_t k, const int64_t* cut) {
+    if (k + 1 == plan->n_offsets) return;
+    const int64_t* next = cut + plan->n_tiles + 1;
+    for (int64_t j = next[0]; j < next[1]; j += 16) {
+        __builtin_prefetch(plan->in_rows + j);
+        __builtin_prefetch(plan->out_rows + j);
     }
 }
 
@@ -205,48 +221,46 @@ void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
     typedef typename Arithmetic<T>::Unit Unit;
     typedef typename Arithmetic<T>::Sum Sum;
     constexpr int lanes = Vector<Sum>::lanes;
-    constexpr int64_t kNearBytes = 1 << 21;  // features of this size stay in cache
-    const int64_t width = plan->width, c_in = plan->c_in, units = units_of<T>(c_in);
+    const int64_t c_in = plan->c_in / plan->groups, units = units_of<T>(c_in);  // of a group, as its width
+    const int64_t width = plan->width / plan->groups;
     const int64_t first = tile * plan->tile_size;
     const int64_t rows = plan->n_out - first < plan->tile_size ? plan->n_out - first : plan->tile_size;
     const T* features = static_cast<const T*>(plan->features);
     Sum* sums = static_cast<Sum*>(memory);
-    Row* copies = reinterpret_cast<Row*>(sums + plan->tile_size * width);
-    const bool far = !Run<T>::copies && plan->n_in * c_in * (int64_t)sizeof(T) > kNearBytes;
-    memset(sums, 0, rows * width * sizeof(Sum));
+    Row* copies = reinterpret_cast<Row*>(sums + plan->tile_size * plan->width);
+    const bool far = !Run<T>::copies && plan->n_in * plan->c_in * (int64_t)sizeof(T) > kNearBytes;
+    memset(sums, 0, rows * plan->width * sizeof(Sum));
 
     for (int64_t k = 0; k < plan->n_offsets; ++k) {
         const int64_t* cut = plan->tile_ptr + k * (plan->n_tiles + 1) + tile;
-        if (k + 1 < plan->n_offsets) {  // the tile's pairs of the next offset lie far from this one's
-            const int64_t* next = cut + plan->n_tiles + 1;
-            for (int64_t j = next[0]; j < next[1]; j += 16) {
-                __builtin_prefetch(plan->in_rows + j);
-                __builtin_prefetch(plan->out_rows + j);
-            }
-        }
+        prefetch_next_pairs(plan, k, cut);
         for (int64_t begin = cut[0]; begin < cut[1]; begin += Run<T>::rows) {
             const int count = cut[1] - begin < Run<T>::rows ? (int)(cut[1] - begin) : Run<T>::rows;
             const int32_t* out_rows = plan->out_rows + begin;
             const Row* in[Run<T>::rows];
             Sum* out[Run<T>::rows];
-            find_rows(features, plan->in_rows + begin, count, c_in, copies, in);
+            find_rows(features, plan->in_rows + begin, count, plan->c_in, copies, in);
             for (int j = 0; j < count; ++j)
-                out[j] = sums + ((plan->rank ? plan->rank[out_rows[j]] : out_rows[j]) - first) * width;
+                out[j] = sums + ((plan->rank ? plan->rank[out_rows[j]] : out_rows[j]) - first) * plan->width;
             const Unit* weight = static_cast<const Unit*>(plan->weight);
-            for (int64_t column = 0; column < width;) {
-                const int vectors = block_vectors((width - column) / lanes);
-                const int64_t block = vectors * lanes;
-                const Unit* w = weight + (plan->n_offsets * column + k * block) * units;
-                switch (vectors) {
-                    case 1: update_block<T, 1>(in, out, count, c_in, w, far); break;
-                    case 2: update_block<T, 2>(in, out, count, c_in, w, far); break;
+            for (int64_t group = 0; group < plan->groups; ++group) {
+                const bool last = group + 1 == plan->groups;
+                for (int64_t column = 0; column < width;) {
+                    const int vectors = block_vectors((width - column) / lanes);
+                    const int64_t block = vectors * lanes;
+                    const Unit* w = weight + (plan->n_offsets * (group * width + column) + k * block) * units;
+                    switch (vectors) {
+                        case 1: update_block<T, 1>(in, out, count, c_in, w, far); break;
+                        case 2: update_block<T, 2>(in, out, count, c_in, w, far); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-                    case 3: update_block<T, 3>(in, out, count, c_in, w, far); break;
-                    case 4: update_block<T, 4>(in, out, count, c_in, w, far); break;
+                        case 3: update_block<T, 3>(in, out, count, c_in, w, far); break;
+                        case 4: update_block<T, 4>(in, out, count, c_in, w, far); break;
 #endif
+                    }
+                    column += block;
+                    for (int j = 0; j < count && !(last && column == width); ++j) out[j] += block;
                 }
-                column += block;
-                for (int j = 0; j < count && column < width; ++j) out[j] += block;
+                for (int j = 0; j < count && !last; ++j) in[j] += c_in;
             }
         }
     }
@@ -265,32 +279,28 @@ template <typename T>
 void pack_weight(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
     typedef typename Arithmetic<T>::Unit Unit;
     constexpr int lanes = Vector<typename Arithmetic<T>::Sum>::lanes;
-    const int64_t units = units_of<T>(plan->c_in);
-    const T* weight = static_cast<const T*>(source);
-    for (int64_t column = 0; column < plan->width;) {
-        const int64_t block = block_vectors((plan->width - column) / lanes) * lanes;
-        const int64_t used = plan->c_out - column < block ? plan->c_out - column : block;
-        Unit* packed = static_cast<Unit*>(target) + (plan->n_offsets * column + offset * block) * units;
-        for (int64_t u = 0; u < units; ++u, packed += block) {
-            const T* row = weight + u * Arithmetic<T>::channels * plan->c_out + column;
-            if constexpr (Arithmetic<T>::channels == 2) {
-                const bool last = 2 * u + 1 == plan->c_in;
-                for (int64_t i = 0; i < used; ++i) packed[i] = row[i].bits;
-                for (int64_t i = 0; i < used && !last; ++i) packed[i] |= (Unit)row[plan->c_out + i].bits << 16;
-            } else {
-                for (int64_t i = 0; i < used; ++i) convert(row[i], packed + i);
+    const int64_t c_in = plan->c_in / plan->groups, units = units_of<T>(c_in);
+    const int64_t width = plan->width / plan->groups, c_out = plan->c_out / plan->groups;
+    for (int64_t group = 0; group < plan->groups; ++group)
+        for (int64_t column = 0; column < width;) {
+            const T* weight = static_cast<const T*>(source) + group * c_out + column;
+            const int64_t block = block_vectors((width - column) / lanes) * lanes;
+            const int64_t used = c_out - column < block ? c_out - column : block;
+            const int64_t place = plan->n_offsets * (group * width + column) + offset * block;
+            Unit* packed = static_cast<Unit*>(target) + place * units;
+            for (int64_t u = 0; u < units; ++u, packed += block) {
+                const T* row = weight + u * Arithmetic<T>::channels * plan->c_out;
+                if constexpr (Arithmetic<T>::channels == 2) {
+                    const bool last = 2 * u + 1 == c_in;
+                    for (int64_t i = 0; i < used; ++i) packed[i] = row[i].bits;
+                    for (int64_t i = 0; i < used && !last; ++i) packed[i] |= (Unit)row[plan->c_out + i].bits << 16;
+                } else {
+                    for (int64_t i = 0; i < used; ++i) convert(row[i], packed + i);
+                }
+                memset(packed + used, 0, (block - used) * sizeof(Unit));
             }
-            memset(packed + used, 0, (block - used) * sizeof(Unit));
+            column += block;
         }
-        column += block;
-    }
-}
-
-template <typename T>
-constexpr spcy_tile_kernels kernels_of() {
-    typedef typename Arithmetic<T>::Sum Sum;
-    return {Vector<Sum>::lanes, sizeof(Sum), Arithmetic<T>::channels, Run<T>::copies ? Run<T>::rows : 0,
-            pack_weight<T>, conv_tile<T>};
 }
 
 }  // namespace

@@ -40,15 +40,16 @@ static inline void spcy_reduce_rows(const T* features, int64_t channels, const i
     }
 }
 
-// The weighted mean of the rows that are there (row >= 0); 0 where none is.
+// The weighted mean of the rows that are there (row >= 0), or without `renormalize` their sum; 0 where none is.
 template <typename T>
 static inline void spcy_interpolate_row(const T* features, int64_t channels, const int32_t* rows,
-                                        const double* weights, int64_t corners, T* y) {
+                                        const double* weights, int64_t corners, bool renormalize, T* y) {
     double total = 0;
     for (int64_t c = 0; c < channels; ++c) y[c] = 0;
     for (int64_t j = 0; j < corners; ++j)
         if (rows[j] >= 0) total += weights[j];
     if (!(total > 0)) return;
+    if (!renormalize) total = 1;
     for (int64_t j = 0; j < corners; ++j) {
         if (rows[j] < 0 || weights[j] == 0) continue;
         const T weight = (T)(weights[j] / total);

@@ -12,7 +12,8 @@ cdef extern from "cpu/pool.h" nogil:
         int operation, double* y,
     ) noexcept
     void spcy_interpolate_row[T](
-        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t corners, T* y
+        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t corners,
+        bint renormalize, T* y,
     ) noexcept
 
 cdef enum:
@@ -92,14 +93,16 @@ def interpolate(
     const floating[:, ::1] features,  # IN, (N, C)
     const int32_t[:, ::1] rows,  # IN, (M, J), -1 where absent
     const double[:, ::1] weights,  # IN, (M, J)
+    bint renormalize,
     floating[:, ::1] out,  # OUT, (M, C)
     int n_threads,
 ):
-    """Write the weighted mean of the rows that are there; 0 where none is."""
+    """Write the weighted mean of the rows that are there, or their sum; 0 where none is."""
     cdef Py_ssize_t i
     for i in prange(
         out.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
     ):
         spcy_interpolate_row(
-            &features[0, 0], out.shape[1], &rows[i, 0], &weights[i, 0], rows.shape[1], &out[i, 0]
+            &features[0, 0], out.shape[1], &rows[i, 0], &weights[i, 0], rows.shape[1], renormalize,
+            &out[i, 0],
         )

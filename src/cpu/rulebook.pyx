@@ -6,12 +6,13 @@ from libc.string cimport memcpy
 
 cdef extern from "cpu/walk.h" nogil:
     void spcy_count_pairs(
-        const uint64_t* keys, int64_t n, int64_t begin, int64_t end, const int64_t* first,
-        const int64_t* line_ptr, int64_t n_lines, int32_t* places, int64_t stride, int64_t* counts,
+        const uint64_t* queries, const uint64_t* keys, int64_t n, int64_t begin, int64_t end,
+        const int64_t* first, const int64_t* line_ptr, int64_t n_lines, int32_t* places, int64_t stride,
+        int64_t* counts,
     ) noexcept
     void spcy_fill_pairs(
-        const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width, const int32_t* places,
-        int32_t* sites, int32_t* found, int64_t stride, int64_t* counts,
+        const uint64_t* queries, const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width,
+        const int32_t* places, int32_t* sites, int32_t* found, int64_t stride, int64_t* counts,
     ) noexcept
     void spcy_copy_rows(const int32_t* ranks, int64_t count, const int32_t* order, int32_t* rows) noexcept
 
@@ -67,31 +68,34 @@ cdef enum:
 
 
 def count_pairs(
-    const uint64_t[::1] keys,  # IN, (sites + 1,) ascending, and a sentinel
-    const int64_t[::1] line_first,  # IN, key step from a site to the line's first offset
+    const uint64_t[::1] queries,  # IN, ascending, one for each output site
+    const uint64_t[::1] keys,  # IN, (inputs + 1,) ascending, and a sentinel
+    const int64_t[::1] line_first,  # IN, key step from a query to the line's first offset
     const int64_t[::1] line_ptr,  # IN, the offsets of each line
-    int32_t[:, ::1] met,  # OUT, (lines, sites), where each site's query belongs among the keys
+    int32_t[:, ::1] met,  # OUT, (lines, outputs), where each query belongs among the keys
     int64_t[:, ::1] counts,  # OUT, (chunks, offsets)
     int n_threads,
 ):
-    """Write how many sites, by chunks, have a neighbour at each offset."""
+    """Write how many outputs, by chunks, meet an input at each offset."""
     cdef Py_ssize_t chunk, begin
-    cdef Py_ssize_t n_lines = line_first.shape[0], n = keys.shape[0] - 1
+    cdef Py_ssize_t n_lines = line_first.shape[0], n = met.shape[1]
     for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         begin = chunk * CHUNK_ROWS
         spcy_count_pairs(
-            &keys[0], n, begin, min(begin + CHUNK_ROWS, n), &line_first[0], &line_ptr[0], n_lines, &met[0, 0],
-            n, &counts[chunk, 0],
+            &queries[0], &keys[0], keys.shape[0] - 1, begin, min(begin + CHUNK_ROWS, n), &line_first[0],
+            &line_ptr[0], n_lines, &met[0, 0], n, &counts[chunk, 0],
         )
 
 
 def fill_pairs(
+    const uint64_t[::1] queries,  # IN
     const uint64_t[::1] keys,  # IN
     const int64_t[::1] line_first,  # IN
     const int64_t[::1] line_ptr,  # IN
     const int32_t[:, ::1] met,  # IN
     const int64_t[:, ::1] places,  # IN, (chunks, offsets) where each chunk's pairs begin
-    const int32_t[::1] order,  # IN or None, rows of the sites
+    const int32_t[::1] in_order,  # IN or None, rows of the inputs
+    const int32_t[::1] out_order,  # IN or None, rows of the outputs
     int32_t[::1] in_rows,  # OUT
     int32_t[::1] out_rows,  # OUT
     int32_t[:, :, ::1] ranks,  # scratch, (n_threads, 2, widest line * (CHUNK + 1))
@@ -101,10 +105,13 @@ def fill_pairs(
     """Write the pairs counted by `count_pairs`."""
     cdef Py_ssize_t chunk, line, begin, end, offset, width, w
     cdef int thread
-    cdef Py_ssize_t n_lines = line_first.shape[0], n = keys.shape[0] - 1
-    cdef const int32_t* rows = NULL
-    if order is not None:
-        rows = &order[0]
+    cdef Py_ssize_t n_lines = line_first.shape[0], n = met.shape[1]
+    cdef const int32_t* in_row = NULL
+    cdef const int32_t* out_row = NULL
+    if in_order is not None:
+        in_row = &in_order[0]
+    if out_order is not None:
+        out_row = &out_order[0]
     for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         thread = threadid()
         begin = chunk * CHUNK_ROWS
@@ -113,17 +120,17 @@ def fill_pairs(
             offset = line_ptr[line]
             width = line_ptr[line + 1] - offset
             spcy_fill_pairs(
-                &keys[0], begin, end, line_first[line], <int>width, &met[line, 0], &ranks[thread, 0, 0],
-                &ranks[thread, 1, 0], CHUNK_ROWS + 1, &counts[thread, 0],
+                &queries[0], &keys[0], begin, end, line_first[line], <int>width, &met[line, 0],
+                &ranks[thread, 0, 0], &ranks[thread, 1, 0], CHUNK_ROWS + 1, &counts[thread, 0],
             )
             for w in range(width):
                 if counts[thread, w]:
                     spcy_copy_rows(
-                        &ranks[thread, 0, w * (CHUNK_ROWS + 1)], counts[thread, w], rows,
+                        &ranks[thread, 0, w * (CHUNK_ROWS + 1)], counts[thread, w], out_row,
                         &out_rows[places[chunk, offset + w]],
                     )
                     spcy_copy_rows(
-                        &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], rows,
+                        &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], in_row,
                         &in_rows[places[chunk, offset + w]],
                     )
 

@@ -17,7 +17,8 @@ typedef struct {
     const int32_t* rank;      // (n_out,) rank of each row, or NULL
     void* out;                // (n_out, c_out)
     int64_t n_offsets, n_tiles, n_in, n_out, tile_size;
-    int64_t c_in, c_out, width;
+    int64_t c_in, c_out, groups;
+    int64_t parts, width;  // sums of a row, in so many equal parts that are padded to whole vectors
     bool relu;
 } spcy_conv_plan;
 
@@ -26,10 +27,13 @@ typedef struct {
     int64_t sum_bytes;    // of a sum, and of a unit of packed weights
     int64_t channels;     // input channels in a unit
     int64_t copied_rows;  // input rows that a tile's scratch has room for
-    // Pack one offset's (c_in, c_out) weight into its places in the packed array.
+    // Pack one offset's (c_in / groups, c_out) weight into its places in the packed array.
     void (*pack)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     // Compute a tile of outputs, with a scratch of tile_size * width + copied_rows * c_in sums.
     void (*conv)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
+    // The same for c_in = groups = c_out, with a scratch of width sums and (n_offsets + 1) * tile_size int64.
+    void (*pack_depthwise)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
+    void (*depthwise)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
 } spcy_tile_kernels;
 
 enum { SPCY_BASELINE, SPCY_AVX2, SPCY_AVX512, SPCY_AVX512_BF16, SPCY_LEVELS };

@@ -59,11 +59,11 @@ __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __
     }
 }
 
-// The weighted mean of the rows that are there (row >= 0); 0 where none is.
+// The weighted mean of the rows that are there (row >= 0), or without `renormalize` their sum; 0 where none is.
 template <typename T>
 __global__ void interpolate(const T* __restrict__ features, const int32_t* __restrict__ rows,
-                            const double* __restrict__ weights, int64_t points, int corners, T* __restrict__ out,
-                            int channels) {
+                            const double* __restrict__ weights, int renormalize, int64_t points, int corners,
+                            T* __restrict__ out, int channels) {
     SPCY_EACH(e, points * channels) {
         const int64_t first = e / channels * corners;
         double total = 0;
@@ -72,7 +72,7 @@ __global__ void interpolate(const T* __restrict__ features, const int32_t* __res
         T value = 0;
         for (int j = 0; j < corners && total > 0; ++j) {
             if (rows[first + j] < 0 || weights[first + j] == 0) continue;
-            value += (T)(weights[first + j] / total) * features[(int64_t)rows[first + j] * channels + e % channels];
+            value += (T)(weights[first + j] / (renormalize ? total : 1)) * features[(int64_t)rows[first + j] * channels + e % channels];
         }
         out[e] = value;
     }

@@ -14,8 +14,8 @@ struct spcy_reach {  // by column
     spcy_layout stride, padding;
 };
 
-// The rank of each site's neighbour under each offset, -1 for none, and how many there are.
-__global__ void find_neighbours(const uint64_t* __restrict__ keys, int64_t n, const uint64_t* __restrict__ slots, int bits,
+// The rank of what each output's query meets under each offset, -1 for none, and how many there are.
+__global__ void find_neighbours(const uint64_t* __restrict__ queries, int64_t n, const uint64_t* __restrict__ slots, int bits,
                                 const int64_t* __restrict__ steps, int64_t offsets, int64_t chunks,
                                 int32_t* __restrict__ found, int64_t* __restrict__ counts) {
     SPCY_EACH_BLOCK(task, offsets * chunks) {
@@ -25,7 +25,7 @@ __global__ void find_neighbours(const uint64_t* __restrict__ keys, int64_t n, co
             const int64_t i = begin + step + threadIdx.x;
             int32_t rank = -1;
             if (i < n) {
-                const uint64_t query = keys[i] + (uint64_t)steps[k];
+                const uint64_t query = queries[i] + (uint64_t)steps[k];
                 rank = spcy_find(slots, bits, query, spcy_slot(query, bits));
                 found[k * n + i] = rank;
             }
