@@ -137,10 +137,10 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
         def vjp(dy):
             dy = _gradient_of(y.features, dy)
             if activation == "relu":
-                dy = _mask_relu(y.features, dy)
+                dy = mask_relu(y.features, dy)
             dx = execute(SparseTensor._of(plan.coords, dy), _backward(plan, x.coords), None, None).features
             dweight = _weight_gradient(x.features, dy, plan).reshape(_shape(weight))
-            dbias = None if bias is None else _column_sums(dy)
+            dbias = None if bias is None else column_sums(dy)
             return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, dy)
 
         return y, vjp
@@ -158,7 +158,7 @@ def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
     return _check.gradient(dy, features)
 
 
-def _mask_relu(features: np.ndarray, dy: np.ndarray) -> np.ndarray:
+def mask_relu(features: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Return the gradient where a ReLU with these outputs passed, else 0."""
     out = array_module(dy).empty(dy.shape, dy.dtype)
     if len(out):
@@ -208,7 +208,7 @@ def _chunks(rulebook: Rulebook, weight_bytes: int, tiles: int) -> int:
     return max(1, min(pairs, _CHUNKS_BYTES // weight_bytes, 64, tiles))
 
 
-def _column_sums(dy: np.ndarray) -> np.ndarray:
+def column_sums(dy: np.ndarray) -> np.ndarray:
     """Return the sum of each column, in double precision."""
     xp = array_module(dy)
     block_ptr = xp.minimum(xp.arange(0, len(dy) + _BLOCK, _BLOCK), len(dy))

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _check
 from .._backend import array_module, widened
-from ..grad import _column_sums as column_sums
+from ..grad import column_sums
 from .conv import Weighted
 from .module import Buffer, Parameter, Pointwise, wide_dtype
 

@@ -7,7 +7,7 @@ import numpy as np
 from .. import _check, grad
 from .._backend import array_module, widened
 from ..conv import subm_conv
-from ..grad import _column_sums as column_sums
+from ..grad import column_sums, mask_relu
 from ..tensor import SparseTensor
 from .conv import Seed, Weighted
 from .gauss import normal_cdf, normal_pdf
@@ -121,8 +121,8 @@ class ReLU(Pointwise):
         return relu(features)
 
     def _map_vjp(self, features):
-        zero = features.dtype.type(0)
-        return relu(features), lambda dy: array_module(dy).where(features <= 0, zero, dy)
+        y = relu(features)
+        return y, lambda dy: mask_relu(y, dy)
 
 
 class LeakyReLU(Pointwise):
