@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import assert_close, get, random_tensor
+from helpers import assert_close, get, put, random_tensor
 
 import spcy
 from spcy import nn
@@ -210,14 +210,39 @@ def test_on_another_backend(name, backend, rng):
     with spcy.use_backend("cpu"):
         layer, x = shake(LAYERS[name](), rng), tensor(rng, np.float32)
         there = copy.deepcopy(layer).to(backend)
-        expected = layer(x)
-    y = there(x.to(backend))
+        expected, expected_vjp = layer.vjp(x)
+    y, vjp = there.vjp(x.to(backend))
     features = y.features if isinstance(y, spcy.SparseTensor) else y
     assert hasattr(features, "get") == (backend == "cuda")
     assert_close(features, array_of(expected), np.float32)
+    dy = rng.standard_normal(array_of(expected).shape).astype(np.float32)
+    assert_close(vjp(put(dy))[0], expected_vjp(dy)[0], np.float32)
+    for key, parameter in layer.parameters().items():
+        assert_close(there.parameters()[key].grad, parameter.grad, np.float32)
     here = there.to("cpu").state_dict()
     for key, array in layer.state_dict().items():
         assert_close(here[key], array, np.float32)
+
+
+def test_training_on_another_backend(backend, rng):
+    with spcy.use_backend("cpu"):
+        nets = resnet(4), resnet(4)
+        x, labels = tensor(rng, np.float32), rng.integers(0, 3, 14)
+    losses = []
+    for net, where in zip(nets, ("cpu", backend), strict=True):
+        with spcy.use_backend(where):
+            net.to(where)
+            y, vjp = net.vjp(x.to(where))
+            loss, dlogits = nn.softmax_cross_entropy(y, put(labels), weight=[1, 2, 3])
+            vjp(dlogits)
+            optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=0.1, nesterov=True).step()
+            optim.AdamW(net.parameters(), 1e-6).step()
+            losses.append(loss)
+            net.load_state_dict(net.state_dict())
+    assert losses[0] == pytest.approx(losses[1])
+    nets[1].to("cpu")
+    for key, array in nets[0].state_dict().items():
+        assert_close(nets[1].state_dict()[key], array, np.float32)
 
 
 # What layers compute, where that is not a function's own
