@@ -52,6 +52,21 @@ class Kinds(Suite, scene=SCENES, sites=SITES):
         spcy.conv_transpose(self.coarse, self.box, stride=2)
 
 
+class Grouped(Suite, channels=CHANNELS, dtype=DTYPES):
+    """3x3x3 on 100,000 sites of the street, the rulebook ready: depthwise, and in groups of 16 channels."""
+
+    def prepare(self, channels, dtype):
+        self.x = tensor("street", 100_000, channels, dtype)
+        self.depthwise, self.weight = weight(1, channels, dtype=dtype), weight(16, channels, dtype=dtype)
+        self.time_depthwise()
+
+    def time_depthwise(self, *_):
+        spcy.subm_conv(self.x, self.depthwise, groups=self.x.num_channels)
+
+    def time_groups_of_16(self, *_):
+        spcy.subm_conv(self.x, self.weight, groups=self.x.num_channels // 16)
+
+
 class Calls(Suite, sites=[1, 1000]):
     """A hundred calls on few sites of 16 channels: what a call costs."""
 
