@@ -1,130 +1,39 @@
-"""PyTorch's zip checkpoints, read without PyTorch and without running anything that the file names."""
+"""PyTorch's checkpoints, read without PyTorch and without running anything that they name."""
 
 from __future__ import annotations
 
-import pickletools
+import io
 import sys
 import zipfile
-from collections.abc import Callable
 from math import prod
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
-# A checkpoint's pickle is a program for a stack machine that can call any function. The machine below knows
-# the few operations that dicts, lists, numbers, strings and tensors are written with, and has no call in it:
-# a global is a name to look up in the tables below, and reducing one of these makes a record of a tensor.
+from ._unpickle import Storage, Tensor, itemsize, unpickle
 
 MAX_PICKLE = 1 << 22  # bytes: some ten thousand tensors; each may become an object of 100 times its size
-MAX_AXES = 32
-DTYPES = {
-    "torch.float16": "float16",
-    "torch.float32": "float32",
-    "torch.float64": "float64",
-    "torch.bfloat16": "bfloat16",
-    "torch.float8_e4m3fn": "float8_e4m3fn",
-    "torch.float8_e5m2": "float8_e5m2",
-    "torch.int8": "int8",
-    "torch.int16": "int16",
-    "torch.int32": "int32",
-    "torch.int64": "int64",
-    "torch.uint8": "uint8",
-    "torch.uint16": "uint16",
-    "torch.uint32": "uint32",
-    "torch.uint64": "uint64",
-    "torch.bool": "bool",
-}
-STORAGES = {
-    "torch.HalfStorage": "float16",
-    "torch.FloatStorage": "float32",
-    "torch.DoubleStorage": "float64",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.CharStorage": "int8",
-    "torch.ShortStorage": "int16",
-    "torch.IntStorage": "int32",
-    "torch.LongStorage": "int64",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-    "torch.UntypedStorage": "uint8",
-    "torch.storage.UntypedStorage": "uint8",
-}
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of files before PyTorch 1.6
+_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number: how files before PyTorch 1.6 start
 
 
-class Storage(NamedTuple):
-    """A record of the archive, and how many items of which dtype it is said to hold."""
-
-    key: str
-    dtype: str
-    num_items: int
-
-
-class Tensor(NamedTuple):
-    """What a tensor is made of: a strided view of a storage, checked to lie within it."""
-
-    storage: Storage
-    dtype: str
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class Global(NamedTuple):
-    """The name of a class or function; nothing is looked up by it but the tables of this module."""
-
-    name: str
-
-
-class Archive:
-    """The zip archive of a checkpoint: its pickle, and the arrays of its tensors.
+class Checkpoint:
+    """What a checkpoint holds, and the arrays of its tensors.
 
     Raises ValueError where a file is not what ``torch.save`` writes.
+
+    Attributes
+    ----------
+    content : object
+        Dicts, lists, tuples, numbers, strings, None and `Tensor` records.
     """
 
-    def __init__(self, file: BinaryIO, size: int):
-        start = file.read(512)
-        if start.startswith(LEGACY):
-            raise ValueError(
-                "written by PyTorch before 1.6, or with _use_new_zipfile_serialization=False; "
-                "torch.load and torch.save turn it into the zip format that is read here"
-            )
-        if start[257:262] == b"ustar":
-            raise ValueError("a tar archive, as PyTorch before 0.1.10 wrote, expected a zip checkpoint")
-        if not start.startswith(b"PK"):
-            raise ValueError("not a zip checkpoint of torch.save")
-        self._size = size
-        self._zip = zipfile.ZipFile(file)
-        names = self._zip.namelist()
-        twins = len(names) - len(set(names))
-        if twins:
-            raise ValueError(f"{twins} records have the name of another one")
-        roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")]
-        if len(roots) != 1 or not roots[0] or "/" in roots[0]:
-            raise ValueError("not a zip checkpoint of torch.save: it has no data.pkl, or several")
-        if f"{roots[0]}/constants.pkl" in names:
-            raise ValueError(
-                "a TorchScript archive, expected a checkpoint: torch.save(model.state_dict(), ..)"
-            )
-        self._root = roots[0]
-        self._records: dict[str, bytes] = {}
-        self._arrays: dict[tuple[Storage, np.dtype], np.ndarray] = {}
-        records = self._zip.infolist()
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise ValueError("its records are compressed, which torch.save never does")
-        if sum(record.file_size for record in records) > size:
-            raise ValueError("its records are said to hold more bytes than the file")
-        byteorder = "little"
-        if f"{self._root}/byteorder" in names:
-            byteorder = self._read("byteorder").decode("ascii", "replace")
-        if byteorder not in ("little", "big"):
-            raise ValueError(f"byteorder must be 'little' or 'big', got {byteorder[:20]!r}")
-        self._swapped = byteorder != sys.byteorder
+    content: Any
 
-    def content(self) -> Any:
-        """Return what was saved: dicts, lists, tuples, numbers, strings, None and `Tensor` records."""
-        if self._zip.getinfo(f"{self._root}/data.pkl").file_size > MAX_PICKLE:
-            raise ValueError(f"data.pkl has more than {MAX_PICKLE} bytes")
-        return unpickle(self._read("data.pkl"))
+    def __init__(self, size: int, byteorder: str):
+        self._size = size
+        self._swapped = byteorder != sys.byteorder
+        self._arrays: dict[tuple[str, np.dtype], np.ndarray] = {}
+        self._records: dict[str, bytes] = {}
 
     def array(self, tensor: Tensor) -> np.ndarray:
         """Return a tensor as a read-only view of its storage."""
@@ -141,26 +50,119 @@ class Archive:
 
     def _items(self, storage: Storage, dtype: np.dtype) -> np.ndarray:
         """Return a storage as unsigned integers of a dtype's size; its record is read once."""
-        if (storage, dtype) not in self._arrays:
-            if storage.key not in self._records:
-                self._records[storage.key] = self._read(f"data/{storage.key}")
-            data = self._records[storage.key]
+        key = storage.key
+        if (key, dtype) not in self._arrays:
+            if key not in self._records:
+                self._records[key] = self._record(storage)
+            data = self._records[key]
             if len(data) != storage.num_items * itemsize(storage.dtype):
                 raise ValueError(
-                    f"record data/{storage.key} must hold {storage.num_items} {storage.dtype}, "
-                    f"got {len(data)} bytes"
+                    f"record data/{key} must hold {storage.num_items} {storage.dtype}, got {len(data)} bytes"
                 )
             items = np.frombuffer(data, f"u{dtype.itemsize}", len(data) // dtype.itemsize)
             if self._swapped:
                 items = items.byteswap()
-            self._arrays[storage, dtype] = items != 0 if dtype == np.bool_ else items
-        return self._arrays[storage, dtype]
+            self._arrays[key, dtype] = items != 0 if dtype == np.bool_ else items
+        return self._arrays[key, dtype]
+
+    def _record(self, storage: Storage) -> bytes:
+        """Read the bytes of a storage."""
+        raise NotImplementedError
+
+
+class _ZipCheckpoint(Checkpoint):
+    """A zip archive of a pickle and a record for each storage: PyTorch 1.6 and later."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._zip = zipfile.ZipFile(file)
+        names = self._zip.namelist()
+        twins = len(names) - len(set(names))
+        if twins:
+            raise ValueError(f"{twins} records have the name of another one")
+        roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl")]
+        if len(roots) != 1 or not roots[0] or "/" in roots[0]:
+            raise ValueError("not a zip checkpoint of torch.save: it has no data.pkl, or several")
+        if f"{roots[0]}/constants.pkl" in names:
+            raise ValueError("a TorchScript archive, expected what torch.save(model.state_dict(), ..) writes")
+        self._root = roots[0]
+        records = self._zip.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("its records are compressed, which torch.save never does")
+        if sum(record.file_size for record in records) > size:
+            raise ValueError("its records are said to hold more bytes than the file")
+        byteorder = "little"
+        if f"{self._root}/byteorder" in names:
+            byteorder = self._read("byteorder").decode("ascii", "replace")
+        if byteorder not in ("little", "big"):
+            raise ValueError(f"byteorder must be 'little' or 'big', got {byteorder[:20]!r}")
+        super().__init__(size, byteorder)
+        if self._zip.getinfo(f"{self._root}/data.pkl").file_size > MAX_PICKLE:
+            raise ValueError(f"data.pkl has more than {MAX_PICKLE} bytes")
+        self.content, _ = unpickle(io.BytesIO(self._read("data.pkl")))
+
+    def _record(self, storage: Storage) -> bytes:
+        return self._read(f"data/{storage.key}")
 
     def _read(self, name: str) -> bytes:
         try:
             return self._zip.read(f"{self._root}/{name}")
         except KeyError:
             raise ValueError(f"record {name} is missing") from None
+
+
+class _PlainCheckpoint(Checkpoint):
+    """Five pickles, then the storages one after the other: PyTorch before 1.6.
+
+    The pickles are a magic number, the version, the machine, what was saved, and the keys of the storages.
+    Each storage is its number of items, as 8 bytes, and the items.
+    """
+
+    def __init__(self, file: BinaryIO, size: int):
+        start = file.tell()
+        pickles = io.BytesIO(file.read(MAX_PICKLE))
+        (_, _), (version, _), (machine, _) = (unpickle(pickles) for _ in range(3))
+        if version != 1001 or type(machine) is not dict:
+            raise ValueError("its version must be 1001")
+        super().__init__(size, "little" if machine.get("little_endian") is True else "big")
+        self.content, storages = unpickle(pickles)
+        keys, _ = unpickle(pickles)
+        if (
+            type(keys) is not list
+            or any(type(key) is not str for key in keys)
+            or sorted(keys) != sorted(storages)
+        ):
+            raise ValueError("its storages are not those that its tensors want")
+        self._file = file
+        self._places: dict[str, int] = {}
+        place = start + pickles.tell()
+        order = sys.byteorder if not self._swapped else {"little": "big", "big": "little"}[sys.byteorder]
+        for key in keys:
+            storage = storages[key]
+            file.seek(place)
+            count = int.from_bytes(file.read(8), order)
+            if count != storage.num_items:
+                raise ValueError(f"record {key[:40]} must hold {storage.num_items} items, got {count}")
+            self._places[key] = place + 8
+            place += 8 + count * itemsize(storage.dtype)
+        if place != size:
+            raise ValueError(f"its storages must end with the file, at {size} bytes, got {place}")
+
+    def _record(self, storage: Storage) -> bytes:
+        self._file.seek(self._places[storage.key])
+        return self._file.read(storage.num_items * itemsize(storage.dtype))
+
+
+def open_checkpoint(file: BinaryIO, size: int) -> Checkpoint:
+    """Return what a file of so many bytes holds; it must stay open while arrays are asked for."""
+    start = file.read(512)
+    file.seek(0)
+    if start.startswith(_MAGIC):
+        return _PlainCheckpoint(file, size)
+    if start[257:262] == b"ustar":
+        raise ValueError("a tar archive, as PyTorch before 0.1.10 wrote, expected a checkpoint of torch.save")
+    if not start.startswith(b"PK"):
+        raise ValueError("not a checkpoint of torch.save")
+    return _ZipCheckpoint(file, size)
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -172,178 +174,3 @@ def numpy_dtype(name: str) -> np.dtype:
             raise ImportError(f'{name} arrays need ml_dtypes: pip install "spcy[weights]"') from error
         return np.dtype(getattr(ml_dtypes, name))
     return np.dtype(name)
-
-
-def unpickle(data: bytes) -> Any:
-    """Return the object that a pickle describes, or raise ValueError: for a global, by its name."""
-    try:
-        return _run(data)
-    except Refused as error:
-        raise ValueError(*error.args) from None
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"malformed pickle ({type(error).__name__}: {reason})") from error
-
-
-class Refused(Exception):
-    """Something that a checkpoint of weights has no need of."""
-
-
-_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_STRINGS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _run(data: bytes) -> Any:
-    """Run the stack machine."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-
-    def items(start: int) -> list[Any]:
-        if start < 0:
-            raise IndexError("the stack is empty")
-        taken = stack[start:]
-        del stack[start:]
-        return taken
-
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name in _NUMBERS or name in _STRINGS:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            stack.append(tuple(items(len(stack) - _TUPLES[name])))
-        elif name == "TUPLE":
-            stack.append(tuple(items(marks.pop())))
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name in ("APPEND", "APPENDS"):
-            new = items(len(stack) - 1 if name == "APPEND" else marks.pop())
-            _expect(stack[-1], list).extend(new)
-        elif name in ("SETITEM", "SETITEMS"):
-            new = items(len(stack) - 2 if name == "SETITEM" else marks.pop())
-            target = _expect(stack[-1], dict)
-            for key, value in zip(new[::2], new[1::2], strict=True):
-                target[_expect(key, str, int)] = value
-        elif name == "GLOBAL":
-            stack.append(_global(argument.replace(" ", ".")))
-        elif name == "STACK_GLOBAL":
-            stack.append(_global(".".join(_expect(part, str) for part in items(len(stack) - 2))))
-        elif name == "INST":
-            _global(argument.replace(" ", "."))
-            raise Refused(f"it has the pickle operation INST, which {_ONLY}")
-        elif name == "BINPERSID":
-            stack.append(_storage(*_expect(stack.pop(), tuple)))
-        elif name == "REDUCE":
-            function, arguments = items(len(stack) - 2)
-            stack.append(_REDUCE[_expect(function, Global).name](*_expect(arguments, tuple)))
-        elif name == "BUILD":  # attributes of an OrderedDict: the versions of its modules
-            _expect(stack.pop(), dict)
-            _expect(stack[-1], dict)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise Refused(f"it has the pickle operation {name}, which {_ONLY}")
-    (content,) = stack
-    return content
-
-
-_ONLY = "is no part of tensors, dicts, lists, tuples, numbers or strings; it was not run"
-
-
-def _global(name: str) -> Global:
-    """Return a name of the tables below, and refuse any other."""
-    if name not in _REDUCE and name not in STORAGES and name not in DTYPES:
-        raise Refused(f"it names {name[:200]!r}, which {_ONLY}")
-    return Global(name)
-
-
-def _expect(value: Any, *types: type) -> Any:
-    """Return a value of one of these very types."""
-    if type(value) not in types:
-        raise TypeError(f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}")
-    return value
-
-
-def _storage(tag: Any, kind: Any, key: Any, location: Any, num_items: Any) -> Storage:
-    """Return the storage that a persistent id means."""
-    if _expect(tag, str) != "storage":
-        raise ValueError(f"a persistent id must be of a storage, got {tag[:40]!r}")
-    if _expect(num_items, int) < 0:
-        raise ValueError(f"a storage of {num_items} items")
-    return Storage(_expect(key, str), STORAGES[_expect(kind, Global).name], num_items)
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
-    """Return a tensor of its storage's dtype; whether it needs gradients does not matter here."""
-    return _view(storage, _expect(storage, Storage).dtype, offset, size, stride)
-
-
-def _tensor_of_dtype(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
-) -> Tensor:
-    """Return a tensor that says its dtype, its storage being bytes."""
-    dtype = DTYPES[_expect(dtype, Global).name]
-    return _view(_expect(storage, Storage), dtype, offset, size, stride)
-
-
-def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> Tensor:
-    """Return a tensor whose every item lies in its storage."""
-    if dtype != storage.dtype and storage.dtype != "uint8":
-        raise TypeError(f"a tensor of {dtype} on a storage of {storage.dtype}")
-    num_items = storage.num_items * itemsize(storage.dtype) // itemsize(dtype)
-    size, stride = _expect(size, tuple), _expect(stride, tuple)
-    if len(size) > MAX_AXES:
-        raise ValueError(f"a tensor of {len(size)} axes")
-    numbers = [_expect(number, int) for number in (offset, *size, *stride)]
-    inside = min(numbers) >= 0 and max(numbers) <= sys.maxsize  # numbers of any length are slow to multiply
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if inside else 0
-    if not inside or (0 not in size and last >= num_items):
-        raise Refused(
-            f"a tensor of size {size}, stride {stride} and offset {offset} does not lie in its storage of "
-            f"{num_items} items"
-        )
-    return Tensor(storage, dtype, offset, size, stride)
-
-
-def itemsize(dtype: str) -> int:
-    """Return the bytes of an item; ml_dtypes need not be there."""
-    return 1 if dtype.startswith("float8") else 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-
-
-def _parameter(data: Any, *rest: Any) -> Tensor:
-    """Return the tensor that a Parameter wraps."""
-    return _expect(data, Tensor)
-
-
-def _ordered_dict(*items: Any) -> dict:
-    """Return an empty dict, which later operations fill."""
-    if items:
-        raise TypeError("an OrderedDict is written empty and filled after that")
-    return {}
-
-
-def _size(items: Any) -> tuple:
-    """Return a torch.Size as the tuple that it is."""
-    return _expect(items, tuple)
-
-
-_REDUCE: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "collections.OrderedDict": _ordered_dict,
-    "torch.Size": _size,
-}

@@ -13,7 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ._checkpoint import Archive, Tensor
+from ._checkpoint import open_checkpoint
+from ._unpickle import Tensor
 
 _MAX_DEPTH, _MAX_ENTRIES, _MAX_NAME = 32, 1 << 17, 1 << 10  # of dicts in dicts; characters of a name
 _ALWAYS_UNPACKED = 1 << 26  # bytes that a compressed npz may unpack to, however small it is
@@ -26,7 +27,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
     Parameters
     ----------
     path : str or path
-        ``.safetensors``; ``.npz``; or ``.pth``, ``.pt``, ``.ckpt``, a zip checkpoint of ``torch.save``, read
+        ``.safetensors``; ``.npz``; or ``.pth``, ``.pt``, ``.ckpt``, a checkpoint of ``torch.save``, read
         without PyTorch: of tensors and Parameters in dicts, lists and tuples, beside numbers and
         strings. The package safetensors reads the first, and ml_dtypes adds bfloat16 and float8 arrays
         (``pip install "spcy[weights]"``).
@@ -97,8 +98,11 @@ def _read_npz(path: Path, key: str | None) -> dict[str, np.ndarray]:
 
 def _read_checkpoint(path: Path, key: str | None) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
-        archive = Archive(file, path.stat().st_size)
-        leaves = list(_leaves(archive.content()))
+        checkpoint = open_checkpoint(file, path.stat().st_size)
+        if type(checkpoint.content) is not dict:
+            kind = type(checkpoint.content).__name__
+            raise ValueError(f"it holds an object of type {kind}, expected a dict of arrays")
+        leaves = list(_leaves(checkpoint.content))
         chosen = [leaf for leaf in leaves if leaf[0].startswith(_prefix(key))]
         for name, leaf in chosen:
             if not isinstance(leaf, Tensor):
@@ -106,7 +110,7 @@ def _read_checkpoint(path: Path, key: str | None) -> dict[str, np.ndarray]:
                 raise ValueError(
                     f"it holds more than arrays: {name[:80]!r} is of type {kind}{_say_keys(leaves)}"
                 )
-        return _collect(leaves, key, archive.array)
+        return _collect(leaves, key, checkpoint.array)
 
 
 def _leaves(content: Any) -> Iterator[tuple[str, Any]]:

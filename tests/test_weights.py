@@ -11,10 +11,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from torch_files import archive, call, dictionary, name, number, save, storage, tensor, text, tup
+from torch_files import archive, call, dictionary, name, number, plain, save, storage, tensor, text, tup
 
 import spcy
-from spcy import _checkpoint, weights
+from spcy import _checkpoint, _unpickle, weights
 
 DATA = Path(__file__).parent / "data"  # files that torch.save of PyTorch 2.13 wrote
 
@@ -40,7 +40,7 @@ def write(tmp_path):
 # Good files
 
 
-@pytest.mark.parametrize("dtype", _checkpoint.DTYPES.values())
+@pytest.mark.parametrize("dtype", _unpickle.DTYPES.values())
 def test_every_dtype_of_pytorch(dtype):
     array = spcy.load_weights(DATA / "torch_dtypes.pth")[dtype]
     if dtype == "bool":
@@ -121,7 +121,7 @@ def test_dicts_of_dicts_have_dotted_names(write):
 def test_the_other_ways_to_write_a_tensor(write):
     v1 = name("torch._utils", "_rebuild_tensor")
     v3 = name("torch._utils", "_rebuild_tensor_v3")
-    raw = storage(("torch.storage", "UntypedStorage"), num_items=24)
+    raw = storage(("torch.storage", "UntypedStorage"), "1", num_items=24)
     sizes = (tup(number(2), number(3)), tup(number(3), number(1)))
     hooks = call(name("collections", "OrderedDict"))
     parameter = name("torch._utils", "_rebuild_parameter")
@@ -131,7 +131,8 @@ def test_the_other_ways_to_write_a_tensor(write):
             v3=call(v3, raw, number(0), *sizes, b"\x89", hooks, name("torch", "float32")),
             half=call(v3, raw, number(6), *sizes, b"\x89", hooks, name("torch", "float16")),
             parameter=call(parameter, tensor(), b"\x88", hooks),
-        )
+        ),
+        {**RECORDS, "data/1": RECORDS["data/0"]},
     )
     state = spcy.load_weights(path)
     expected = np.arange(6, dtype=np.float32)
@@ -150,6 +151,90 @@ def test_bytes_of_the_other_order(write):
     np.testing.assert_array_equal(state["w"], np.arange(6).reshape(2, 3))
 
 
+def test_the_format_before_pytorch_1_6():
+    path = DATA / "torch_legacy.pth"
+    state = spcy.load_weights(path, key="model")
+    base = np.arange(12, dtype=np.float32).reshape(3, 4)
+    expected = {
+        "base": base,
+        "transposed": base.T,
+        "parameter": base[1],
+        "half": np.arange(3, dtype=np.float16),
+        "bfloat16": np.arange(5).astype(ml_dtypes.bfloat16),
+        "count": np.array(7),
+        "flags": np.array([True, False, True]),
+        "empty": np.zeros((0, 2), np.float32),
+    }
+    assert list(state) == list(expected)
+    for key, array in expected.items():
+        assert (state[key].dtype, state[key].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(state[key], array)
+        assert not state[key].flags.writeable
+    assert np.shares_memory(state["transposed"], state["base"])
+    with pytest.raises(
+        ValueError, match=r"'epoch' is of type int; choose a part of it: key='model' \(8 arrays\)"
+    ):
+        spcy.load_weights(path)
+
+
+PLAIN = {"content": None, "keys": ["0"], "storages": struct.pack("<q", 6) + RECORDS["data/0"]}
+BAD_PLAIN = {
+    "call": ({"content": dictionary_of(w=call(name("posix", "system"), text("true")))}, r"posix\.system"),
+    "missing_storage": ({"keys": [], "storages": b""}, "not those that its tensors want"),
+    "other_storage": ({"keys": ["1"]}, "not those that its tensors want"),
+    "twice": ({"keys": ["0", "0"]}, "not those that its tensors want"),
+    "keys": ({"keys": [["0"]]}, "not those that its tensors want"),
+    "count": ({"storages": struct.pack("<q", 7) + bytes(28)}, "record 0 must hold 6 items, got 7"),
+    "negative_count": ({"storages": struct.pack("<q", -6) + bytes(24)}, "record 0 must hold 6 items"),
+    "short": ({"storages": struct.pack("<q", 6) + bytes(20)}, "must end with the file"),
+    "long": ({"storages": struct.pack("<q", 6) + bytes(28)}, "must end with the file"),
+    "huge": (
+        {
+            "content": dictionary_of(w=tensor((2**50,), (1,), of=storage(num_items=2**50))),
+            "storages": struct.pack("<q", 2**50) + bytes(24),
+        },
+        "must end with the file",
+    ),
+    "part": (
+        {
+            "content": dictionary_of(
+                w=tensor(
+                    of=tup(
+                        text("storage"),
+                        name("torch", "FloatStorage"),
+                        text("0"),
+                        text("cpu"),
+                        number(6),
+                        tup(number(0)),
+                    )
+                    + b"Q"
+                )
+            )
+        },
+        "part of another",
+    ),
+    "version": ({"version": 1002}, "version must be 1001"),
+}
+
+
+@pytest.mark.parametrize("case", ["good", *BAD_PLAIN])
+def test_a_bad_file_of_the_old_format_is_refused(case, tmp_path):
+    changes, message = BAD_PLAIN.get(case, ({}, None))
+    options = {**PLAIN, "content": dictionary_of(w=tensor()), **changes}
+    plain(tmp_path / "model.pth", **options)
+    if message is None:
+        assert spcy.load_weights(tmp_path / "model.pth")["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    else:
+        with pytest.raises(ValueError, match=rf"model\.pth: .*{message}"):
+            spcy.load_weights(tmp_path / "model.pth")
+
+
+def test_a_lone_array_is_refused(write):
+    for content, kind in ((tensor(), "Tensor"), (b"]" + tensor() + b"a", "list")):
+        with pytest.raises(ValueError, match=f"holds an object of type {kind}, expected a dict of arrays"):
+            spcy.load_weights(write(content))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
 def test_nested_arrays_come_back(dtype, tmp_path):
     arrays = {"a": {"w": np.arange(24).reshape(2, 3, 4).astype(dtype), "n": np.array(3, dtype)}, "epoch": 3}
@@ -165,9 +250,9 @@ def test_only_what_is_asked_for_is_read(write, monkeypatch):
     path = write(dictionary_of(a=dictionary_of(w=tensor()), b=dictionary_of(w=tensor(of=storage(key="1")))))
     read = []
     monkeypatch.setattr(
-        _checkpoint.Archive,
+        _checkpoint._ZipCheckpoint,
         "_read",
-        lambda self, name, real=_checkpoint.Archive._read: read.append(name) or real(self, name),
+        lambda self, name, real=_checkpoint._ZipCheckpoint._read: read.append(name) or real(self, name),
     )
     assert list(spcy.load_weights(path, key="a")) == ["w"]  # record 1 is not even there
     assert read == ["data.pkl", "data/0"]
@@ -338,6 +423,7 @@ MALFORMED = {
     "parameter_of_a_number": call(name("torch._utils", "_rebuild_parameter"), number(1)),
     "size_of_a_number": call(name("torch", "Size"), number(1)),
     "ordered_dict_of_items": call(name("collections", "OrderedDict"), b"]"),
+    "two_storages_of_one_key": tup(storage(), storage(("torch", "IntStorage"))),
     "dtype_of_another_storage": call(
         name("torch._utils", "_rebuild_tensor_v3"),
         *(storage(), number(0), tup(number(2)), tup(number(1)), b"\x89", b"N", name("torch", "int32")),
@@ -432,10 +518,9 @@ def test_files_of_other_kinds(tmp_path):
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("tensors"))
     cases = {
-        (DATA / "torch_legacy.pth").read_bytes(): "before PyTorch 1.6|by PyTorch before 1.6",
         tar.getvalue(): "tar archive",
-        b"": "not a zip checkpoint",
-        pickle.dumps({"w": 1}): "not a zip checkpoint",
+        b"": "not a checkpoint",
+        pickle.dumps({"w": 1}): "not a checkpoint",
         b"PK\3\4" + bytes(100): "damaged file .*not a zip file",
         (DATA / "torch_dtypes.pth").read_bytes()[:-30]: "damaged file .*not a zip file",
     }
@@ -571,15 +656,18 @@ def test_paths_and_packages(tmp_path, monkeypatch):
     assert list(spcy.load_weights(DATA / "torch_checkpoint.pth", key="model_state")) == list(NET)
 
 
-def test_spoiled_files_are_read_or_refused(tmp_path, rng):
-    good = (DATA / "torch_checkpoint.pth").read_bytes()
+@pytest.mark.parametrize(
+    ("file", "key"), [("torch_checkpoint.pth", "model_state"), ("torch_legacy.pth", "model")]
+)
+def test_spoiled_files_are_read_or_refused(file, key, tmp_path, rng):
+    good = (DATA / file).read_bytes()
     results = []
     for _ in range(300):
         content = np.frombuffer(good, np.uint8).copy()
         content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
         (tmp_path / "model.pth").write_bytes(content)
         try:
-            results.append(len(spcy.load_weights(tmp_path / "model.pth", key="model_state")))
+            results.append(len(spcy.load_weights(tmp_path / "model.pth", key=key)))
         except ValueError as error:
             results.append(str(error).startswith(f"{tmp_path}/model.pth: "))
     assert False not in results

@@ -59,6 +59,13 @@ def archive(path, content, records, root="archive", compression=zipfile.ZIP_STOR
             file.writestr(f"{root}/{record}", data)
 
 
+def plain(path, content, keys, storages, version=1001):
+    """Write a checkpoint of the format before PyTorch 1.6: five pickles, and the storages behind them."""
+    pickles = [pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(version, 2)]
+    pickles += [pickle.dumps({"little_endian": True}, 2), b"\x80\x02" + content + b".", pickle.dumps(keys, 2)]
+    path.write_bytes(b"".join(pickles) + storages)
+
+
 def save(path, content):
     """Write dicts in dicts of arrays and numbers."""
     records = {"version": b"3\n", "byteorder": b"little"}
