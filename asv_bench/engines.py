@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from benchmarks.network import LAYERS, backbone
-from threadpoolctl import threadpool_limits
 
 import spcy
 
@@ -72,6 +71,8 @@ class Engine:
     @staticmethod
     def set_threads(threads: int):
         """Use so many threads from now on."""
+        from threadpoolctl import threadpool_limits
+
         threadpool_limits(threads, user_api="blas")
 
     def rulebook(self, kind):

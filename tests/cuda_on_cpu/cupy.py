@@ -9,6 +9,7 @@ import ctypes
 import functools
 import itertools
 import re
+import time
 import types
 import weakref
 
@@ -39,6 +40,8 @@ from .schedule import counts, current
 
 __all__ = ["bool_", "dtype", "finfo", "float16", "float32", "float64", "iinfo", "int8", "int16", "int32"]
 __all__ += ["int64", "intp", "newaxis", "result_type", "uint8", "uint16", "uint32", "uint64"]
+
+__version__ = "13.6.0 (stand-in)"
 
 _POISON = np.frombuffer(b"\xfd\x7f" * 8, np.uint8)  # as runtime.cpp has it
 _MAX_SHARED = 227 << 10
@@ -485,6 +488,11 @@ def broadcast_to(array, shape):
     return _call(np.broadcast_to, array, shape, view=True)
 
 
+def copyto(dst, src):
+    """Copy values into an array."""
+    dst[...] = src
+
+
 def get_array_module(*args):
     """Return this module if one of the arrays is on the device, else NumPy."""
     import cupy
@@ -529,13 +537,30 @@ class _Stream(_Device):
         pass
 
 
+class _Event:
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.seconds = None
+
+    def record(self, stream=None):
+        self.seconds = time.perf_counter()
+
+    def synchronize(self):
+        counts.synchronisations += 1
+
+
 cuda = types.SimpleNamespace(
     Device=_Device,
+    Event=_Event,
+    get_elapsed_time=lambda begin, end: 1e3 * (end.seconds - begin.seconds),
     Stream=_Stream,
     is_available=lambda: True,
     get_current_stream=_Stream,
     runtime=types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDevice=lambda: 0, deviceSynchronize=_Stream().synchronize, is_hip=False
+        getDeviceProperties=lambda device: {"name": b"a CPU that stands for a GPU"},
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        deviceSynchronize=_Stream().synchronize,
+        is_hip=False,
     ),
 )
 
