@@ -94,8 +94,8 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
     ===================================================================  ====================================
 
     Of equal maxima the first gets the whole gradient: that of the first kernel offset (in a box, the
-    first site in key order), of the first site of a batch in key order, of the first point. A ReLU passes
-    the gradient where its output is greater than 0.
+    first site in key order), of the first site of a batch in key order, of the first point; the zero of
+    ``empty="zero"`` comes before all. A ReLU passes the gradient where its output is not 0.
 
     The gradient with respect to a convolution's input is the convolution over the transposed rulebook with
     each cell's matrix transposed; like the tiles it is kept with the rulebook, so that
@@ -232,7 +232,8 @@ def _max_pool(x, kernel_size, *args, empty="ignore", **kwargs):
     rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
 
     def vjp(dy):
-        dy = widened(_gradient_of(y.features, dy))
+        dy = _gradient_of(y.features, dy)
+        dy = widened(_mask_relu(y.features, dy) if empty == "zero" else dy)
         xp = array_module(dy)
         maxima, out = widened(y.features), xp.zeros(x.features.shape, dy.dtype)
         if rulebook.num_pairs:

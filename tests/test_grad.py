@@ -65,6 +65,7 @@ CONVS = {
     "conv_dilation": (spcy.conv, {"dilation": 2, "padding": (2, 1)}),
     "conv_transpose": (spcy.conv_transpose, {"stride": 2, "output_padding": 1}),
     "inverse_conv": (spcy.inverse_conv, {}),
+    "conv_floor": (spcy.conv, {"stride": 2, "padding": 1, "sites": "floor"}),
 }
 
 
@@ -93,6 +94,32 @@ def test_epilogue(name, activation, rng):
     inputs.append(y.replace(put(rng.standard_normal(y.features.shape))))
     options = {**options, "activation": activation}
     assert_gradients(lambda op, x, w, b, r: op(function, x, w, b, residual=r, **options), inputs, rng)
+
+
+@pytest.mark.parametrize("name", CONVS)
+@pytest.mark.parametrize(("groups", "c_in", "c_out"), [(2, 4, 6), (3, 3, 3), (3, 3, 6), (4, 8, 4)])
+def test_groups(name, groups, c_in, c_out, rng):
+    function, options = CONVS[name]
+    x = random_tensor(rng, 8, (5, 4), c_in, np.float64, batch_size=2)
+    if function is spcy.inverse_conv:
+        x = spcy.max_pool(x, 3, **STRIDED)
+    weight, bias = random_weight(rng, (3, 3), c_in // groups, c_out, np.float64)
+    options = {**options, "groups": groups}
+    assert_gradients(lambda op, x, w, b: op(function, x, w, b, **options), [x, weight, bias], rng)
+
+
+OFFSETS = [[0, 0], [1, -2], [0, 1]]
+
+
+@pytest.mark.parametrize("function", [spcy.subm_conv, spcy.conv, spcy.conv_transpose])
+def test_offsets(function, rng):
+    x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
+    weight, bias = random_weight(rng, (3,), 3, 2, np.float64)
+    assert_gradients(lambda op, x, w, b: op(function, x, w, b, offsets=OFFSETS), [x, weight, bias], rng)
+    if function is spcy.conv:
+        y = spcy.conv(x, weight, offsets=OFFSETS)
+        weight, bias = random_weight(rng, (3,), 2, 3, np.float64)
+        assert_gradients(lambda op, x, w, b: op(spcy.inverse_conv, x, w, b), [y, weight, bias], rng)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRY, ids=str)
@@ -132,6 +159,9 @@ def test_an_object_with_a_vjp():
 
 POOLS = {
     "max": (spcy.max_pool, {}),
+    "max_zero": (spcy.max_pool, {"empty": "zero"}),
+    "max_floor": (spcy.max_pool, {"sites": "floor", "empty": "zero"}),
+    "avg_floor": (spcy.avg_pool, {"sites": "floor"}),
     "sum": (spcy.sum_pool, {}),
     "avg": (spcy.avg_pool, {}),
     "avg_window": (spcy.avg_pool, {"count": "window"}),
@@ -188,6 +218,12 @@ def test_the_first_of_equal_maxima_gets_the_gradient(dtype):
     np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
 
 
+def test_the_zero_of_empty_cells_comes_before_equal_maxima():
+    x = spcy.SparseTensor(put(np.int32([[0, 0], [0, 2], [0, 5]])), put(np.array([[0.0], [-1.0], [2.0]])))
+    _, vjp = spcy.vjp(spcy.max_pool, x, 2, empty="zero")
+    np.testing.assert_array_equal(get(vjp(put(np.ones((3, 1))))[0]), [[0], [0], [1]])
+
+
 def test_a_maximum_that_is_nan_returns_its_gradient():
     x = spcy.SparseTensor(put(np.int32([[0, 0], [0, 1]])), put(np.array([[1.0], [np.nan]])))
     _, vjp = spcy.vjp(spcy.max_pool, x, 2)
@@ -233,11 +269,13 @@ def test_voxelize(reduce, max_points, rng):
     np.testing.assert_array_equal(get(vjp(dy)[0]), get(expected))
 
 
+@pytest.mark.parametrize("renormalize", [True, False])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
-def test_devoxelize(mode, rng):
+def test_devoxelize(mode, renormalize, rng):
     x = random_tensor(rng, 11, (5, 4), 3, np.float64, batch_size=2)
     points, batch = put(rng.uniform(-1, 6, (40, 2))), put(rng.integers(0, 2, 40))
-    assert_gradients(lambda op, x: op(spcy.devoxelize, x, points, mode, batch=batch), [x], rng)
+    more = {"batch": batch, "renormalize": renormalize}
+    assert_gradients(lambda op, x: op(spcy.devoxelize, x, points, mode, **more), [x], rng)
     _, vjp = spcy.vjp(spcy.devoxelize, x, points[:0], mode, batch=batch[:0])
     assert not get(vjp(put(np.zeros((0, 3))))[0]).any()
 
@@ -293,6 +331,22 @@ def test_weight_gradient_of_numbers_of_channels(channels, dtype, simd, rng):
     assert_close(dbias, np.float64(dy).sum(axis=0), dtype)
     transposed = np.swapaxes(get(weight), -1, -2)
     assert_close(dx, accumulate(dy, transposed, book.transposed()), dtype)
+
+
+GROUPS = [(2, 3, 4), (17, 1, 1), (16, 1, 1), (8, 1, 2), (3, 16, 16), (2, 33, 20), (4, 2, 1)]
+
+
+@pytest.mark.parametrize("groups", GROUPS, ids="{0[0]}x{0[1]}to{0[2]}".format)
+def test_weight_gradient_of_groups(groups, dtype, simd, rng):
+    groups, c_in, c_out = groups
+    x = random_tensor(rng, 150, (9, 8, 7), groups * c_in, dtype, batch_size=2)
+    weight, _ = random_weight(rng, (3, 3, 3), c_in, groups * c_out, dtype)
+    y, vjp = spcy.vjp(spcy.subm_conv, x, weight, groups=groups)
+    dy = rng.standard_normal(y.features.shape).astype(dtype)
+    book = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3, 3)) - 1)
+    parts = zip(np.split(get(x.features), groups, 1), np.split(dy, groups, 1), strict=True)
+    expected = np.concatenate([exact_weight_gradient(*part, book) for part in parts], axis=-1)
+    assert_close(vjp(put(dy))[1], expected.reshape(weight.shape), dtype)
 
 
 def many_sites(rng, channels, dtype):
