@@ -233,7 +233,7 @@ def _max_pool(x, kernel_size, *args, empty="ignore", **kwargs):
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        dy = widened(_mask_relu(y.features, dy) if empty == "zero" else dy)
+        dy = widened(mask_relu(y.features, dy) if empty == "zero" else dy)
         xp = array_module(dy)
         maxima, out = widened(y.features), xp.zeros(x.features.shape, dy.dtype)
         if rulebook.num_pairs:
