@@ -1,4 +1,4 @@
-"""Draw the README's pictures with the library itself: ``python docs/figures.py``."""
+"""Draw the pictures of README and docs with the library itself: ``python docs/figures.py``."""
 
 import sys
 from pathlib import Path
@@ -70,6 +70,32 @@ def draw_dilation() -> Figure:
     return figure
 
 
+def draw_semantics() -> Figure:
+    """Return the output sites of each operation, where they lie in space, behind the input's."""
+    x = spcy.SparseTensor(
+        [[0, 2, 2], [0, 2, 3], [0, 3, 4], [0, 4, 4], [0, 8, 9], [0, 9, 14]], np.ones((6, 1)), shape=SHAPE
+    )
+    two, three = np.ones((2, 2, 1, 1)), np.ones((3, 3, 1, 1))
+    coarse = spcy.conv(x, two, stride=2)
+    outputs = {
+        "subm_conv, 3 x 3": spcy.subm_conv(x, three),
+        "conv, 3 x 3, padding 1": spcy.conv(x, three, padding=1),
+        "conv, 2 x 2, stride 2": coarse,
+        "conv, 3 x 3, stride 2, padding 1": spcy.conv(x, three, stride=2, padding=1),
+        'the same, sites="floor"': spcy.conv(x, three, stride=2, padding=1, sites="floor"),
+        "conv, 1 x 1, stride 2": spcy.conv(x, np.ones((1, 1, 1, 1)), stride=2),
+        "conv_transpose, 2 x 2, stride 2": spcy.conv_transpose(x, two, stride=2),
+        "conv 2 x 2, stride 2, then conv_transpose": spcy.conv_transpose(coarse, two, stride=2),
+        "conv 2 x 2, stride 2, then inverse_conv": spcy.inverse_conv(coarse, two),
+    }
+    figure = Figure(figsize=(12, 8.2), dpi=100, layout="constrained")
+    for axes, (name, y) in zip(figure.subplots(3, 3).flat, outputs.items(), strict=True):
+        _draw_grid(axes, f"{name}: {x.num_sites} > {y.num_sites} sites")
+        _draw_sites(axes, y.indices, NEW, y.coords)
+        _draw_sites(axes, x.indices, INK + "b0")
+    return figure
+
+
 def _draw_grid(axes: Axes, title: str) -> None:
     """Prepare axes for cells, the first axis downwards."""
     axes.set(xlim=(0, SHAPE[1]), ylim=(SHAPE[0], 0), aspect="equal", xticks=[], yticks=[])
@@ -78,12 +104,12 @@ def _draw_grid(axes: Axes, title: str) -> None:
     axes.vlines(range(SHAPE[1] + 1), 0, SHAPE[0], color=PAPER, linewidth=0.8, zorder=0)
 
 
-def _draw_sites(axes: Axes, indices: np.ndarray, colour: str) -> None:
-    """Fill the cells of sites (batch, i, j)."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-    axes.add_collection(
-        PolyCollection(indices[:, None, [2, 1]] + corners, facecolor=colour, edgecolor="white", linewidth=1)
-    )
+def _draw_sites(axes: Axes, indices: np.ndarray, colour: str, level: spcy.Coords | None = None) -> None:
+    """Fill the cells of sites (batch, i, j): unit ones, or those of a level."""
+    corners = indices[:, None, 1:] + np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    if level is not None:
+        corners = level.origin + corners * level.voxel_size
+    axes.add_collection(PolyCollection(corners[..., ::-1], facecolor=colour, edgecolor="white", linewidth=1))
 
 
 def main() -> int:
@@ -93,6 +119,7 @@ def main() -> int:
     figures = {
         "rulebook": draw_rulebook(),
         "dilation": draw_dilation(),
+        "semantics": draw_semantics(),
         "labels": pictures.draw_labels(street),
         "levels": pictures.draw_levels(street),
     }
