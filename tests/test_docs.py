@@ -16,7 +16,7 @@ def public(module, prefix=""):
         item = getattr(module, name)
         if hasattr(item, "__all__"):
             yield from public(item, f"{prefix}{name}.")
-        else:
+        elif callable(item):
             yield prefix + name
 
 

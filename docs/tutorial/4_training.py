@@ -2,8 +2,8 @@
 4. Training
 ===========
 
-A network of submanifold convolutions learns handwritten digits, in NumPy alone. Its input are the inked pixels,
-about half of each picture; all pictures of a batch share one sparse tensor.
+A network of submanifold convolutions learns handwritten digits, in NumPy alone. Its input are the inked
+pixels, about half of each picture; all pictures of a batch share one sparse tensor.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ for axes, image, label in zip(panels, images[order], labels[order], strict=False
 plt.show()
 
 # %%
-# Layers are objects with parameters; a `Sequential` runs them one after the other. Layers on the same sites share
-# their rulebook, with no name to pass around.
+# Layers are objects with parameters; a `Sequential` runs them one after the other. Layers on the same sites
+# share their rulebook, with no name to pass around.
 
 
 def block(c_in, c_out, rng):
@@ -48,12 +48,12 @@ network = nn.Sequential(
 print(nn.summary(network, spcy.SparseTensor.from_dense(images[:100])))
 
 # %%
-# There is no tape: `vjp` returns the output and a function that takes a gradient back through the layers, and adds to
-# that of each parameter.
+# There is no tape: `vjp` returns the output and a function that takes a gradient back through the layers,
+# and adds to that of each parameter.
 
 optimizer = nn.optim.AdamW(network.parameters(), lr=3e-3)
 losses = []
-for epoch in range(6):
+for _ in range(6):
     for batch in np.array_split(rng.permutation(train), 28):
         x = spcy.SparseTensor.from_dense(images[batch])
         logits, vjp = spcy.vjp(network, x)
@@ -69,14 +69,15 @@ axes.set(xlabel="step", ylabel="cross entropy")
 plt.show()
 
 # %%
-# After `eval`, batch norms use the statistics of the training, and are folded into the convolutions before them.
+# After `eval`, batch norms use the statistics of the training, and are folded into the convolutions before
+# them.
 
 network.eval()
 scores = network(spcy.SparseTensor.from_dense(images[test]))
 print(f"{np.mean(scores.argmax(axis=1) == labels[test]):.1%} of {len(test)} unseen digits")
 
 # %%
-# The parameters are arrays with names; `numpy.savez` keeps them, and `load_state_dict` takes them back, or says
-# which names are missing, unexpected or of another shape.
+# The parameters are arrays with names; `numpy.savez` keeps them, and `load_state_dict` takes them back, or
+# says which names are missing, unexpected or of another shape.
 
 print(*(f"{name} {array.shape}" for name, array in network.state_dict().items()), sep="\n")

@@ -2,8 +2,9 @@
 5. Trained networks
 ===================
 
-A trained network is an architecture and a dict of arrays. The arrays come from spcy itself, or from a checkpoint of
-another library, which is read without PyTorch and without running anything that is in the file.
+A trained network is an architecture and a dict of arrays. The arrays come from spcy itself, or from a
+checkpoint of another library, which is read without PyTorch and without running anything that is in the
+file.
 """
 
 import tempfile
@@ -43,8 +44,9 @@ known = scan.truth < len(network.LABELS)
 print(f"{np.mean(labels[rows][known] == scan.truth[known]):.2%} of {known.sum()} points")
 
 # %%
-# A backbone of OpenPCDet, trained with spconv, takes the state dict under OpenPCDet's names. Here a file of random
-# numbers stands for the checkpoint; ``source`` says which library laid the weights out, and is never guessed.
+# A backbone of OpenPCDet, trained with spconv, takes the state dict under OpenPCDet's names. Here a file of
+# random numbers stands for the checkpoint; ``source`` says which library laid the weights out, and is never
+# guessed.
 
 rng = np.random.default_rng(0)
 backbone = spcy.models.VoxelBackBone8x(4)
@@ -63,9 +65,11 @@ features = backbone(x)
 print(x, features.x_conv4, features.output, sep="\n")
 
 # %%
-# A name that is missing, unexpected or of another shape is an error that lists all of them, and changes nothing.
+# A name that is missing, unexpected or of another shape is an error that lists all of them, and changes
+# nothing.
 
+state = {"conv_input.0.weight": np.zeros((16, 3, 3, 3, 4))}
 try:
-    spcy.models.VoxelBackBone8x.from_state_dict({"conv_input.0.weight": np.zeros((16, 3, 3, 3, 4))}, "spconv2")
+    spcy.models.VoxelBackBone8x.from_state_dict(state, source="spconv2")
 except ValueError as error:
     print("\n".join(str(error).splitlines()[:5]))
