@@ -334,3 +334,19 @@ def test_a_network_of_its_own_or_of_2_axes_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"^path must end in \.npz"):
         models.save(tmp_path / "a.pth", models.MinkUNet42(1, 2, 0.25), settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_run_on_every_backend(folder, capsys):
+    net = models.SparseConvNetUNet(3, 2, [8, 16], rng=0).eval()
+    models.save("model.npz", net, models.ScanSettings((0.5, 0.5, 0.5), None, (0, 1, 2)))
+    np.save("scan.npy", scan(20))
+    assert run_spcy(capsys, "run", "model.npz", "scan.npy")[0] == 0
+    with spcy.use_backend("cpu"):
+        net, settings = models.load("model.npz")
+        x, rows, _ = models.scan_tensor(net, settings, scan(20))
+        y = net(x)
+    with np.load("output.npz") as archive:
+        np.testing.assert_array_equal(archive["output_indices"], y.indices)
+        np.testing.assert_allclose(archive["output_features"], y.features, atol=1e-5)
+        np.testing.assert_array_equal(archive["point_rows"], rows)
