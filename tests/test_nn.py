@@ -13,8 +13,16 @@ import spcy
 from spcy import nn
 from spcy.nn import optim
 
+CROSS = [[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]]
 LAYERS = {
     "SubMConv": lambda: nn.SubMConv(4, 6, 3, ndim=2, dilation=(1, 2), rng=0),
+    "SubMConv_groups": lambda: nn.SubMConv(4, 6, 3, ndim=2, groups=2, bias=False, rng=0),
+    "SubMConv_offsets": lambda: nn.SubMConv(4, 6, None, ndim=2, offsets=CROSS, rng=0),
+    "Conv_floor": lambda: nn.Conv(4, 6, 2, 3, ndim=2, sites="floor", rng=0),
+    "InverseConv_offsets": lambda: nn.Sequential(
+        nn.Conv(4, 4, None, 2, groups=4, ndim=2, offsets=CROSS, rng=0),
+        nn.InverseConv(4, 6, None, ndim=2, offsets=CROSS, rng=0),
+    ),
     "Conv": lambda: nn.Conv(4, 6, (3, 2), 2, 1, ndim=2, rng=0),
     "ConvTranspose": lambda: nn.ConvTranspose(4, 6, 2, 2, ndim=2, rng=0),
     "InverseConv": lambda: nn.Sequential(nn.MaxPool(3, 2, 1), nn.InverseConv(4, 6, 3, ndim=2, rng=0)),
@@ -30,6 +38,7 @@ LAYERS = {
     "Dropout_eval": lambda: nn.Dropout(0.4).eval(),
     "Identity": nn.Identity,
     "MaxPool": lambda: nn.MaxPool(2),
+    "MaxPool_options": lambda: nn.MaxPool(3, 3, sites="floor", empty="zero"),
     "AvgPool": lambda: nn.AvgPool(3, 2, 1, count="window"),
     "GlobalPool_avg": lambda: nn.GlobalPool("avg"),
     "GlobalPool_max": lambda: nn.GlobalPool("max"),
@@ -510,6 +519,12 @@ def test_repr():
         "ConvTranspose(4, 6, kernel_size=(3, 3, 3), stride=(2, 2, 2), padding=(1, 1, 1), "
         "output_padding=(1, 1, 1), dilation=(3, 3, 3), groups=2, bias=False)"
     )
+    layer = nn.Conv(4, 6, None, 2, groups=2, ndim=2, offsets=CROSS, sites="floor")
+    assert repr(layer) == "Conv(4, 6, offsets=<5>, stride=(2, 2), groups=2, sites='floor')"
+    assert repr(nn.MaxPool(2, empty="zero")) == (
+        "MaxPool(kernel_size=2, stride=2, padding=0, dilation=1, empty='zero')"
+    )
+    layer = nn.Conv(4, 6, 3, groups=2)
     assert repr(layer.weight) == "Parameter((3, 3, 3, 2, 6), float32)"
 
 
@@ -669,6 +684,16 @@ ERRORS = {
         "groups must divide 4 and 6 channels, got 4",
     ),
     "no channels": (lambda x: nn.Conv(0, 6, 3), ValueError, "in_channels must be at least 1"),
+    "kernel and offsets": (
+        lambda x: nn.Conv(4, 6, 3, ndim=2, offsets=CROSS),
+        ValueError,
+        "kernel_size must be None with offsets, and not without, got 3",
+    ),
+    "sites": (
+        lambda x: nn.Conv(4, 6, 3, sites="ceil"),
+        ValueError,
+        "sites must be one of 'reached', 'floor'",
+    ),
     "kernel axes": (lambda x: nn.Conv(4, 6, (3, 3)), ValueError, "kernel_size must be an int or 3 ints"),
     "mode": (lambda x: nn.GlobalPool("mean"), ValueError, "mode must be one of 'avg', 'max', 'sum'"),
     "dropout": (lambda x: nn.Dropout(1.0), ValueError, "p must be at least 0 and less than 1, got 1.0"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .. import _check, grad
 from ..conv import (
@@ -66,17 +67,39 @@ class _Convolution(Weighted):
 
     _function: Callable[..., SparseTensor]
     _plan: Callable[..., Plan]
+    _takes_offsets = True
 
-    def __init__(self, in_channels, out_channels, kernel_size, groups, bias, ndim, rng, **geometry):
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        offsets,
+        groups,
+        bias,
+        ndim,
+        rng,
+        sites="reached",
+        **geometry,
+    ):
         self.in_channels = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
         self.out_channels = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
         ndim = _check.per_axis(ndim, 1, "ndim", 1)[0]
-        self.kernel_size = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
+        if (kernel_size is None) == (offsets is None):
+            raise ValueError(f"kernel_size must be None with offsets, and not without, got {kernel_size!r}")
+        if offsets is None:
+            self.kernel_size = cells = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
+            self.offsets = None
+        else:
+            self.kernel_size = None
+            self.offsets = _check.offsets(offsets, ndim)
+            cells = self.offsets.shape[:1]
+        self.sites = _check.choice(sites, ("reached", "floor"), "sites")
         self.groups = _check.groups(groups, self.in_channels, self.out_channels)
         self._geometry: dict[str, Any] = {}
         for name, value in geometry.items():
             self._geometry[name] = _check.per_axis(value, ndim, name, 0 if "padding" in name else 1)
-        shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
+        shape = (*cells, self.in_channels // self.groups, self.out_channels)
         self._initialise(shape, bias, rng)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -93,7 +116,12 @@ class _Convolution(Weighted):
         return self._run(x)
 
     def _options(self) -> dict[str, Any]:
-        return self._geometry if self.groups == 1 else {**self._geometry, "groups": self.groups}
+        options = {**self._geometry, "groups": self.groups}
+        if self.offsets is not None and self._takes_offsets:
+            options["offsets"] = self.offsets
+        if self.sites != "reached":
+            options["sites"] = self.sites
+        return options
 
     def _run_with(self, weight, bias, x, residual, activation):
         options = self._options()
@@ -116,11 +144,16 @@ class _Convolution(Weighted):
         return y, vjp
 
     def _say(self) -> str:
-        said = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        said = f"{self.in_channels}, {self.out_channels}, "
+        if self.offsets is None:
+            said += f"kernel_size={self.kernel_size}"
+        else:
+            said += f"offsets=<{len(self.offsets)}>"
         for name, value in self._geometry.items():
             if any(v != (0 if "padding" in name else 1) for v in value):
                 said += f", {name}={value}"
         said += f", groups={self.groups}" if self.groups > 1 else ""
+        said += ", sites='floor'" if self.sites == "floor" else ""
         return said + (", bias=False" if self.bias is None else "")
 
 
@@ -133,13 +166,16 @@ class SubMConv(_Convolution):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size : int or sequence of ndim ints
+    kernel_size : int or sequence of ndim ints, or None
         Odd.
     dilation : int or sequence of ndim ints
     groups : int
     bias : bool
     ndim : int
         Spatial axes.
+    offsets : array_like of shape (K, ndim), integer, optional
+        The kernel's cells, any stencil, with None as `kernel_size`; the weight is then
+        ``(K, in_channels // groups, out_channels)``.
     rng : int or numpy.random.Generator, optional
         Draws the weight and the bias, uniform within ``1 / sqrt(in_channels // groups * cells)``, as
         PyTorch and spconv do.
@@ -166,15 +202,18 @@ class SubMConv(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | None,
         *,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
         ndim: int = 3,
+        offsets: ArrayLike | None = None,
         rng: Seed = None,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias, ndim, rng, dilation=dilation)
+        super().__init__(
+            in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, dilation=dilation
+        )
 
 
 class Conv(_Convolution):
@@ -184,7 +223,9 @@ class Conv(_Convolution):
     ----------
     in_channels, out_channels : int
     kernel_size, stride, padding, dilation : int or sequence of ndim ints
-    groups, bias, ndim, rng
+    sites : {"reached", "floor"}
+        As of `spcy.conv`.
+    groups, bias, ndim, offsets, rng
         As of `SubMConv`.
 
     Attributes
@@ -210,7 +251,7 @@ class Conv(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | None,
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
@@ -218,10 +259,12 @@ class Conv(_Convolution):
         bias: bool = True,
         *,
         ndim: int = 3,
+        offsets: ArrayLike | None = None,
+        sites: str = "reached",
         rng: Seed = None,
     ):
-        geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias, ndim, rng, **geometry)
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation, "sites": sites}
+        super().__init__(in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, **geometry)
 
 
 class InverseConv(_Convolution):
@@ -233,6 +276,8 @@ class InverseConv(_Convolution):
     ----------
     in_channels, out_channels : int
     kernel_size : int or sequence of ndim ints
+    offsets : array_like of shape (K, ndim), integer, optional
+        Instead of `kernel_size`, of a level that they made; only their number counts here.
     groups, bias, ndim, rng
         As of `SubMConv`.
 
@@ -253,20 +298,22 @@ class InverseConv(_Convolution):
     """
 
     _function = staticmethod(inverse_conv)
+    _takes_offsets = False
     _plan = staticmethod(inverse_plan)
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | None,
         *,
         groups: int = 1,
         bias: bool = True,
         ndim: int = 3,
+        offsets: ArrayLike | None = None,
         rng: Seed = None,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias, ndim, rng)
+        super().__init__(in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng)
 
 
 class ConvTranspose(_Convolution):
@@ -278,7 +325,7 @@ class ConvTranspose(_Convolution):
     kernel_size, stride, padding, output_padding : int or sequence of ndim ints
     groups, bias, dilation : int, bool, int or sequence of ndim ints
         In PyTorch's order.
-    ndim, rng
+    ndim, offsets, rng
         As of `SubMConv`. The bound of the weights is spconv's, by the input channels; PyTorch takes the
         output channels.
 
@@ -302,7 +349,7 @@ class ConvTranspose(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | None,
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
         output_padding: int | Sequence[int] = 0,
@@ -311,6 +358,7 @@ class ConvTranspose(_Convolution):
         dilation: int | Sequence[int] = 1,
         *,
         ndim: int = 3,
+        offsets: ArrayLike | None = None,
         rng: Seed = None,
     ):
         geometry = {
@@ -319,4 +367,4 @@ class ConvTranspose(_Convolution):
             "output_padding": output_padding,
             "dilation": dilation,
         }
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias, ndim, rng, **geometry)
+        super().__init__(in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, **geometry)

@@ -27,7 +27,8 @@ class _Pool(Module):
             "padding": padding,
             "dilation": dilation,
         }
-        self._options: dict[str, Any] = options
+        plain = {"sites": "reached", "empty": "ignore", "count": "sites"}
+        self._options: dict[str, Any] = {k: v for k, v in options.items() if v != plain[k]}
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return the pooled tensor.
@@ -59,6 +60,9 @@ class MaxPool(_Pool):
     stride : int or sequence of D ints, optional
         Default `kernel_size`.
     padding, dilation : int or sequence of D ints
+    sites : {"reached", "floor"}
+    empty : {"ignore", "zero"}
+        As of `spcy.max_pool`; spconv's is "zero", which shows where features are negative.
 
     Examples
     --------
@@ -76,8 +80,11 @@ class MaxPool(_Pool):
         stride: int | Sequence[int] | None = None,
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
+        *,
+        sites: str = "reached",
+        empty: str = "ignore",
     ):
-        super().__init__(kernel_size, stride, padding, dilation)
+        super().__init__(kernel_size, stride, padding, dilation, sites=sites, empty=empty)
 
 
 class AvgPool(_Pool):
@@ -85,7 +92,7 @@ class AvgPool(_Pool):
 
     Parameters
     ----------
-    kernel_size, stride, padding, dilation
+    kernel_size, stride, padding, dilation, sites
         As of `MaxPool`.
     count : {"sites", "window"}
         What the sum is divided by.
@@ -107,9 +114,10 @@ class AvgPool(_Pool):
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         *,
+        sites: str = "reached",
         count: str = "sites",
     ):
-        super().__init__(kernel_size, stride, padding, dilation, count=count)
+        super().__init__(kernel_size, stride, padding, dilation, sites=sites, count=count)
 
 
 class GlobalPool(Module):
