@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 BACKENDS = ("cpu", "cuda", "auto")
+_HOST = {np.ndarray}
 _DLPACK_CUDA = (2, 13)  # DLDeviceType: device memory, managed memory
 
 _default: str | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
@@ -176,9 +178,7 @@ def array_module(*arrays: Any) -> ModuleType:
 def kernels_for(*arrays: Any) -> ModuleType:
     """Return the namespace of stages that runs where the arrays are, all in one place."""
     if _one_backend(arrays) == "cpu":
-        from . import _cpu  # here, for its own imports
-
-        return _cpu
+        return _cpu_kernels()
     import cupy
 
     from . import _cuda
@@ -256,8 +256,17 @@ def _missing() -> str | None:
     return None if cupy.cuda.is_available() else "CuPy finds no CUDA GPU or no driver"
 
 
+@cache
+def _cpu_kernels() -> ModuleType:
+    from . import _cpu  # here, for its own imports
+
+    return _cpu
+
+
 def _one_backend(arrays: tuple) -> str:
     """Return the backend of arrays, all on one."""
+    if {*map(type, arrays)} == _HOST:  # what they are most often: a call costs little
+        return "cpu"
     backends = {backend_of(array) for array in arrays}
     if len(backends) != 1:
         raise TypeError("arrays must all be on one backend, got both NumPy and CUDA arrays")
@@ -272,6 +281,8 @@ def _dlpack_device(value: Any) -> int | None:
 
 def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
     """Return an argument as an array on a backend; `move` allows to place NumPy arrays on the GPU."""
+    if backend == "cpu" and type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked one, whose mask would be lost")
     if backend_of(value) == "cuda":

@@ -83,8 +83,9 @@ def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return an array as the kernels read it, itself if it is: of a dtype, C-contiguous, aligned."""
     array = array_module(array).ascontiguousarray(array, dtype=dtype)
-    address = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
-    return array if address % dtype.itemsize == 0 else array.copy()
+    on_host = isinstance(array, np.ndarray)
+    aligned = array.flags.aligned if on_host else array.data.ptr % dtype.itemsize == 0
+    return array if aligned else array.copy()
 
 
 def integer(value: Any, name: str) -> int:
@@ -107,7 +108,7 @@ def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tu
             raise ValueError(f"{name} must be an int or {ndim} ints, one per axis, got {value!r}")
     else:
         values = (integer(value, name),) * ndim
-    if any(v < least or v > INT32.max for v in values):
+    if min(values) < least or max(values) > INT32.max:
         raise ValueError(f"{name} must be at least {least} (and fit in int32), got {value!r}")
     return values
 

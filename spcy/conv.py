@@ -353,8 +353,9 @@ def _parameters(x, weight, bias, groups, box: bool) -> tuple[np.ndarray, np.ndar
     """Return the checked weight, of a box or of a list of offsets, bias and groups."""
     require_tensor(x, "x")
     groups = _check.per_axis(groups, 1, "groups", 1)[0]
-    weight = _check.weight(weight, x.ndim, x.num_channels, groups, x.dtype, x.backend, box)
-    return weight, _check.bias(bias, weight.shape[-1], x.dtype, x.backend), groups
+    dtype, backend = x.dtype, x.backend
+    weight = _check.weight(weight, x.ndim, x.num_channels, groups, dtype, backend, box)
+    return weight, _check.bias(bias, weight.shape[-1], dtype, backend), groups
 
 
 def _stencil(x: SparseTensor, weight, offsets, dilation, centred: bool = False) -> Stencil:
