@@ -398,7 +398,7 @@ TYPE_ERRORS = {
     # geometry
     "groups_float": (lambda a: spcy.conv(a.x, a.weight, groups=1.0), r"^groups .*int.*float"),
     "offsets_of_floats": (
-        lambda a: spcy.subm_conv(a.x, a.square.reshape(9, 3, 3), offsets=a.points),
+        lambda a: spcy.subm_conv(a.x, a.square.reshape(9, 3, 3), offsets=get(a.points)),
         r"^offsets .*integer.*float64",
     ),
     "stride_float": (lambda a: spcy.conv(a.x, a.weight, stride=2.0), r"^stride .*int.*float"),

@@ -152,9 +152,6 @@ class ndarray:
     def __float__(self):
         return float(self._scalar())
 
-    def __index__(self):
-        return self.get().__index__()
-
     def _scalar(self):
         if self._a.size != 1:
             raise ValueError("the truth or number of an array with other than one element is ambiguous")
