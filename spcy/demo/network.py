@@ -6,6 +6,7 @@ import numpy as np
 
 import spcy
 from spcy import nn
+from spcy._backend import to_host
 from spcy.demo.scene import CLASSES
 
 LABELS = (*CLASSES, "other")
@@ -99,4 +100,5 @@ def label_points(net: nn.Module, points: np.ndarray) -> np.ndarray:
         Indices into `LABELS`.
     """
     voxels = voxelize(points)
-    return net(voxels.tensor).features.argmax(axis=1).astype(np.uint8)[voxels.rows]
+    labels = net(voxels.tensor).features.argmax(axis=1).astype(np.uint8)
+    return to_host(labels[voxels.rows])

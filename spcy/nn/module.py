@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -274,7 +274,7 @@ class Module:
             own[name].data = array
         return LoadReport(missing, unexpected)
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self, mode: bool = True) -> Self:
         """Use and update the statistics of batches; drop out.
 
         Parameters
@@ -291,7 +291,7 @@ class Module:
             module.training = mode
         return self
 
-    def eval(self) -> Module:
+    def eval(self) -> Self:
         """Use running statistics, drop nothing.
 
         A `Sequential` now runs a convolution, the norm and the ReLU after it as one step, the norm
@@ -304,7 +304,7 @@ class Module:
         """
         return self.train(False)
 
-    def astype(self, dtype: DTypeLike) -> Module:
+    def astype(self, dtype: DTypeLike) -> Self:
         """Convert the module's arrays in place, and drop gradients.
 
         Parameters
@@ -324,7 +324,7 @@ class Module:
         self.zero_grad()
         return self
 
-    def to(self, backend: str) -> Module:
+    def to(self, backend: str) -> Self:
         """Move the module's arrays in place, and drop gradients.
 
         Parameters
