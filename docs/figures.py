@@ -120,7 +120,7 @@ def main() -> int:
         "rulebook": draw_rulebook(),
         "dilation": draw_dilation(),
         "semantics": draw_semantics(),
-        "labels": pictures.draw_labels(street),
+        "learned": pictures.draw_learned(street),
         "levels": pictures.draw_levels(street),
     }
     for name, figure in figures.items():
