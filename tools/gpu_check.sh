@@ -28,7 +28,7 @@ check() {
     status=0
     nvidia-smi || echo "there is no nvidia-smi"
     "$python" -VV
-    step 200 "$python" -m pip install -q --no-build-isolation --no-deps --no-index --upgrade \
+    step 150 "$python" -m pip install -q --no-build-isolation --no-deps --no-index --upgrade \
         --target "$folder/site" .
     "$python" - <<'END' || return 3
 import cupy, numpy, spcy
@@ -40,9 +40,9 @@ END
     options=(-q -W default -p no:cacheprovider -m cuda)
     "$python" -c "import hypothesis" 2>/dev/null || options+=(--ignore tests/test_properties.py)
     "$python" -c "import ml_dtypes" 2>/dev/null || options+=(--ignore tests/test_weights.py)
-    step 60 "$python" -m pytest "${options[@]}" tests/test_cuda_ptx.py
-    step 240 "$python" -m pytest "${options[@]}" --maxfail 30 --ignore tests/test_cuda_ptx.py tests
-    step 120 "$python" asv_bench/compare.py --backend cuda --sites 10000 100000 --rounds 3 --seconds 0.3 \
+    step 40 "$python" -m pytest "${options[@]}" tests/test_cuda_ptx.py
+    step 190 "$python" -m pytest "${options[@]}" --maxfail 30 --ignore tests/test_cuda_ptx.py tests
+    step 90 "$python" asv_bench/compare.py --backend cuda --sites 10000 100000 --rounds 3 --seconds 0.3 \
         --json "$folder/gpu_check.json"
     echo "== status $status ($(date +%T))"
     return "$status"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 import spcy
+from spcy._backend import array_module, to_host
 
 CHANNELS = (16, 32, 64, 128)  # of the four levels
 KERNEL = (3, 3, 3)
@@ -125,10 +126,12 @@ class Network:
         """Run one layer and its ReLU, and record it."""
         spread = np.float32(np.sqrt(2 / (len(OFFSETS) * x.num_channels)))
         weight = self._rng.standard_normal((*KERNEL, x.num_channels, channels), dtype=np.float32) * spread
+        weight = array_module(x.features).asarray(weight)
         start = perf_counter()
         rulebook = get_rulebook(x)
         found = perf_counter()
         y = convolve(x, weight)
+        to_host(y.features[:1])  # a GPU is done then
         end = perf_counter()
         flop_per_pair = 2 * x.num_channels * channels
         windows = x if kind == "inverse" else y  # where a dense layer puts its kernel
@@ -153,7 +156,7 @@ class Network:
 
 def cells_around(coords: spcy.Coords) -> int:
     """Return the number of cells in the smallest box around the sites."""
-    sites = coords.indices[:, 1:].astype(np.int64)
+    sites = to_host(coords.indices)[:, 1:].astype(np.int64)
     return prod((np.ptp(sites, axis=0) + 1).tolist()) * coords.batch_size
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from spcy._backend import to_host
 from spcy.demo import network, pictures
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
@@ -58,7 +59,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         "linearity": geometry.linearity,
         "planarity": geometry.planarity,
         "verticality": geometry.verticality,
-        "features": result.output.features,
+        "features": to_host(result.output.features),
         "point_rows": result.voxels.rows,
     }
     writers: dict[str, Callable[[BinaryIO], object]] = {

@@ -10,6 +10,7 @@ try:
 except ImportError as error:
     raise ImportError('pictures need matplotlib: pip install "spcy[plot]"') from error
 
+from spcy._backend import to_host
 from spcy.demo import network
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
@@ -67,7 +68,7 @@ def draw_levels(result: Result) -> Figure:
     height.set_clim(*np.percentile(result.points[:, 2], [1, 99]))
     for number, (axes, coords) in enumerate(zip(panels, levels, strict=True), 1):
         cell = float(coords.voxel_size[0])
-        centres = coords.origin + (coords.indices[:, 1:] + 0.5) * coords.voxel_size
+        centres = coords.origin + (to_host(coords.indices)[:, 1:] + 0.5) * coords.voxel_size
         _draw_cells(axes, centres, cell, height.to_rgba(centres[:, 2])[:, :3])
         axes.set_title(f"level {number}: {coords.num_sites:,} sites of {cell:g} m", fontsize="medium")
     figure.colorbar(height, cax=figure.add_axes((0.92, 0.25, 0.012, 0.5)), label="z (m)")

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 import spcy
+from spcy._backend import to_host
 from spcy.demo import network as learned_network
 from spcy.demo.backbone import Network
 from spcy.demo.geometry import Geometry, height_above_ground, label_sites, local_geometry, voxelize_scan
@@ -75,8 +76,9 @@ class Result:
     @property
     def restored(self) -> bool:
         """Whether the network came back to exactly the sites it started from, row by row."""
-        first = self.voxels.tensor
-        return self.output.coords is first.coords and np.array_equal(self.output.indices, first.indices)
+        first = self.voxels.tensor.coords.to(self.output.backend)
+        same = np.array_equal(to_host(self.output.indices), self.voxels.tensor.indices)
+        return self.output.coords is first and same
 
 
 def run_demo(scan: Scan, steps: Steps) -> Result:
@@ -93,13 +95,13 @@ def run_demo(scan: Scan, steps: Steps) -> Result:
     -------
     Result
     """
-    with steps("voxelize"):
+    with steps("voxelize"), spcy.use_backend("cpu"):  # the geometry, up to the labels, is NumPy's
         voxels = voxelize_scan(scan.points, VOXEL_SIZE)
         x = voxels.tensor
         points = (x.indices[:, 1:] + 0.5 + x.features.astype(np.float64)) * VOXEL_SIZE
-    with steps("geometry"):
+    with steps("geometry"), spcy.use_backend("cpu"):
         geometry = local_geometry(x)
-    with steps("labels"):
+    with steps("labels"), spcy.use_backend("cpu"):
         height = height_above_ground(points, solid=geometry.neighbours >= 3)
         labels = label_sites(points, geometry, height)
     with steps("learned labels"):
@@ -107,5 +109,5 @@ def run_demo(scan: Scan, steps: Steps) -> Result:
         learned[voxels.rows] = learned_network.label_points(learned_network.load(), scan.points)
     with steps("network"):
         network = Network()
-        output = network(x)
+        output = network(x.to(spcy.get_backend()))
     return Result(scan, voxels, points, geometry, height, labels, learned, network, output)
