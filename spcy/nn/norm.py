@@ -45,7 +45,9 @@ class _Norm(Pointwise):
             self.bias.accumulate(dbias)
             return normal_vjp(dy, dweight, dbias).astype(dtype, copy=False)
 
-        return (normal * weight + self.bias.data).astype(dtype, copy=False), vjp
+        y = normal * weight
+        y += self.bias.data
+        return y.astype(dtype, copy=False), vjp
 
 
 class BatchNorm(_Norm):
@@ -84,48 +86,48 @@ class BatchNorm(_Norm):
     def _map(self, features):
         wide = self._features(features)
         if self.training:
-            mean, inverse = self._batch_statistics(wide)
-            scale = inverse * self.weight.data
-            shift = self.bias.data - mean * scale
+            scale, shift = self.weight.data, self.bias.data
+            wide = self._normalise(wide)[0]
         else:
             scale, shift = (a.astype(wide.dtype, copy=False) for a in self._scale_and_shift())
-        return (wide * scale + shift).astype(features.dtype, copy=False)
+        y = wide * scale
+        y += shift
+        return y.astype(features.dtype, copy=False)
 
     def _map_vjp(self, features):
-        wide = self._features(features)
-        if self.training:
-            mean, inverse = self._batch_statistics(wide)
-        else:
-            mean = self.running_mean.data
-            inverse = 1 / array_module(mean).sqrt(self.running_var.data + self.eps)
-        inverse = inverse.astype(wide.dtype, copy=False)
-        normal = (wide - mean) * inverse
+        normal, inverse = self._normalise(self._features(features))
         scale = inverse * self.weight.data
         over_batch = self.training
 
         def normal_vjp(dy, dweight, dbias):
             if over_batch and len(dy):
-                dy = dy - dbias / len(dy) - normal * (dweight / len(dy))
+                dy = dy - dbias / len(dy)
+                dy -= normal * (dweight / len(dy))
             return dy * scale
 
         return self._affine_vjp(normal, features.dtype, normal_vjp)
 
-    def _batch_statistics(self, features) -> tuple[np.ndarray, np.ndarray]:
-        """Return the batch's mean and inverse standard deviation; update the running ones."""
-        count = len(features)
-        if count == 1:
+    def _normalise(self, features) -> tuple[np.ndarray, np.ndarray]:
+        """Return normalised features and the inverse standard deviation; in training, update the running."""
+        xp, count = array_module(features), len(features)
+        if self.training and count == 1:
             raise ValueError("x must have more than one site to train a batch norm; eval() takes any number")
-        if count == 0:
-            return self.running_mean.data, array_module(features).ones_like(self.running_var.data)
-        mean = column_sums(features) / features.dtype.type(count)
-        variance = column_sums((features - mean) ** 2) / features.dtype.type(count)
-        for running, value in (
-            (self.running_mean, mean),
-            (self.running_var, variance * (count / (count - 1))),
-        ):
-            step = self.momentum * (value - running.data)
-            running.data = (running.data + step).astype(running.data.dtype, copy=False)
-        return mean, (1 / array_module(variance).sqrt(variance + self.eps)).astype(features.dtype)
+        mean, variance = self.running_mean.data, self.running_var.data
+        over_batch = self.training and count > 0
+        if over_batch:
+            mean = column_sums(features) / features.dtype.type(count)
+        normal = features - mean
+        if over_batch:
+            variance = column_sums(normal * normal) / features.dtype.type(count)
+            self._update(self.running_mean, mean)
+            self._update(self.running_var, variance * (count / (count - 1)))
+        inverse = (1 / xp.sqrt(variance + self.eps)).astype(features.dtype, copy=False)
+        normal *= inverse
+        return normal, inverse
+
+    def _update(self, running: Buffer, value: np.ndarray) -> None:
+        step = self.momentum * (value - running.data)
+        running.data = (running.data + step).astype(running.data.dtype, copy=False)
 
     def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what the norm does after `eval`, in double precision."""
