@@ -12,7 +12,7 @@ from spcy import nn
 from spcy.demo import network
 from spcy.demo.scene import CLASSES, Box, Ground, Pole, Thing, box, generate_scene, look_around
 
-STEPS = 1000
+STEPS = 900
 SCENES = 2  # in a step
 RATE = 4e-3  # of learning, at its highest
 UNSEEN = (100, 101, 102)  # seeds of the streets that test it
@@ -45,8 +45,11 @@ class Loose(NamedTuple):
         """Return the distance along each ray from the sensor, inf where it misses."""
         near, far = zip(*(shape.span(rays) for shape in self.shapes), strict=True)
         near, far = np.max(near, axis=0), np.min(far, axis=0)
-        way = near + self.rng.exponential(self.depth, rays.shape[1])
-        return np.where((near > 0) & (way < far), way, np.inf)
+        inside = np.flatnonzero((near > 0) & (near < far))
+        way = near[inside] + self.rng.exponential(self.depth, len(inside))
+        out = np.full(rays.shape[1], np.inf)
+        out[inside] = np.where(way < far[inside], way, np.inf)
+        return out
 
 
 class Turned(NamedTuple):
@@ -142,6 +145,10 @@ def _gardens(rng, ground: Ground, across, edge: float, front: float) -> list[tup
         middle = (x + width / 2, across(edge), floor + tall / 2)
         if kind < 0.45:
             things.append(("wall", box(middle, (width, rng.uniform(0.1, 0.4), max(tall, raised + 0.3)))))
+            for place in rng.uniform(x, x + width, rng.integers(0, 5)):
+                behind = across(edge + rng.uniform(0.2, 1.5))
+                half = rng.uniform((0.4, 0.3, 0.3), (2.0, 0.9, 1.2))
+                things.append(("other", _leaves((place, behind, floor + raised + half[2]), half, 0.25, rng)))
         elif kind < 0.75:
             for place in np.arange(x, x + width, 0.8):
                 half = np.array([0.9, rng.uniform(0.3, 0.6), tall * rng.uniform(0.45, 0.6)], np.float32)
@@ -176,7 +183,9 @@ def _car(rng, ground: Ground, x: float, y: float, sway: float) -> list[tuple[str
     shift = long * rng.uniform(-0.12, 0.12)
     cabin = (long * rng.uniform(0.45, 0.65), wide - rng.uniform(0.05, 0.3), tall - waist + 0.1)
     middle = (x + shift * np.cos(angle), y + shift * np.sin(angle), z + (waist + tall) / 2)
-    body = _rounded((x, y, z + (under + waist) / 2), (long, wide, waist - under), angle, 0.01, rng)
+    body = _rounded(
+        (x, y, z + (under + waist) / 2), (long, wide, waist - under), angle, rng.choice([0.01, 0.06]), rng
+    )
     return [("car", body), ("car", _rounded(middle, cabin, angle, rng.choice([0.01, 0.3]), rng))]
 
 
@@ -184,15 +193,15 @@ def _rounded(middle: Sequence[float], size: Sequence[float], angle: float, depth
     """Return a box whose ends an ellipsoid about its lower middle cuts off."""
     place, half = turn(-angle) @ np.float32(middle), np.float32(size) / 2
     low = place - np.float32([0, 0, half[2]])
-    cut = Ellipsoid(low, half * np.float32([*rng.uniform(1.05, 1.4, 2), rng.uniform(2.1, 3.0)]))
+    cut = Ellipsoid(low, half * np.float32([*rng.uniform(1.0, 1.35, 2), rng.uniform(2.1, 3.0)]))
     return Turned(Loose((box(place, size), cut), depth, rng), angle)
 
 
 def training_scan(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return a generated scan, varied so that what is learned holds for real ones.
 
-    Other lidars, lost rays, a view to one side only as cameras have; any heading, a slant, hills; and the
-    place within a voxel. Heights and intensities are no input of the network.
+    Other lidars, lost rays, a view to one side and not far down, as cameras have; any heading, a slant,
+    hills; and the place within a voxel. Heights and intensities are no input of the network.
 
     Parameters
     ----------
@@ -215,6 +224,7 @@ def training_scan(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     if rng.random() < 0.5:
         azimuth = np.arctan2(points[:, 1], points[:, 0])
         seen = np.cos(azimuth - rng.uniform(-np.pi, np.pi)) > np.cos(np.radians(rng.uniform(35, 90)))
+        seen &= points[:, 2] > np.tan(np.radians(rng.uniform(-30, -12))) * np.hypot(*points[:, :2].T)
         points, truth = points[seen], truth[seen]
     wave, phase = rng.normal(0, 0.15, (3, 2)), rng.uniform(0, 2 * np.pi, 3)
     hills = np.sin(points[:, :2] @ wave.T.astype(np.float32) + phase) @ rng.normal(0, 0.08, 3)
