@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say types, with shapes
+autodoc_default_options = {"members": True}
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {

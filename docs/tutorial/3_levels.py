@@ -26,10 +26,13 @@ figure, panels = plt.subplots(2, 2, figsize=(11, 6), sharex=True, sharey=True, l
 for axes, y in zip(panels.flat, levels, strict=True):
     coords = y.coords
     centres = coords.origin + (coords.indices[:, 1:] + 0.5) * coords.voxel_size
-    axes.scatter(
-        centres[:, 0], centres[:, 1], c=centres[:, 2], s=40 * coords.voxel_size[0] ** 2, marker="s", lw=0
-    )
+    along, across, z = centres.T
+    size = 40 * coords.voxel_size[0] ** 2
+    height = axes.scatter(along, across, c=z, s=size, marker="s", linewidths=0, vmin=-3, vmax=4)
     axes.set(title=f"{y.num_sites} sites of {coords.voxel_size[0]:g} m", xlim=(-30, 30), ylim=(-15, 15))
+figure.colorbar(height, ax=panels, label="z (m)")
+figure.supxlabel("x (m)")
+figure.supylabel("y (m)")
 plt.show()
 
 # %%

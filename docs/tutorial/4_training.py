@@ -63,7 +63,7 @@ for _ in range(6):
         optimizer.step()
         losses.append(loss)
 
-figure, axes = plt.subplots(figsize=(8, 3))
+figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
 axes.semilogy(losses)
 axes.set(xlabel="step", ylabel="cross entropy")
 plt.show()

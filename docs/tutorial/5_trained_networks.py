@@ -28,13 +28,15 @@ x, rows, _ = network.voxelize(points)
 labels = net(x).features.argmax(axis=1)
 print(spcy.nn.summary(net, x))
 
-figure, axes = plt.subplots(figsize=(11, 5))
+colours = ("tan", "royalblue", "red", "orange", "seagreen")
+figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
 centres = x.coords.origin + (x.indices[:, 1:] + 0.5) * x.coords.voxel_size
-for label, name in enumerate(network.LABELS):
+for label, (name, colour) in enumerate(zip(network.LABELS, colours, strict=True)):
     sites = centres[labels == label]
-    axes.scatter(sites[:, 0], sites[:, 1], s=2, marker="s", linewidths=0, label=f"{name}, {len(sites)} sites")
-axes.set(xlim=(-40, 40), ylim=(-16, 16), aspect="equal")
-axes.legend(loc="upper right", markerscale=4)
+    name = f"{name}, {len(sites)} sites"
+    axes.scatter(sites[:, 0], sites[:, 1], s=4, marker="s", linewidths=0, color=colour, label=name)
+axes.set(xlim=(-40, 40), ylim=(-16, 16), aspect="equal", xlabel="x (m)", ylabel="y (m)")
+figure.legend(loc="outside upper center", ncols=5, markerscale=4)
 plt.show()
 
 # %%

@@ -26,12 +26,8 @@ CELLS = 800  # that a panel as wide as the picture shows at most along its longe
 def draw_labels(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their labels."""
     figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by label", legend=True)
-    _draw_cells(axes, result.points, VOXEL_SIZE, LABEL_COLOURS[result.labels])
-    poles = result.points[result.labels == LABELS.index("pole-like")]
-    axes.scatter(poles[:, 0], poles[:, 1], s=12, color=LABEL_COLOURS[LABELS.index("pole-like")], linewidths=0)
-    counts = np.bincount(result.labels, minlength=len(LABELS))
-    names = [f"{name} ({count:,})" for name, count in zip(LABELS, counts, strict=True)]
-    _legend(figure, names, LABEL_COLOURS)
+    _draw_labelled(axes, result.points, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
+    _legend(figure, _counted(LABELS, result.labels), LABEL_COLOURS)
     return figure
 
 
@@ -40,10 +36,12 @@ def draw_learned(result: Result) -> Figure:
     figure, panels = _panels(
         result.points, f"{result.scan.name}: sites by geometry and by the network", 2, legend=True
     )
-    _draw_cells(panels[0], result.points, VOXEL_SIZE, LABEL_COLOURS[result.labels])
-    _draw_cells(panels[1], result.points, VOXEL_SIZE, LEARNED_COLOURS[result.learned])
-    for axes, title in zip(panels, ("labels from geometry", "learned labels"), strict=True):
-        axes.set_title(title, fontsize="medium")
+    names = network.LABELS
+    _draw_labelled(panels[0], result.points, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
+    _draw_labelled(panels[1], result.points, result.learned, names.index("pole"), LEARNED_COLOURS)
+    geometry, learned = _counted(LABELS, result.labels), _counted(names, result.learned)
+    panels[0].set_title("labels from geometry: " + ", ".join(geometry), fontsize="medium")
+    panels[1].set_title("learned labels: " + ", ".join(learned), fontsize="medium")
     _legend(figure, list(network.LABELS), LEARNED_COLOURS)
     return figure
 
@@ -105,6 +103,21 @@ def _panels(
     for axes in panels[:, 0]:
         axes.set_ylabel("y (m)")
     return figure, list(panels.flat)
+
+
+def _draw_labelled(
+    axes: Axes, points: np.ndarray, labels: np.ndarray, pole: int, colours: np.ndarray
+) -> None:
+    """Fill cells in the colours of their labels, poles as dots on top: they are a cell or two wide."""
+    _draw_cells(axes, points, VOXEL_SIZE, colours[labels])
+    poles = points[labels == pole]
+    axes.scatter(poles[:, 0], poles[:, 1], s=12, color=colours[pole], linewidths=0)
+
+
+def _counted(names: tuple[str, ...], labels: np.ndarray) -> list[str]:
+    """Return the names of labels with the number of sites of each."""
+    counts = np.bincount(labels, minlength=len(names))
+    return [f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
 
 
 def _draw_cells(axes: Axes, points: np.ndarray, cell: float, colours: np.ndarray) -> None:
