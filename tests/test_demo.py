@@ -21,6 +21,7 @@ from spcy.demo.geometry import (
     moments,
     voxelize_scan,
 )
+from spcy.demo.report import document, text
 from spcy.demo.run import VOXEL_SIZE, Steps, run_demo
 from spcy.demo.scan import Scan
 from spcy.demo.scene import CLASSES, generate_scene
@@ -72,6 +73,7 @@ def test_job_prints_one_json_document(job):
     assert report["spcy"] == spcy.__version__
     assert report["backend"] == "cpu"
     assert report["threads"] >= 1
+    assert report["load"] is None or report["load"] >= 0
     assert report["scan"]["left_out"] == 0
     assert report["voxel_size"] == VOXEL_SIZE
     if kind == "kitti":
@@ -428,3 +430,9 @@ def test_a_file_name_need_not_be_text(tmp_path, capsys):
     assert main(["demo", os.fsdecode(scan), "--out", str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
     assert "scan: ?.npy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("load", "threads", "said"), [(1e6, 2, True), (1e6, 1, False), (0.0, 2, False)])
+def test_report_says_why_times_are_long(street, load, threads, said):
+    found = document(street, {"read": 1.0}, []) | {"load": load, "threads": threads}
+    assert ("other programs" in text(found)) == said

@@ -1,5 +1,6 @@
 """The results as one document, for machines as JSON and for people as text."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ def document(result: Result, seconds: dict[str, float], files: list[str]) -> dic
         "spcy": spcy.__version__,
         "backend": result.output.backend,
         "threads": spcy.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # programs that want a core
         "scan": {"name": scan.name, "points": len(scan.points), "left_out": scan.left_out},
         "voxel_size": VOXEL_SIZE,
         "labels": _counts(result.labels, LABELS),
@@ -105,9 +107,20 @@ def text(document: dict[str, Any]) -> str:
             f"{document['wasted_by_dense']:.2%} of them on empty space",
             f"first level's sites restored exactly: {'yes' if document['restored'] else 'NO'}",
             f"seconds: {_listed(seconds, '{:.3f}')}",
+            *_busy(document),
             *(f"wrote {file}" for file in document["files"]),
         ]
     )
+
+
+def _busy(document: dict[str, Any]) -> list[str]:
+    """Return why times may be far from the kernels' own: threads wait for those that get no core."""
+    if document["load"] is None or document["threads"] == 1 or document["load"] <= (os.cpu_count() or 1):
+        return []
+    return [
+        f"other programs hold cores (load {document['load']:.1f}): with OMP_NUM_THREADS=1 or "
+        f"GOMP_SPINCOUNT=1000 layers may take a fraction of these times"
+    ]
 
 
 def _level_row(level: dict[str, Any]) -> list[str]:
