@@ -208,7 +208,7 @@ def _run(args: argparse.Namespace) -> int:
         with steps("network"):
             y = net(x)
     outputs = {"output": y} if isinstance(y, spcy.SparseTensor) else y._asdict()
-    arrays = {"point_rows": rows, "input_indices": to_host(x.indices)}
+    arrays = {"point_rows": scan.rows_in_file(rows), "input_indices": to_host(x.indices)}
     for name, tensor in outputs.items():
         arrays[f"{name}_indices"] = to_host(tensor.indices)
         arrays[f"{name}_features"] = to_host(tensor.features)
@@ -216,7 +216,8 @@ def _run(args: argparse.Namespace) -> int:
         arrays[f"{name}_voxel_size"] = tensor.coords.voxel_size
     with steps("write"):
         write_npz(Path(args.out), arrays)
-    print(f"{scan.name}: {len(scan.points)} points, {x.num_sites} voxels, {type(net).__name__}")
+    left_out = f" ({scan.left_out} more left out, not finite)" if scan.left_out else ""
+    print(f"{scan.name}: {len(scan.points)} points{left_out}, {x.num_sites} voxels, {type(net).__name__}")
     for name, tensor in outputs.items():
         print(
             f"{name:>8}: {tensor.num_sites:>8} sites {tensor.num_channels:>4} channels, shape {tensor.shape}"

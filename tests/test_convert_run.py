@@ -308,6 +308,23 @@ def test_an_empty_scan_region_has_empty_outputs(folder, capsys):
         assert (archive["point_rows"] == -1).all()
 
 
+def test_points_that_are_not_finite_keep_their_rows(folder, capsys):
+    net = models.SparseConvNetUNet(3, 2, [8, 16], rng=0)
+    models.save("model.npz", net, models.ScanSettings((0.5, 0.5, 0.5), None, (0, 1, 2)))
+    points = scan(20)
+    points[[0, 5], [1, 2]] = np.nan, np.inf
+    np.save("scan.npy", points)
+    status, out, _ = run_spcy(capsys, "run", "model.npz", "scan.npy")
+    assert status == 0
+    assert out.startswith("scan.npy: 18 points (2 more left out, not finite), ")
+    with np.load("output.npz") as archive:
+        rows, indices = archive["point_rows"], archive["input_indices"]
+    assert np.flatnonzero(rows < 0).tolist() == [0, 5]
+    assert len(rows) == 20
+    kept = rows >= 0
+    np.testing.assert_array_equal(indices[rows[kept], 1:], np.floor(points[kept, :3] / 0.5))
+
+
 def test_nothing_half_written_is_left(folder, capsys, monkeypatch):
     write_detector()
     Path("model.npz").write_bytes(b"what was there")

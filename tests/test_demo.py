@@ -176,6 +176,12 @@ def test_text_report(tmp_path, capsys, monkeypatch):
     assert [line for line in text.splitlines() if line.startswith("wrote")] == [
         f"wrote {name}" for name in FILES
     ]
+    with np.load("sites.npz") as archive:
+        rows, indices = archive["point_rows"], archive["indices"]
+    assert len(rows) == len(points)
+    np.testing.assert_array_equal(rows < 0, np.isnan(points[:, 0]))
+    cells = np.floor(points[rows >= 0] / VOXEL_SIZE)
+    assert (cells == indices[rows[rows >= 0], 1:]).mean() > 0.999  # rounding at a voxel's face
     widths = {len(line) for line in text.splitlines() if line.lstrip().startswith(tuple("123456789"))}
     assert len(widths) == 2  # two tables, each of straight columns
 

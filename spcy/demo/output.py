@@ -43,7 +43,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         What was written. ``sites.npz`` has a row for each site in ``indices``, ``points``, ``height``,
         ``labels`` (into ``label_names``), ``learned`` (into ``learned_names``), ``normal``, ``linearity``,
         ``planarity``, ``verticality`` and ``features``, which the backbone gave; and ``point_rows``, the
-        row of each point of the scan.
+        row of each point of the scan's file, -1 where it was left out.
     """
     geometry = result.geometry
     arrays = {
@@ -60,7 +60,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         "planarity": geometry.planarity,
         "verticality": geometry.verticality,
         "features": to_host(result.output.features),
-        "point_rows": result.voxels.rows,
+        "point_rows": result.scan.rows_in_file(result.voxels.rows),
     }
     writers: dict[str, Callable[[BinaryIO], object]] = {
         "labels.png": lambda file: pictures.draw_labels(result).savefig(file, format="png"),

@@ -23,8 +23,9 @@ class Scan(NamedTuple):
         The file's name, or what was generated.
     points : ndarray of shape (M, 3), float32 or float64
         x, y, z in metres, z up, all finite.
-    left_out : int
-        Number of points left out because a coordinate was not finite (a sensor's NaN for "nothing seen").
+    kept : ndarray of shape (F,), bool, or None
+        Which points of a file these are: those left out have a coordinate that is not finite (a sensor's
+        NaN for "nothing seen").
     truth : ndarray of shape (M,), uint8, or None
         True class of each point, an index into `spcy.demo.scene.CLASSES`, where it is known.
     columns : ndarray of shape (M, >= 3), or None
@@ -33,9 +34,32 @@ class Scan(NamedTuple):
 
     name: str
     points: np.ndarray
-    left_out: int = 0
+    kept: np.ndarray | None = None
     truth: np.ndarray | None = None
     columns: np.ndarray | None = None
+
+    @property
+    def left_out(self) -> int:
+        """Number of points of the file that were left out."""
+        return 0 if self.kept is None else len(self.kept) - len(self.points)
+
+    def rows_in_file(self, rows: np.ndarray) -> np.ndarray:
+        """Return the row of each point of the file, -1 where it was left out.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (M,), int32
+            The row of each of `points`.
+
+        Returns
+        -------
+        ndarray of shape (F,), int32
+        """
+        if self.kept is None:
+            return rows
+        every = np.full(len(self.kept), -1, np.int32)
+        every[self.kept] = rows
+        return every
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -81,7 +105,7 @@ def read_scan(path: str | Path) -> Scan:
     columns = rows[keep].astype(np.promote_types(rows.dtype.newbyteorder("="), np.float32), copy=False)
     name = path.name.encode(errors="replace").decode()  # a file's name need not be text
     points = np.ascontiguousarray(columns[:, :3])
-    return Scan(name, points, left_out=int((~keep).sum()), columns=columns)
+    return Scan(name, points, kept=keep, columns=columns)
 
 
 def _finite(points: np.ndarray) -> np.ndarray:
