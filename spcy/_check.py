@@ -98,6 +98,14 @@ def integer(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
 
 
+def ndim(value: int) -> int:
+    """Return a number of spatial axes that coordinates can have."""
+    number = integer(value, "ndim")
+    if not 1 <= number <= MAX_NDIM:
+        raise ValueError(f"ndim must be 1, 2, 3 or 4, got {number}")
+    return number
+
+
 def per_axis(value: int | Sequence[int], ndim: int, name: str, least: int) -> tuple[int, ...]:
     """Return an int, or one int per axis, as a tuple of `ndim` ints."""
     if type(value) is int:  # what it is most often: a call costs little

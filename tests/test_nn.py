@@ -648,6 +648,10 @@ def test_cross_entropy(rng):
     assert dlogits.tolist() == [[1, -1]]
 
 
+FIT = {
+    "channels": r"^x must have 3 channels for Linear\(in_features=3, .*\), got 4$",
+    "axes": r"^x must have 3 spatial axes for \w+\(4, 2, .*\), got 2: make the layer with ndim=2$",
+}
 ERRORS = {
     "labels shape": (
         lambda x: nn.softmax_cross_entropy(x, [0]),
@@ -673,10 +677,11 @@ ERRORS = {
     "no vjp": (lambda x: Net().vjp(x), TypeError, "Net has no vjp: build it of Sequential"),
     "no module": (lambda x: nn.Sequential(nn.ReLU(), np.tanh), TypeError, "got ufunc in place 1"),
     "no branch": (lambda x: nn.Concat(None), TypeError, "branches must be Modules, got NoneType in place 0"),
-    "channels": (lambda x: nn.Linear(3, 2)(x), ValueError, "weight must have C_in = 4"),
-    "array channels": (lambda x: nn.Linear(3, 2)(x.features), ValueError, "x must have 3 channels, got 4"),
-    "norm channels": (lambda x: nn.BatchNorm(3)(x), ValueError, "x must have 3 channels, got 4"),
-    "norm dtype": (lambda x: nn.BatchNorm(4).astype("float64")(x), TypeError, "x must have dtype float64"),
+    "channels": (lambda x: nn.Linear(3, 2)(x), ValueError, FIT["channels"]),
+    "array channels": (lambda x: nn.Linear(3, 2)(x.features), ValueError, FIT["channels"]),
+    "channels to train": (lambda x: nn.Linear(3, 2).vjp(x), ValueError, FIT["channels"]),
+    "norm channels": (lambda x: nn.BatchNorm(3)(x), ValueError, r"x must have 3 channels for BatchNorm\(3, "),
+    "norm dtype": (lambda x: nn.BatchNorm(4).astype("float64")(x), TypeError, r"float64 for BatchNorm\(4, "),
     "one site": (lambda x: nn.BatchNorm(4)(x.features[:1]), ValueError, "x must have more than one site"),
     "groups": (
         lambda x: nn.Conv(4, 6, 3, groups=4),
@@ -687,8 +692,12 @@ ERRORS = {
     "kernel and offsets": (
         lambda x: nn.Conv(4, 6, 3, ndim=2, offsets=CROSS),
         ValueError,
-        "kernel_size must be None with offsets, and not without, got 3",
+        "kernel_size must be left out with offsets, got 3",
     ),
+    "no kernel": (lambda x: nn.Conv(4, 6), ValueError, "kernel_size must be given, or offsets"),
+    "axes": (lambda x: nn.Conv(4, 6, 3, ndim=5), ValueError, "ndim must be 1, 2, 3 or 4, got 5"),
+    "axes type": (lambda x: nn.Conv(4, 6, 3, ndim=2.0), TypeError, "ndim must be an int, got float"),
+    "dtype as backend": (lambda x: nn.ReLU().to(np.float64), TypeError, "astype converts to a dtype"),
     "sites": (
         lambda x: nn.Conv(4, 6, 3, sites="ceil"),
         ValueError,
@@ -710,6 +719,25 @@ def test_bad_arguments(case, rng):
     call, kind, message = ERRORS[case]
     with pytest.raises(kind, match=message):
         call(tensor(rng, np.float32))
+
+
+@pytest.mark.parametrize("use", ["forward", "vjp"])
+@pytest.mark.parametrize("make", [nn.SubMConv, nn.Conv, nn.InverseConv, nn.ConvTranspose])
+def test_a_convolution_says_what_does_not_fit_it(make, use, rng):
+    x = tensor(rng, np.float32)
+    with pytest.raises(ValueError, match=FIT["axes"]):
+        getattr(make(4, 2, 3), use)(x)
+    with pytest.raises(ValueError, match=r"^x must have 3 channels for \w+\(3, 2, .*\), got 4$"):
+        getattr(make(3, 2, 3, ndim=2), use)(x)
+    for dtype in ("float32", "float64"):
+        other = {"float32": "float64", "float64": "float32"}[dtype]
+        net = nn.Sequential(nn.ReLU(), make(4, 2, 3, ndim=2)).astype(other)
+        with pytest.raises(TypeError, match=rf"^x must have dtype {other} for .*, got {dtype}: ") as error:
+            getattr(net, use)(x.map(lambda f, dtype=dtype: f.astype(dtype)))
+        assert f"x.map(lambda f: f.astype('{other}'))" in str(error.value)
+        assert str(error.value).endswith(f"its astype('{dtype}')")
+    with pytest.raises(TypeError, match=r"^x must be a SparseTensor, got ndarray"):
+        getattr(make(4, 2, 3, ndim=2), use)(x.features)
 
 
 def test_bfloat16_is_not_trained():

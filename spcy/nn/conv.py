@@ -21,8 +21,8 @@ from ..conv import (
     subm_plan,
     transpose_plan,
 )
-from ..tensor import SparseTensor
-from .module import Module, Parameter, Vjp
+from ..tensor import SparseTensor, require_tensor
+from .module import Module, Parameter, Vjp, require_fit
 
 Seed = int | np.random.Generator | None
 
@@ -84,9 +84,11 @@ class _Convolution(Weighted):
     ):
         self.in_channels = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
         self.out_channels = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
-        ndim = _check.per_axis(ndim, 1, "ndim", 1)[0]
-        if (kernel_size is None) == (offsets is None):
-            raise ValueError(f"kernel_size must be None with offsets, and not without, got {kernel_size!r}")
+        self.ndim = ndim = _check.ndim(ndim)
+        if kernel_size is None and offsets is None:
+            raise ValueError("kernel_size must be given, or offsets instead of it, got neither")
+        if kernel_size is not None and offsets is not None:
+            raise ValueError(f"kernel_size must be left out with offsets, got {kernel_size!r} and offsets")
         if offsets is None:
             self.kernel_size = cells = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
             self.offsets = None
@@ -123,16 +125,29 @@ class _Convolution(Weighted):
             options["sites"] = self.sites
         return options
 
+    def _require(self, x: SparseTensor) -> None:
+        """Refuse an input that is not the layer's, and say what to change."""
+        require_tensor(x, "x")
+        if x.ndim != self.ndim:
+            raise ValueError(
+                f"x must have {self.ndim} spatial axes for {self!r}, got {x.ndim}: "
+                f"make the layer with ndim={x.ndim}"
+            )
+        require_fit(self, x.features, self.in_channels, self.weight.data.dtype)
+
     def _run_with(self, weight, bias, x, residual, activation):
+        self._require(x)
         options = self._options()
         return type(self)._function(x, weight, bias, residual=residual, activation=activation, **options)
 
     def _work(self, x):
+        self._require(x)
         pairs = type(self)._plan(x, self.weight.data, **self._options()).rulebook.num_pairs
         return pairs, 2 * pairs * (self.in_channels // self.groups) * self.out_channels
 
     def vjp(self, x: SparseTensor) -> tuple[SparseTensor, Vjp]:
         """Return the module's output and its vjp, as `Module.vjp`."""
+        self._require(x)
         function = type(self)._function
         y, pull = grad.vjp(function, x, self.weight.data, self._bias_data(), **self._options())
 
@@ -166,15 +181,15 @@ class SubMConv(_Convolution):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size : int or sequence of ndim ints, or None
-        Odd.
+    kernel_size : int or sequence of ndim ints
+        Odd. Left out with `offsets`.
     dilation : int or sequence of ndim ints
     groups : int
     bias : bool
     ndim : int
         Spatial axes.
     offsets : array_like of shape (K, ndim), integer, optional
-        The kernel's cells, any stencil, with None as `kernel_size`; the weight is then
+        The kernel's cells, any stencil, instead of `kernel_size`; the weight is then
         ``(K, in_channels // groups, out_channels)``.
     rng : int or numpy.random.Generator, optional
         Draws the weight and the bias, uniform within ``1 / sqrt(in_channels // groups * cells)``, as
@@ -193,6 +208,9 @@ class SubMConv(_Convolution):
     SubMConv(1, 8, kernel_size=(3, 3))
     >>> layer(spcy.SparseTensor([[0, 4, 4], [0, 4, 5]], np.ones((2, 1), np.float32))).num_channels
     8
+    >>> cross = [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]]
+    >>> spcy.nn.SubMConv(1, 8, offsets=cross, ndim=2)
+    SubMConv(1, 8, offsets=<5>)
     """
 
     _function = staticmethod(subm_conv)
@@ -202,7 +220,7 @@ class SubMConv(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int] | None,
+        kernel_size: int | Sequence[int] | None = None,
         *,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
@@ -251,7 +269,7 @@ class Conv(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int] | None,
+        kernel_size: int | Sequence[int] | None = None,
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
@@ -305,7 +323,7 @@ class InverseConv(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int] | None,
+        kernel_size: int | Sequence[int] | None = None,
         *,
         groups: int = 1,
         bias: bool = True,
@@ -349,7 +367,7 @@ class ConvTranspose(_Convolution):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Sequence[int] | None,
+        kernel_size: int | Sequence[int] | None = None,
         stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
         output_padding: int | Sequence[int] = 0,

@@ -341,6 +341,8 @@ class Module:
         RuntimeError
             If `backend` is "cuda" and that backend cannot run here.
         """
+        if not isinstance(backend, str):
+            raise TypeError(f"backend must be 'cpu' or 'cuda', got {backend!r}; astype converts to a dtype")
         require(_check.choice(backend, ("cpu", "cuda"), "backend"))
         for value in self._arrays(Buffer).values():
             value.data = move(value.data, backend)
@@ -392,6 +394,17 @@ def features_of(x: SparseTensor | np.ndarray) -> np.ndarray:
     if array.ndim != 2:
         raise ValueError(f"x must be a SparseTensor or an array of shape (N, C), got shape {array.shape}")
     return _check.feature_values(array, "x")
+
+
+def require_fit(layer: Module, features: np.ndarray, channels: int, dtype: np.dtype) -> None:
+    """Refuse features of other channels or another dtype than a layer's, and say what to change."""
+    if features.shape[1] != channels:
+        raise ValueError(f"x must have {channels} channels for {layer!r}, got {features.shape[1]}")
+    if features.dtype != dtype:
+        raise TypeError(
+            f"x must have dtype {dtype} for {layer!r}, got {features.dtype}: convert x, as by "
+            f"x.map(lambda f: f.astype('{dtype}')), or the network, by its astype('{features.dtype}')"
+        )
 
 
 def like(x: SparseTensor | np.ndarray, features: np.ndarray) -> SparseTensor | np.ndarray:

@@ -10,7 +10,7 @@ from .. import _check
 from .._backend import array_module, widened
 from ..grad import column_sums
 from .conv import Weighted
-from .module import Buffer, Parameter, Pointwise, wide_dtype
+from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
 
 
 class _Norm(Pointwise):
@@ -27,12 +27,9 @@ class _Norm(Pointwise):
 
     def _features(self, features: np.ndarray) -> np.ndarray:
         """Return features of the norm's channels in the dtype that it computes in."""
-        if features.shape[-1] != self.num_features:
-            raise ValueError(f"x must have {self.num_features} channels, got {features.shape[-1]}")
-        features = widened(features)
-        if features.dtype != self.weight.data.dtype:
-            raise TypeError(f"x must have dtype {self.weight.data.dtype}, as the norm, got {features.dtype}")
-        return features
+        wide = widened(features)
+        require_fit(self, wide, self.num_features, self.weight.data.dtype)
+        return wide
 
     def _affine_vjp(self, normal: np.ndarray, dtype, normal_vjp) -> tuple[np.ndarray, Callable]:
         """Return ``normal * weight + bias`` and its vjp, given that of the normalised features."""

@@ -11,7 +11,7 @@ from ..grad import column_sums, mask_relu
 from ..tensor import SparseTensor
 from .conv import Seed, Weighted
 from .gauss import normal_cdf, normal_pdf
-from .module import Pointwise, Vjp, features_of, finish, relu
+from .module import Pointwise, Vjp, features_of, finish, relu, require_fit
 
 
 class Linear(Weighted):
@@ -60,25 +60,26 @@ class Linear(Weighted):
         return self._run(x)
 
     def _run_with(self, weight, bias, x, residual, activation):
+        rows = self._rows(x)
         if isinstance(x, SparseTensor):
             weight = _one_cell(weight, x.ndim)
             return subm_conv(x, weight, bias, residual=residual, activation=activation)
-        y = widened(self._rows(x)) @ widened(weight)
+        y = widened(rows) @ widened(weight)
         if bias is not None:
             y = y + widened(bias)
         return finish(y.astype(weight.dtype, copy=False), residual, activation)
 
     def _work(self, x):
-        rows = len(features_of(x))
+        rows = len(self._rows(x))
         return rows, 2 * rows * self.in_features * self.out_features
 
     def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
         """Return the module's output and its vjp, as `Module.vjp`."""
-        weight = self.weight.data
+        weight, rows = self.weight.data, self._rows(x)
         if isinstance(x, SparseTensor):
             y, pull = grad.vjp(subm_conv, x, _one_cell(weight, x.ndim), self._bias_data())
         else:
-            y, rows = self._run(x), self._rows(x)
+            y = self._run(x)
 
             def pull(dy):
                 dy = _check.gradient(dy, y)
@@ -94,9 +95,8 @@ class Linear(Weighted):
 
     def _rows(self, x) -> np.ndarray:
         rows = features_of(x)
-        if rows.shape[1] != self.in_features:
-            raise ValueError(f"x must have {self.in_features} channels, got {rows.shape[1]}")
-        return _check.like_features(rows, "x", self.weight.data.dtype)
+        require_fit(self, rows, self.in_features, self.weight.data.dtype)
+        return rows
 
     def _say(self) -> str:
         said = f"in_features={self.in_features}, out_features={self.out_features}"
