@@ -15,6 +15,7 @@ import numpy as np
 
 MAX_PICKLE = 1 << 22  # bytes: some ten thousand tensors; each may become an object of 100 times its size
 MAX_AXES = 32
+MAX_NAME = 1 << 10  # characters of a key: equal ones are compared again and again
 DTYPES = {
     "torch.float16": "float16",
     "torch.float32": "float32",
@@ -132,7 +133,7 @@ def _run(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
         elif name == "MARK":
             marks.append(len(stack))
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
+            memo[_short(argument)] = stack[-1]
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
@@ -144,7 +145,7 @@ def _run(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
             new = items(len(stack) - 2 if name == "SETITEM" else marks.pop())
             target = _expect(stack[-1], dict)
             for key, value in zip(new[::2], new[1::2], strict=True):
-                target[_expect(key, str, int)] = value
+                target[_key(key)] = value
         elif name == "GLOBAL":
             stack.append(_global(argument.replace(" ", ".")))
         elif name == "STACK_GLOBAL":
@@ -186,28 +187,74 @@ def _expect(value: Any, *types: type) -> Any:
     return value
 
 
+def _short(number: int) -> int:
+    """Return a number of at most 32 bits: of longer ones any many can be made that hash alike."""
+    if number.bit_length() > 32:
+        raise Refused(f"it has a number of {number.bit_length()} bits where 32 are the most")
+    return number
+
+
+def _key(value: Any) -> Any:
+    """Return the key of a dict or a storage, of a kind that is looked up and compared at once."""
+    if type(value) not in (str, int, bool, type(None)):
+        raise Refused(f"it has a dict with a key of type {type(value).__name__}, expected names or numbers")
+    if type(value) is str and len(value) > MAX_NAME:
+        raise Refused(f"the name {value[:80]!r}.. has more than {MAX_NAME} characters")
+    return _short(value) if type(value) is int else value
+
+
 def _storage(tag: Any, kind: Any, key: Any, location: Any, num_items: Any, view: None = None) -> Storage:
     """Return the storage that a persistent id means."""
     if _expect(tag, str) != "storage":
         raise ValueError(f"a persistent id must be of a storage, got {tag[:40]!r}")
-    if _expect(num_items, int) < 0:
-        raise ValueError(f"a storage of {num_items} items")
+    if not 0 <= _expect(num_items, int) <= sys.maxsize:  # numbers of any length are slow to multiply
+        raise ValueError("a storage of fewer items than none, or more than any")
     if view is not None:
         raise ValueError("a storage that is part of another")
-    return Storage(_expect(key, str), STORAGES[_expect(kind, Global).name], num_items)
+    return Storage(_key(_expect(key, str)), STORAGES[_expect(kind, Global).name], num_items)
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
+# The arguments are named one by one, as a call with any many would copy them.
+
+
+def _tensor(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    grad: Any = None,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
     """Return a tensor of its storage's dtype; whether it needs gradients does not matter here."""
+    _require_plain(metadata)
     return _view(storage, _expect(storage, Storage).dtype, offset, size, stride)
 
 
 def _tensor_of_dtype(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
 ) -> Tensor:
     """Return a tensor that says its dtype, its storage being bytes."""
+    _require_plain(metadata)
     dtype = DTYPES[_expect(dtype, Global).name]
     return _view(_expect(storage, Storage), dtype, offset, size, stride)
+
+
+def _require_plain(metadata: Any) -> None:
+    """Refuse views that PyTorch negates or conjugates as it reads them."""
+    said = [] if metadata is None else [key for key, value in _expect(metadata, dict).items() if value]
+    if said:
+        raise Refused(
+            f"it has a tensor with the metadata {str(said[:3])[:80]}, whose values differ from its storage's; "
+            "save tensor.resolve_neg().resolve_conj()"
+        )
 
 
 def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> Tensor:
@@ -218,9 +265,13 @@ def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> 
     size, stride = _expect(size, tuple), _expect(stride, tuple)
     if len(size) > MAX_AXES:
         raise ValueError(f"a tensor of {len(size)} axes")
+    if len(stride) != len(size):
+        raise ValueError(f"a tensor of {len(size)} axes with {len(stride)} strides")
     numbers = [_expect(number, int) for number in (offset, *size, *stride)]
-    inside = min(numbers) >= 0 and max(numbers) <= sys.maxsize  # numbers of any length are slow to multiply
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if inside else 0
+    if max(number.bit_length() for number in numbers) > 128:  # numbers of any length are slow to multiply
+        raise ValueError("a tensor with a size, a stride or an offset of more than 128 bits")
+    inside = min(numbers) >= 0 and max(numbers) <= sys.maxsize
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if not inside or (0 not in size and last >= num_items):
         raise Refused(
             f"a tensor of size {size}, stride {stride} and offset {offset} does not lie in its storage of "
@@ -229,15 +280,13 @@ def _view(storage: Storage, dtype: str, offset: Any, size: Any, stride: Any) -> 
     return Tensor(storage, dtype, offset, size, stride)
 
 
-def _parameter(data: Any, *rest: Any) -> Tensor:
+def _parameter(data: Any, grad: Any = None, hooks: Any = None, state: Any = None) -> Tensor:
     """Return the tensor that a Parameter wraps."""
     return _expect(data, Tensor)
 
 
-def _ordered_dict(*items: Any) -> dict:
+def _ordered_dict() -> dict:
     """Return an empty dict, which later operations fill."""
-    if items:
-        raise TypeError("an OrderedDict is written empty and filled after that")
     return {}
 
 

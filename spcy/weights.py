@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from ._checkpoint import open_checkpoint
-from ._unpickle import Tensor
+from ._unpickle import MAX_NAME, Tensor
 
-_MAX_DEPTH, _MAX_ENTRIES, _MAX_NAME = 32, 1 << 17, 1 << 10  # of dicts in dicts; characters of a name
+_MAX_DEPTH, _MAX_ENTRIES = 32, 1 << 17  # of dicts in dicts
 _ALWAYS_UNPACKED = 1 << 26  # bytes that a compressed npz may unpack to, however small it is
 _MOST_COMPRESSED = 20  # times: weights hardly compress
 
@@ -29,8 +29,8 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
     path : str or path
         ``.safetensors``; ``.npz``; or ``.pth``, ``.pt``, ``.ckpt``, a checkpoint of ``torch.save``, read
         without PyTorch: of tensors and Parameters in dicts, lists and tuples, beside numbers and
-        strings. The package safetensors reads the first, and ml_dtypes adds bfloat16 and float8 arrays
-        (``pip install "spcy[weights]"``).
+        strings. The package safetensors reads the first, and ml_dtypes adds bfloat16 arrays, and of
+        checkpoints float8 (``pip install "spcy[weights]"``).
     key : str, optional
         Take only what lies in this dict of a checkpoint, or has names that start with it and a dot, and
         leave it out of the names: of ``{"model_state": {"conv.weight": ..}, "epoch": 3}``,
@@ -88,7 +88,15 @@ def _read_safetensors(path: Path, key: str | None) -> dict[str, np.ndarray]:
         raise ImportError('safetensors files need safetensors: pip install "spcy[weights]"') from error
     with safe_open(path, "numpy") as file:
         names = list(file.keys())
-        return _collect(zip(names, names, strict=True), key, file.get_tensor)
+
+        def load(name: str) -> np.ndarray:
+            try:
+                return file.get_tensor(name)
+            except AttributeError as error:  # of NumPy, by the name of a dtype that it lacks
+                dtype = file.get_slice(name).get_dtype()
+                raise ValueError(f"{name[:80]!r} has dtype {dtype}, which safetensors cannot read") from error
+
+        return _collect(zip(names, names, strict=True), key, load)
 
 
 def _read_npz(path: Path, key: str | None) -> dict[str, np.ndarray]:
@@ -120,8 +128,8 @@ def _leaves(content: Any) -> Iterator[tuple[str, Any]]:
     def walk(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         if depth > _MAX_DEPTH or next(visited) > _MAX_ENTRIES:  # dicts can hold themselves
             raise ValueError(f"it has dicts more than {_MAX_DEPTH} deep or more than {_MAX_ENTRIES} entries")
-        if len(name) > _MAX_NAME:
-            raise ValueError(f"the name {name[:80]!r}.. has more than {_MAX_NAME} characters")
+        if len(name) > MAX_NAME:
+            raise ValueError(f"the name {name[:80]!r}.. has more than {MAX_NAME} characters")
         if isinstance(value, dict):
             for key, inner in value.items():
                 yield from walk(f"{name}.{key}" if name else str(key), inner, depth + 1)
@@ -138,8 +146,8 @@ def _say_keys(leaves: list[tuple[str, Any]]) -> str:
         key, dot, _ = name.partition(".")
         if dot:
             kinds.setdefault(key, []).append(isinstance(leaf, Tensor))
-    good = [f"key={key!r} ({len(found)} arrays)" for key, found in kinds.items() if all(found)]
-    return "; choose a part of it: " + ", ".join(good) if good else ""
+    good = [f"key={key[:80]!r} ({len(found)} arrays)" for key, found in kinds.items() if all(found)]
+    return "; choose a part of it: " + ", ".join(good[:20]) if good else ""
 
 
 def _prefix(key: str | None) -> str:
@@ -158,10 +166,13 @@ def _collect(
         if name.startswith(prefix):
             inner = name[len(prefix) :]
             if inner in arrays:
-                raise ValueError(f"the name {inner!r} occurs twice")
+                raise ValueError(f"the name {inner[:80]!r} occurs twice")
             arrays[inner] = load(leaf)
     if key is not None and not arrays:
-        raise ValueError(f"no name starts with key={key!r} and a dot; they start with {list(starts)[:20]}")
+        raise ValueError(
+            f"no name starts with key={key!r} and a dot; they start with "
+            f"{[start[:80] for start in list(starts)[:20]]}"
+        )
     return arrays
 
 

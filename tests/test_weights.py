@@ -403,7 +403,6 @@ MALFORMED = {
     "tuple_of_nothing": b"\x87",
     "memo": b"h\x07",
     "odd_items": b"}(Nu",
-    "key": b"}(N" + number(1) + b"u",
     "not_a_function": number(1) + b")R",
     "storage_as_function": call(name("torch", "FloatStorage"), number(6)),
     "dtype_as_function": call(name("torch", "float32")),
@@ -469,8 +468,46 @@ def test_long_numbers_are_refused_at_once(write):
     long = b"\x8b" + struct.pack("<i", 1 << 18) + b"\x7f" * (1 << 18)
     sizes = tup(long, long)
     function = name("torch._utils", "_rebuild_tensor")
-    with pytest.raises(ValueError, match=r"malformed pickle \(ValueError: Exceeds the limit"):
+    with pytest.raises(ValueError, match="more than 128 bits"):
         spcy.load_weights(write(call(function, storage(), number(0), sizes, sizes)))
+    kind = name("torch", "FloatStorage")
+    with pytest.raises(ValueError, match="a storage of fewer items than none, or more than any"):
+        spcy.load_weights(write(tup(text("storage"), kind, text("0"), text("cpu"), long) + b"Q"))
+
+
+def test_keys_that_hash_or_compare_slowly_are_refused(write):
+    alike = number(2**61 - 1)
+    for content, message in (
+        (b"}(" + alike + b"Nu", "a number of 61 bits where 32 are the most"),
+        (b"}p%d\n" % (2**61 - 1), "a number of 61 bits where 32 are the most"),
+        (dictionary({"x" * 1025: b"N"}), r"xxx'\.\. has more than 1024 characters"),
+        (tensor(of=storage(key="x" * 1025)), r"xxx'\.\. has more than 1024 characters"),
+        (b"}(" + tup(number(1)) + b"Nu", "a dict with a key of type tuple"),
+    ):
+        with pytest.raises(ValueError, match=message) as e:
+            spcy.load_weights(write(content))
+        assert len(str(e.value)) < 400
+
+
+def test_calls_with_more_arguments_than_there_are_end_at_the_first(write):
+    function = name("torch._utils", "_rebuild_parameter")
+    with pytest.raises(ValueError, match="positional arguments"):
+        spcy.load_weights(write(call(function, tensor(), *[b"N"] * 1000)))
+
+
+def test_values_that_pytorch_negates_are_refused(write):
+    function = name("torch._utils", "_rebuild_tensor_v2")
+    arguments = storage(), number(0), tup(number(2)), tup(number(1)), b"\x89", b"N"
+    path = write(dictionary_of(w=call(function, *arguments, dictionary_of(neg=b"\x88"))))
+    with pytest.raises(ValueError, match=r"a tensor with the metadata \['neg'\].*resolve_neg"):
+        spcy.load_weights(path)
+    path = write(dictionary_of(w=call(function, *arguments, dictionary_of(neg=b"\x89"))))
+    assert spcy.load_weights(path)["w"].tolist() == [0, 1]
+
+
+def test_keys_that_are_no_strings(write):
+    path = write(dictionary_of(w=b"}(" + number(0) + tensor() + b"\x88" + tensor() + b"N" + tensor() + b"u"))
+    assert list(spcy.load_weights(path)) == ["w.0", "w.True", "w.None"]
 
 
 # Archives that say wrong things of themselves
