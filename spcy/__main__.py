@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import spcy
+from spcy._files import require_writable, write_npz
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         status = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # what it is where the shell closed it
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print("spcy: interrupted", file=sys.stderr)
@@ -67,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our results has had enough; Python must not flush them again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print("spcy: error:", " ".join(str(error).split()), file=sys.stderr)
+    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        lines = [" ".join(line.split()) for line in str(error).splitlines()]
+        print("spcy: error:", "\n  ".join(filter(None, lines)), file=sys.stderr)
         return 2
 
 
@@ -152,6 +155,8 @@ def _demo(args: argparse.Namespace) -> int:
             from spcy.demo import output  # needs matplotlib
 
             output.prepare_folder(args.out)
+            if args.scan is not None:
+                _require_other(args.out / "sites.npz", args.scan)
         try:
             result = run_demo(scan, steps)
         except ValueError as error:
@@ -169,7 +174,7 @@ def _convert(args: argparse.Namespace) -> int:
     """Convert a checkpoint."""
     from spcy import models
 
-    _require_npz(args.out)
+    _require_npz(args.out, args.checkpoint)
     state = spcy.load_weights(args.checkpoint, args.key)
     arguments = dict(_setting(text) for text in args.arguments)
     try:
@@ -189,11 +194,10 @@ def _run(args: argparse.Namespace) -> int:
     """Run a converted network."""
     from spcy import models
     from spcy._backend import to_host
-    from spcy._files import write_npz
     from spcy.demo.run import Steps
     from spcy.demo.scan import read_scan
 
-    _require_npz(args.out)
+    _require_npz(args.out, args.model, args.scan)
     with spcy.use_backend(args.backend or spcy.get_backend()):
         steps = Steps()
         with steps("load"):
@@ -226,8 +230,8 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _require_npz(name: str) -> None:
-    """Refuse an output that cannot be written, before the work."""
+def _require_npz(name: str, *inputs: str) -> None:
+    """Refuse an output that cannot be written, or is an input, before the work."""
     path = Path(name)
     if path.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {name!r}")
@@ -235,6 +239,15 @@ def _require_npz(name: str) -> None:
         raise FileNotFoundError(f"--out must be in a folder that is there, got {name!r}")
     if path.is_dir():
         raise IsADirectoryError(f"--out must be a file, got the folder {name!r}")
+    for other in inputs:
+        _require_other(path, other)
+    require_writable(path)
+
+
+def _require_other(path: Path, read: str) -> None:
+    """Refuse to replace a file that is read."""
+    if path.exists() and Path(read).exists() and path.samefile(read):
+        raise ValueError(f"--out must not replace what is read, got {str(path)!r} for {read!r}")
 
 
 def _setting(text: str) -> tuple[str, Any]:

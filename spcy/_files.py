@@ -1,18 +1,38 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name what was asked for, not a hidden file beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def require_writable(path: Path) -> None:
+    """Raise OSError where no file can be made beside a path, before the work for it."""
+    with naming(path), TemporaryFile(dir=path.parent):
+        pass
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to an npz file beside its place, then move it there."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)
-        draft.replace(path)
+        with naming(path):
+            with draft.open("wb") as file:
+                np.savez(file, **arrays)
+            draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -221,8 +221,9 @@ def test_a_bad_conversion_says_what_and_writes_nothing(case, folder, capsys):
     before = sorted(path.name for path in folder.rglob("*"))
     options = [*backbone_options(), "--source", "openpcdet", *arguments[1:]]
     status, out, err = run_spcy(capsys, "convert", arguments[0], *options)
-    assert (status, out, len(err)) == (2, "", 1)
+    assert (status, out, len(err)) == (2, "", 13 if case == "layout" else 1)  # a line for each name
     assert err[0].startswith("spcy: error: ")
+    assert all(line.startswith("  conv") for line in err[1:])
     np.testing.assert_array_equal(before, sorted(path.name for path in folder.rglob("*")))
     assert re.search(message, err[0]), err[0]
 
@@ -272,6 +273,14 @@ RUN = {
     "few_columns": (lambda: ("model.npz", "xyz.npy"), r"xyz.npy: scan must have shape \(M, >= 4\)"),
     "nan": (lambda: ("model.npz", "nan.npy"), r"nan.npy: scan must be finite in columns .*in row 5"),
     "out": (lambda: ("model.npz", "scan.bin", "-o", "out.txt"), r"--out must end in \.npz"),
+    "out_is_the_model": (
+        lambda: ("model.npz", "scan.bin", "-o", "./model.npz"),
+        "--out must not replace what is read, got 'model.npz'",
+    ),
+    "out_is_the_scan": (
+        lambda: ("model.npz", "scan.npz", "-o", "scan.npz"),
+        "--out must not replace what is read, got 'scan.npz'",
+    ),
 }
 
 
@@ -284,15 +293,19 @@ def test_a_bad_run_says_what_and_writes_nothing(case, folder, capsys):
     points = scan()
     points.tofile("scan.bin")
     np.savez("plain.npz", weight=points)
+    np.savez("scan.npz", points=points)
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
     np.save("xyz.npy", points[:, :3])
     points[5, 3] = np.nan
     np.save("nan.npy", points)
     make, message = RUN[case]
     arguments = make()
     status, out, err = run_spcy(capsys, "run", *arguments)
-    assert (status, out, len(err)) == (2, "", 1)
-    assert re.search(message, err[0]), err[0]
+    assert (status, out) == (2, "")
+    assert all(line.startswith("  ") for line in err[1:])  # a list of names
+    assert re.search(message, "\n".join(err)), err
     assert not Path("output.npz").exists()
+    assert all(path.read_bytes() == content for path, content in kept.items())
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -340,6 +353,34 @@ def test_nothing_half_written_is_left(folder, capsys, monkeypatch):
     assert "No space left" in err[0]
     assert Path("model.npz").read_bytes() == b"what was there"
     assert sorted(path.name for path in folder.iterdir()) == ["detector.pth", "model.npz"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(folder, capsys, monkeypatch):
+    """Permissions do not bind every user that runs the tests."""
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", f"{dir}/tmp123")
+
+    monkeypatch.setattr("spcy._files.TemporaryFile", refuse)
+    (folder / "ro").mkdir()
+    options = [*backbone_options(), "--source", "openpcdet", "-o", "ro/m.npz"]
+    for arguments, name in (
+        (["run", "nothing.npz", "nothing.bin", "-o", "ro/o.npz"], "ro/o.npz"),
+        (["convert", "nothing.pth", *options], "ro/m.npz"),
+        (["demo", "--out", "ro"], "ro"),
+    ):
+        status, out, err = run_spcy(capsys, *arguments)
+        assert (status, out) == (2, "")
+        assert err == [f"spcy: error: [Errno 13] Permission denied: '{name}'"]
+
+
+def test_an_error_of_a_save_names_its_path(tmp_path, monkeypatch):
+    def fail(file, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.npz'$"):
+        models.save(tmp_path / "a.npz", models.MinkUNet42(1, 2, 0.25), models.ScanSettings(VOXEL, None, (0,)))
 
 
 def test_a_network_of_its_own_or_of_2_axes_is_not_saved(tmp_path):

@@ -206,6 +206,20 @@ def test_failed_write_leaves_no_piece(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_scan_is_not_replaced(tmp_path, capsys):
+    np.savez(tmp_path / "sites.npz", points=generate_scene().points[::50])
+    content = (tmp_path / "sites.npz").read_bytes()
+    assert main(["demo", str(tmp_path / "sites.npz"), "--out", str(tmp_path)]) == 2
+    assert "--out must not replace what is read" in capsys.readouterr().err
+    assert (tmp_path / "sites.npz").read_bytes() == content
+
+
+def test_output_that_nobody_takes_is_no_error(tmp_path, monkeypatch):
+    np.save(tmp_path / "scan.npy", generate_scene().points[::50])
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["demo", str(tmp_path / "scan.npy")]) == 0
+
+
 REFUSED = {
     "no command": ([], "the following arguments are required: COMMAND"),
     "unknown command": (["dance"], "invalid choice: 'dance'"),

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
 
 from spcy._backend import to_host
+from spcy._files import naming, require_writable
 from spcy.demo import network, pictures
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
@@ -23,9 +23,9 @@ def prepare_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--out must be a folder, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder):
-        pass
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        require_writable(folder / "sites.npz")
 
 
 def write_files(result: Result, folder: Path) -> list[Path]:
@@ -71,11 +71,12 @@ def write_files(result: Result, folder: Path) -> list[Path]:
     }
     drafts = {folder / name: folder / f".{name}.{os.getpid()}" for name in writers}
     try:
-        for draft, write in zip(drafts.values(), writers.values(), strict=True):
-            with draft.open("wb") as file:
-                write(file)
-        for path, draft in drafts.items():
-            draft.replace(path)
+        with naming(folder):
+            for draft, write in zip(drafts.values(), writers.values(), strict=True):
+                with draft.open("wb") as file:
+                    write(file)
+            for path, draft in drafts.items():
+                draft.replace(path)
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
