@@ -385,7 +385,7 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     rulebook, coords, weight, bias, groups = plan
     c_in, c_out = x.num_channels, weight.shape[2]
-    if activation not in (None, "relu"):
+    if activation is not None and (not isinstance(activation, str) or activation != "relu"):
         raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
     if residual is not None:
         residual = _residual(residual, coords, c_out, x.dtype)

@@ -93,6 +93,7 @@ class Sites:
     origin: np.ndarray  # (D,) float64
     voxel_size: np.ndarray
     derived: dict[Hashable, Any] = field(default_factory=dict)
+    moved: dict[str, weakref.ref[Coords]] = field(default_factory=dict)  # by backend
     children: dict[Hashable, Child] = field(default_factory=dict)
 
     _hashmap: HashMap | None = None
@@ -308,11 +309,11 @@ class Coords:
             return self
         sites = self._sites
         with sites.lock:
-            known = sites.derived.get(("to", backend))
+            known = sites.moved.get(backend)
             moved = None if known is None else known()
             if moved is None:
                 moved = self._moved(backend)
-                sites.derived["to", backend] = weakref.ref(moved)
+                sites.moved[backend] = weakref.ref(moved)
         return moved
 
     def _moved(self, backend: str) -> Coords:

@@ -70,8 +70,8 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
         Takes dy, the gradient of some scalar with respect to y: an array of the shape and dtype of
         ``y.features`` (of y, where that is an array; of ``y.tensor.features`` for `voxelize`). Returns a
         tuple, the scalar's gradients with respect to the arrays named below, each of the shape and dtype
-        of its array. It may be called any number of times. A gradient may be dy itself or a view
-        of it: do not write to it.
+        of its array. It may be called any number of times, and reads the arrays that the operation
+        was given: do not write to those before, nor to a gradient, which may be dy itself or a view of it.
 
     Notes
     -----
@@ -349,12 +349,12 @@ def _rows_from(dy: np.ndarray, coords: Coords, part: Coords) -> np.ndarray:
 
 def _prune(x, mask):
     y = prune(x, mask)
+    kept = array_module(x.features).flatnonzero(array_module(x.features).asarray(mask))
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        xp = array_module(dy)
-        out = xp.zeros(x.features.shape, dy.dtype)
-        out[xp.flatnonzero(xp.asarray(mask))] = dy
+        out = array_module(dy).zeros(x.features.shape, dy.dtype)
+        out[kept] = dy
         return (out,)
 
     return y, vjp
@@ -363,6 +363,7 @@ def _prune(x, mask):
 def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
     y = voxelize(points, voxel_size, features=features, reduce=reduce, **options)
     features = as_array(points if features is None else features, "features")
+    features = _check.feature_values(features, "features")
 
     def vjp(dy):
         dy = _gradient_of(y.tensor.features, dy)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_module, freeze, kernels_for, to_host
-from ._stencil import Stencil, box_stencil, stencil_of
+from ._stencil import Stencil, stencil_of
 from ._threads import threads_for
 from .coords import (
     Child,
@@ -276,14 +276,16 @@ def floored(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
     if {*stride} == {1}:
         return submanifold(coords, Stencil(stencil.offsets - padding) if any(padding) else stencil), coords
     whole = coords.shape is None or not any(n % s for n, s in zip(coords.shape, stride, strict=True))
-    if whole and not any(padding) and stencil.key == box_stencil(stride, (1,) * coords.ndim).key:
+    window = stencil.kernel_size == stride and not stencil.low.any() and (stencil.high < stride).all()
+    if whole and not any(padding) and window:
         return strided(coords, stencil, stride, padding)  # its windows are the floor cells
 
     def build() -> Child:
         out = derive(coords, ("floor", stride), lambda: _floor_cells(coords._sites, stride))
         rulebook = _gathered(coords._sites, out, stencil, stride, padding)
-        # The levels of other kernels have these sites too, and share what is derived, but no children.
-        out = replace(out, children={})
+        # The levels of other kernels have these sites too, and share what is derived, but no children and
+        # no copies on another backend, which know the kernel.
+        out = replace(out, children={}, moved={})
         return Child(out, rulebook, stencil.kernel_size, _remake_floored, (stencil.offsets, stride, padding))
 
     return derive_child(coords, ("floor", stencil.key, stride, padding), build)

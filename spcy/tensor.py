@@ -358,7 +358,7 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
            [1., 1., 1., 0.],
            [0., 0., 0., 1.]])
     """
-    tensors = list(tensors)
+    tensors = [] if isinstance(tensors, SparseTensor) else list(tensors)
     if not tensors or not all(isinstance(t, SparseTensor) for t in tensors):
         raise TypeError("tensors must be a sequence of at least one SparseTensor")
     first = tensors[0].coords

@@ -579,3 +579,10 @@ def test_a_floor_level_is_restored_by_pickle(rng):
     z = pickle.loads(pickle.dumps(y))
     np.testing.assert_array_equal(get(z.indices), get(y.indices))
     assert spcy.inverse_conv(z, random_weight(rng, (3, 3), 3, 3)[0]).num_sites == 40
+
+
+def test_floor_sites_of_long_strides_cost_no_more(backend):
+    x = spcy.SparseTensor(np.array([[0, -(2**31)], [0, 9]]), np.ones((2, 2)))
+    y = spcy.conv(x, put(np.ones((3, 2, 2))), stride=2**31 - 1, sites="floor")
+    np.testing.assert_array_equal(get(y.indices), [[0, -2], [0, 0]])
+    np.testing.assert_array_equal(get(y.features), [[0, 0], [0, 0]])

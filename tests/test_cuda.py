@@ -231,7 +231,7 @@ def test_moving_keeps_sites_levels_and_sharing(backend, rng):
 def test_coords_that_moved_are_freed(backend, rng):
     coords = spcy.Coords(random_indices(rng, 20, (5, 5)))
     coords.to("cpu")
-    assert all(value() is None for key, value in coords._sites.derived.items() if key[0] == "to")
+    assert [value() for value in coords._sites.moved.values()] == [None]
 
 
 # ---- dtypes ----------------------------------------------------------------------------------------------
@@ -362,3 +362,15 @@ def test_importing_the_cuda_half_needs_no_gpu():
     with cuda_on_cpu.installed(), counting() as counts:
         import spcy._cuda  # noqa: F401
     assert counts.kernels == 0
+
+
+@on_gpu
+def test_levels_of_one_stride_move_apart(backend):
+    x = spcy.SparseTensor(np.array([[0, 0], [0, 1], [0, 5]]), np.ones((3, 1)))
+    weight = np.arange(1.0, 4).reshape(3, 1, 1)
+    here = [spcy.conv(x, put(weight), stride=2, padding=p, sites="floor") for p in (0, 1)]
+    there = [y.to("cpu") for y in here]
+    assert there[0].coords is not there[1].coords
+    for y, moved in zip(here, there, strict=True):
+        expected = get(spcy.inverse_conv(y, put(weight)).features)
+        np.testing.assert_array_equal(spcy.inverse_conv(moved, weight).features, expected)

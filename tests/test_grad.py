@@ -280,6 +280,36 @@ def test_devoxelize(mode, renormalize, rng):
     assert not get(vjp(put(np.zeros((0, 3))))[0]).any()
 
 
+@pytest.mark.parametrize("reduce", ["mean", "max", "first"])
+def test_voxelize_takes_views(reduce, rng):
+    scan = rng.standard_normal((20, 6)).astype(np.float32)
+    whole = put(scan[:, :3].copy()), put(scan[:, 3:].copy())
+    scan = put(scan)
+    for points, features in [(scan[:, :3], scan[:, 3:]), (scan[:, :3], None)]:
+        y, vjp = spcy.vjp(spcy.voxelize, points, 0.5, features=features, reduce=reduce)
+        other = whole[0], 0.5
+        _, expected = spcy.vjp(
+            spcy.voxelize, *other, features=None if features is None else whole[1], reduce=reduce
+        )
+        dy = put(rng.standard_normal((y.tensor.num_sites, 3)).astype(np.float32))
+        np.testing.assert_array_equal(get(vjp(dy)[0]), get(expected(dy)[0]))
+
+
+def test_infinite_gradients_stay_where_they_have_a_weight():
+    x = spcy.SparseTensor(np.array([[0, 0], [0, 1]]), np.ones((2, 2)))
+    _, vjp = spcy.vjp(spcy.devoxelize, x, put(np.array([[0.5]])), "linear")  # the centre of the first cell
+    np.testing.assert_array_equal(get(vjp(put(np.array([[np.inf, 1.0]])))[0]), [[np.inf, 1], [0, 0]])
+
+
+def test_prune_keeps_its_mask():
+    mask = np.array([True, False])
+    x = spcy.SparseTensor(np.array([[0, 0], [0, 1]]), np.ones((2, 1)))
+    kept = put(mask.copy())
+    _, vjp = spcy.vjp(spcy.prune, x, kept)
+    kept[:] = ~kept
+    np.testing.assert_array_equal(get(vjp(put(np.ones((1, 1))))[0]), [[1], [0]])
+
+
 OPERATIONS = {
     "max_pool": lambda x: (spcy.max_pool, x, 3, 2, 1),
     "avg_pool": lambda x: (spcy.avg_pool, x, 3, 2, 1),

@@ -42,7 +42,8 @@ static inline void spcy_weigh_rows(const T* features, int64_t channels, const in
         double value[kBlock] = {};
         for (int64_t i = begin; i < end; ++i) {
             const T* x = features + entries[i] / corners * channels + first;
-            for (int64_t c = 0; c < size; ++c) value[c] += weights[entries[i]] * x[c];
+            const double weight = weights[entries[i]];
+            for (int64_t c = 0; weight != 0 && c < size; ++c) value[c] += weight * x[c];  // 0 takes no inf along
         }
         for (int64_t c = 0; c < size; ++c) y[first + c] = (T)value[c];
     }

@@ -154,7 +154,8 @@ __global__ void weigh(const T* __restrict__ gradient, const double* __restrict__
     SPCY_EACH(e, segments * channels) {
         double value = 0;
         for (int64_t i = segment_ptr[e / channels]; i < segment_ptr[e / channels + 1]; ++i)
-            value += weights[entries[i]] * (double)gradient[entries[i] / corners * channels + e % channels];
+            if (weights[entries[i]] != 0)  // 0 takes no inf along
+                value += weights[entries[i]] * (double)gradient[entries[i] / corners * channels + e % channels];
         out[e] = (T)value;
     }
 }
