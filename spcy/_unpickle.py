@@ -252,8 +252,8 @@ def _require_plain(metadata: Any) -> None:
     said = [] if metadata is None else [key for key, value in _expect(metadata, dict).items() if value]
     if said:
         raise Refused(
-            f"it has a tensor with the metadata {str(said[:3])[:80]}, whose values differ from its storage's; "
-            "save tensor.resolve_neg().resolve_conj()"
+            f"it has a tensor with the metadata {str(said[:3])[:80]}, whose values differ "
+            "from its storage's; save tensor.resolve_neg().resolve_conj()"
         )
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ._checkpoint import open_checkpoint
+from ._checkpoint import numpy_dtype, open_checkpoint
 from ._unpickle import MAX_NAME, Tensor
 
 _MAX_DEPTH, _MAX_ENTRIES = 32, 1 << 17  # of dicts in dicts
@@ -90,10 +90,12 @@ def _read_safetensors(path: Path, key: str | None) -> dict[str, np.ndarray]:
         names = list(file.keys())
 
         def load(name: str) -> np.ndarray:
+            dtype = file.get_slice(name).get_dtype()
+            if dtype == "BF16":
+                numpy_dtype("bfloat16")  # safetensors asks NumPy for it, which has it from ml_dtypes
             try:
                 return file.get_tensor(name)
             except AttributeError as error:  # of NumPy, by the name of a dtype that it lacks
-                dtype = file.get_slice(name).get_dtype()
                 raise ValueError(f"{name[:80]!r} has dtype {dtype}, which safetensors cannot read") from error
 
         return _collect(zip(names, names, strict=True), key, load)

@@ -214,6 +214,51 @@ def test_folding_follows_replaced_arrays_and_train(rng):
     assert_close(net.eval()(x).features, first - 1 / np.sqrt(np.float32(1 + 1e-5)), np.float32)
 
 
+def test_a_subclass_runs_its_own_forward(rng):
+    x = tensor(rng)
+    layers = {
+        nn.Sequential: (nn.Linear(4, 4, rng=0).astype(np.float64),),
+        nn.Residual: (nn.Linear(4, 4, rng=0).astype(np.float64),),
+        nn.SubMConv: (4, 4, 3),
+        nn.ConvTranspose: (4, 4, 1),
+        nn.Linear: (4, 4),
+        nn.ReLU: (),
+        nn.BatchNorm: (4,),
+    }
+    for kind, arguments in layers.items():
+
+        class Negated(kind):
+            def forward(self, x):
+                return super().forward(x).map(lambda features: -features)
+
+        options = {"ndim": 2} if kind in (nn.SubMConv, nn.ConvTranspose) else {}
+        layer = Negated(*arguments, **options).astype(np.float64).eval()
+        expected = -kind.forward(layer, x).features
+        np.testing.assert_array_equal(layer(x).features, expected)
+        before = nn.Linear(4, 4, rng=1).astype(np.float64)
+        after = nn.BatchNorm(4).astype(np.float64).eval()
+        after.running_mean.data = np.arange(4.0)
+        net = nn.Sequential(nn.Residual(nn.Sequential(before, layer)), nn.ReLU())
+        expected = np.maximum(layer(before(x)).features + x.features, 0)
+        np.testing.assert_allclose(net(x).features, expected, rtol=1e-12)
+        net = nn.Sequential(before, layer, after, nn.ReLU())
+        expected = np.maximum(after(layer(before(x))).features, 0)
+        np.testing.assert_allclose(net(x).features, expected, rtol=1e-12)
+        nn.summary(net, x)
+        with pytest.raises(TypeError, match="Negated has no vjp"):
+            layer.vjp(x)
+        layer.forward = lambda x: x
+        np.testing.assert_array_equal(layer(x).features, x.features)
+
+
+def test_folding_follows_eps(rng):
+    x = tensor(rng)
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm(4)).astype(np.float64).eval()
+    net(x)
+    net[1].eps = 3.0
+    np.testing.assert_allclose(net(x).features, unfused(net, x).features, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_on_another_backend(name, backend, rng):
     with spcy.use_backend("cpu"):

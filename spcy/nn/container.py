@@ -7,7 +7,7 @@ from typing import Any
 from ..grad import vjp as vjp_of
 from ..tensor import SparseTensor, concat
 from .conv import Weighted
-from .module import Module, Vjp, finish
+from .module import Module, Vjp, finish, fused, fuses
 from .norm import BatchNorm
 from .pointwise import Identity, ReLU
 
@@ -52,6 +52,7 @@ class Sequential(Module):
         """Return a layer."""
         return list(self.children().values())[place]
 
+    @fused
     def forward(self, x: Any) -> Any:
         """Return the last layer's output."""
         return self._run(x)
@@ -61,9 +62,9 @@ class Sequential(Module):
         while layers:
             layer = layers.pop(0)
             norm = ()
-            if isinstance(layer, Weighted) and layers and _folds(layers[0]):
+            if isinstance(layer, Weighted) and fuses(layer) and layers and _folds(layers[0]):
                 norm = (layers.pop(0),)
-            rectified = bool(layers) and isinstance(layers[0], ReLU)
+            rectified = bool(layers) and _is(layers[0], ReLU)
             if rectified:
                 layers.pop(0)
             if layers or rectified:
@@ -111,6 +112,7 @@ class Residual(Module):
         self.body = body
         self.shortcut = Identity() if shortcut is None else shortcut
 
+    @fused
     def forward(self, x: Any) -> Any:
         """Return ``body(x) + shortcut(x)``."""
         return self._run(x)
@@ -170,5 +172,10 @@ class Concat(Module):
         return y, vjp
 
 
+def _is(module: Module, kind: type[Module]) -> bool:
+    """Return whether a module does what its kind does: a subclass may do anything."""
+    return type(module) is kind and "forward" not in vars(module)
+
+
 def _folds(module: Module) -> bool:
-    return isinstance(module, BatchNorm) and not module.training
+    return _is(module, BatchNorm) and not module.training

@@ -22,7 +22,7 @@ from ..conv import (
     transpose_plan,
 )
 from ..tensor import SparseTensor, require_tensor
-from .module import Module, Parameter, Vjp, require_fit
+from .module import Module, Parameter, Vjp, fused, require_fit
 
 Seed = int | np.random.Generator | None
 
@@ -38,7 +38,9 @@ class Weighted(Module):
         rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(math.prod(shape[:-1]))
         self.weight = Parameter(rng.uniform(-bound, bound, shape).astype(np.float32, copy=False))
-        self.bias = Parameter(rng.uniform(-bound, bound, shape[-1:]).astype(np.float32)) if bias else None
+        self.bias = None
+        if bias:
+            self.bias = Parameter(rng.uniform(-bound, bound, shape[-1:]).astype(np.float32, copy=False))
 
     def _run(self, x, residual=None, activation=None, norm=None):
         """Run, with a norm folded into the weight."""
@@ -104,6 +106,7 @@ class _Convolution(Weighted):
         shape = (*cells, self.in_channels // self.groups, self.out_channels)
         self._initialise(shape, bias, rng)
 
+    @fused
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return the module's output.
 

@@ -118,6 +118,16 @@ class Module:
 
     training = True
 
+    def __init_subclass__(cls, **options: Any):
+        """Take from a class that has another ``forward`` the vjp that it does not belong to."""
+        super().__init_subclass__(**options)
+        owner = {
+            method: next(place for place, kind in enumerate(cls.__mro__) if method in vars(kind))
+            for method in ("forward", "vjp")
+        }
+        if owner["forward"] < owner["vjp"]:
+            cls.vjp = Module.vjp
+
     def forward(self, x: Any) -> Any:
         """Return the module's output.
 
@@ -157,7 +167,11 @@ class Module:
     def _call(self, x, *after):
         """Run, with what comes after it; `summary` may watch."""
         watch = watcher.get()
-        return self._run(x, *after) if watch is None else watch(self, x, *after)
+        return self._run_unwatched(x, *after) if watch is None else watch(self, x, *after)
+
+    def _run_unwatched(self, x, *after):
+        """Run by ``_run`` where it is what ``forward`` does, else by the ``forward`` of a subclass."""
+        return self._run(x, *after) if fuses(self) else Module._run(self, x, *after)
 
     def _run(self, x, residual=None, activation=None):
         """Run, add a residual, activate; a convolution does both as it writes its output."""
@@ -364,6 +378,17 @@ class Module:
             return f"{type(self).__name__}({self._say()})"
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children.items()]
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+
+def fused(forward: Callable) -> Callable:
+    """Mark a ``forward`` that only calls ``_run``, which takes more with it."""
+    forward._is_run = True
+    return forward
+
+
+def fuses(module: Module) -> bool:
+    """Return whether a module's ``_run`` is what its ``forward`` does."""
+    return getattr(module.forward, "_is_run", False)
 
 
 class Pointwise(Module):

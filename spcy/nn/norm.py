@@ -135,19 +135,24 @@ class BatchNorm(_Norm):
         return scale, bias - mean * scale
 
     def _fold(self, layer: Weighted) -> tuple[np.ndarray, np.ndarray]:
-        """Return weight and bias of a layer with this norm after it, kept while no array is replaced."""
+        """Return weight and bias of a layer with this norm after it, kept while its parts stay the same."""
         parts = (self.weight, self.bias, self.running_mean, self.running_var, layer.weight)
         arrays = (*(part.data for part in parts), layer._bias_data())
         folded = getattr(self, "_folded", None)
-        if folded is None or any(a is not b for a, b in zip(folded[0], arrays, strict=True)):
+        eps = self.eps
+        if (
+            folded is None
+            or folded[-1] != eps
+            or any(a is not b for a, b in zip(folded[0], arrays, strict=True))
+        ):
             weight, bias = arrays[-2:]
             scale, shift = self._scale_and_shift()
             wide = widened(weight)
             folded_weight = (wide * scale.astype(wide.dtype)).astype(weight.dtype)
             if bias is not None:
                 shift = shift + widened(bias) * scale
-            folded = self._folded = (arrays, folded_weight, shift.astype(weight.dtype))
-        return folded[1:]
+            folded = self._folded = (arrays, folded_weight, shift.astype(weight.dtype), eps)
+        return folded[1:3]
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "_folded"}

@@ -11,7 +11,7 @@ from ..grad import column_sums, mask_relu
 from ..tensor import SparseTensor
 from .conv import Seed, Weighted
 from .gauss import normal_cdf, normal_pdf
-from .module import Pointwise, Vjp, features_of, finish, relu, require_fit
+from .module import Pointwise, Vjp, features_of, finish, fused, relu, require_fit
 
 
 class Linear(Weighted):
@@ -45,6 +45,7 @@ class Linear(Weighted):
         self.out_features = _check.per_axis(out_features, 1, "out_features", 1)[0]
         self._initialise((self.in_features, self.out_features), bias, rng)
 
+    @fused
     def forward(self, x: SparseTensor | np.ndarray) -> SparseTensor | np.ndarray:
         """Return the module's output.
 
@@ -244,6 +245,8 @@ class Identity(Pointwise):
     def forward(self, x):
         """Return x."""
         return x
+
+    vjp = Pointwise.vjp
 
     def _map_vjp(self, features):
         return features, lambda dy: dy

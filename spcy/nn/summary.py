@@ -112,9 +112,9 @@ def summary(model: Module, x: SparseTensor | np.ndarray) -> Summary:
     def watch(module, x, residual=None, activation=None, norm=None):
         after = (residual, activation) if norm is None else (residual, activation, norm)
         if module.children():
-            return module._run(x, *after)
+            return module._run_unwatched(x, *after)
         start = perf_counter()
-        y = module._run(x, *after)
+        y = module._run_unwatched(x, *after)
         ms = (perf_counter() - start) * 1e3
         with_it = ["residual"] * (residual is not None) + ["ReLU"] * (activation is not None)
         ran = [module] if norm is None else [module, norm]
