@@ -1,7 +1,9 @@
 """The command line: ``python -m spcy demo | convert | run``."""
 
 import argparse
+import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -175,12 +177,10 @@ def _convert(args: argparse.Namespace) -> int:
     from spcy import models
 
     _require_npz(args.out, args.checkpoint)
+    network = models.NETWORKS[args.network]
+    arguments = _settings(network, args.arguments)
     state = spcy.load_weights(args.checkpoint, args.key)
-    arguments = dict(_setting(text) for text in args.arguments)
-    try:
-        net = models.NETWORKS[args.network].from_state_dict(state, args.source, **arguments)
-    except TypeError as error:  # an argument that the network does not have
-        raise ValueError(f"--set: {error}") from error
+    net = network.from_state_dict(state, args.source, **arguments)
     columns = args.columns or range(net.arguments["in_channels"])
     bounds = args.bounds and (args.bounds[:3], args.bounds[3:])
     settings = models.ScanSettings(args.voxel_size, bounds, tuple(columns), args.max_points)
@@ -250,23 +250,42 @@ def _require_other(path: Path, read: str) -> None:
         raise ValueError(f"--out must not replace what is read, got {str(path)!r} for {read!r}")
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of NAME=VALUE: ints, floats, booleans, lists with commas, or text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
-    if "," in value:
-        return name, [_value(part) for part in value.split(",")]
-    return name, _value(value)
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
+def _settings(network: type, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of a network that NAME=VALUE texts give."""
+    parameters = dict(inspect.signature(network).parameters)
+    del parameters["rng"]
+    given = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
+        if name not in parameters:
+            raise ValueError(f"--set {text}: {network.__name__} has {', '.join(parameters)}")
+        read, expected = _KINDS[parameters[name].annotation]
         try:
-            return kind(text)
-        except ValueError:
-            pass
-    return {"true": True, "false": False}.get(text.lower(), text)
+            given[name] = read(value)
+        except (KeyError, ValueError):
+            raise ValueError(f"--set {name} must be {expected}, got {value!r}") from None
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in (*given, "in_channels", "out_channels"):
+            raise ValueError(f"--set {name}=VALUE must be given for {network.__name__}")
+    return given
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_KINDS = {  # of a network's arguments, by their annotation
+    "int": (int, "an int"),
+    "float": (_finite, "a finite number"),
+    "str": (str, "text"),
+    "bool": (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
+    "Sequence[int]": (lambda text: [int(part) for part in text.split(",")], "ints with commas"),
+}
 
 
 if __name__ == "__main__":

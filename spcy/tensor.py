@@ -227,7 +227,8 @@ class SparseTensor:
         """
         if self.shape is None:
             raise ValueError(
-                "shape must be given for a dense array, and this tensor's grid is unbounded (None)"
+                "to_dense needs a shape, and this tensor's grid is unbounded: "
+                "SparseTensor(x.indices, x.features, shape=..) has one"
             )
         xp = array_module(self._features)
         dense = xp.zeros((self.batch_size, *self.shape, self.num_channels), self.dtype)

@@ -198,7 +198,31 @@ CONVERT = {
         ["detector.pth", "--key", "model_state", "--set", "width"],
         "--set must be NAME=VALUE, got 'w",
     ),
-    "set_unknown": (["detector.pth", "--key", "model_state", "--set", "width=2"], "--set: .*width"),
+    "set_unknown": (
+        ["detector.pth", "--set", "width=2"],
+        "--set width=2: VoxelBackBone8x has in_channels",
+    ),
+    "set_rng": (["detector.pth", "--set", "rng=5"], "--set rng=5: VoxelBackBone8x has in_channels"),
+    "set_none": (
+        ["detector.pth", "--network", "MinkUNet"],
+        "--set variant=VALUE must be given for MinkUNet",
+    ),
+    "set_inf": (
+        ["detector.pth", "--network", "MinkUNet42", "--set", "width=inf"],
+        "--set width must be a finite number, got 'inf'",
+    ),
+    "set_text": (
+        ["detector.pth", "--network", "MinkUNet42", "--set", "width=abc"],
+        "--set width must be a finite number, got 'abc'",
+    ),
+    "set_bool": (
+        ["detector.pth", "--network", "SparseConvNetUNet", "--set", "residual_blocks=2"],
+        "--set residual_blocks must be true or false, got '2'",
+    ),
+    "set_empty": (
+        ["detector.pth", "--network", "SparseConvNetUNet", "--set", "channels="],
+        "--set channels must be ints with commas, got ''",
+    ),
     "voxel_size": (
         ["detector.pth", "--key", "model_state", "--voxel-size", "0", "1", "1"],
         "voxel_size must be pos",
@@ -387,6 +411,8 @@ def test_a_network_of_its_own_or_of_2_axes_is_not_saved(tmp_path):
     settings = models.ScanSettings(VOXEL, None, (0,))
     with pytest.raises(TypeError, match=r"^net must be one of VoxelBackBone8x, .*got Sequential"):
         models.save(tmp_path / "a.npz", spcy.nn.Sequential(), settings)
+    with pytest.raises(TypeError, match=r"^settings must be ScanSettings, got NoneType"):
+        models.save(tmp_path / "a.npz", models.MinkUNet42(1, 2, 0.25), None)
     with pytest.raises(ValueError, match=r"^net must have 3 axes"):
         models.save(tmp_path / "a.npz", models.MinkUNet42(1, 2, 0.25, 2), settings)
     with pytest.raises(ValueError, match=r"^path must end in \.npz"):

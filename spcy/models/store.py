@@ -212,6 +212,8 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
 
 def _checked(settings: ScanSettings, net: Network) -> ScanSettings:
     """Return settings as tuples of floats and ints that fit a network."""
+    if not isinstance(settings, ScanSettings):
+        raise TypeError(f"settings must be ScanSettings, got {type(settings).__name__}")
     voxel_size = _check.lengths(settings.voxel_size, 3, "voxel_size")
     if (voxel_size <= 0).any():
         raise ValueError(f"voxel_size must be positive, got {settings.voxel_size!r}")
