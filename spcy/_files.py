@@ -1,6 +1,6 @@
 """Files that appear whole or not at all."""
 
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,10 +28,10 @@ def require_writable(path: Path) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to an npz file beside its place, then move it there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{secrets.token_hex(8)}.npz")  # threads and processes each have their own
     try:
         with naming(path):
-            with draft.open("wb") as file:
+            with draft.open("xb") as file:
                 np.savez(file, **arrays)
             draft.replace(path)
     finally:

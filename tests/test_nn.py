@@ -515,6 +515,40 @@ def test_bad_state_is_one_error_and_changes_nothing():
     np.testing.assert_array_equal(net.head.bias.data, before["head.bias"])
 
 
+BAD_ARRAYS = {
+    "objects": (np.array([None, 1.0]), "expected real numbers, got object"),
+    "text": (["a", "b"], "expected real numbers, got <U1"),
+    "complex": (np.array([1j, 2]), "expected real numbers, got complex128"),
+    "large": ([1e300, 1], "expected numbers within float32, got larger ones"),
+    "ragged": ([[1], [1, 2]], r"expected an array, got list \(setting an array element"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_a_state_of_no_numbers_is_refused_by_name(case):
+    layer = nn.LayerNorm(2)
+    array, message = BAD_ARRAYS[case]
+    with pytest.raises(ValueError, match=f"got 1 names that do not:\n  bias: {message}"):
+        layer.load_state_dict({"weight": [2, 2], "bias": array})
+    assert (layer.weight.data == 1).all()
+    layer.load_state_dict({"weight": [np.inf, np.nan], "bias": np.float64([3, -np.inf])})
+    assert layer.bias.data.tolist() == [3, -np.inf]
+    with pytest.raises(TypeError, match="state must have names as keys, got 0 of type int"):
+        layer.load_state_dict({0: [1, 1]})
+
+
+def test_shared_parameters_take_one_value():
+    net = nn.Sequential(nn.LayerNorm(2), nn.LayerNorm(2))
+    net[1].weight = net[0].weight
+    state = {**net.state_dict(), "0.weight": [2, np.nan], "1.weight": [2, np.nan]}
+    net.load_state_dict(state)
+    assert net[0].weight.data[0] == 2
+    with pytest.raises(ValueError, match=r"1\.weight: shares its array with 0\.weight, got other values"):
+        net.load_state_dict({**state, "1.weight": [3, 3]})
+    net.load_state_dict({"1.weight": [4, 4]}, strict=False)
+    assert net[0].weight.data[0] == 4
+
+
 def test_loaded_arrays_are_copies():
     layer = nn.Linear(2, 1)
     state = {"weight": np.ones((2, 1)), "bias": [0]}

@@ -6,6 +6,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_dtypes
@@ -15,6 +16,7 @@ from torch_files import archive, call, dictionary, name, number, plain, save, st
 
 import spcy
 from spcy import _checkpoint, _unpickle, weights
+from spcy._files import write_npz
 
 DATA = Path(__file__).parent / "data"  # files that torch.save of PyTorch 2.13 wrote
 
@@ -668,6 +670,16 @@ def test_a_bad_safetensors_is_refused(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"model\.safetensors: damaged file"):
             spcy.load_weights(tmp_path / "model.safetensors")
+
+
+def test_threads_that_write_one_file_leave_a_whole_one(tmp_path):
+    path = tmp_path / f"{'n' * 240}.npz"
+    arrays = [{"a": np.full(100_000, value)} for value in range(4)]
+    with ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            list(pool.map(write_npz, [path] * 4, arrays))
+            assert len(set(spcy.load_weights(path)["a"])) == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_paths_and_packages(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
-from .._backend import array_module, as_array, backend_of, move, require
+from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require
 from ..tensor import SparseTensor, require_tensor
 
 Vjp = Callable[[Any], tuple]
@@ -263,29 +263,35 @@ class Module:
         Raises
         ------
         ValueError
-            That lists every name that is missing, unexpected or has another shape; nothing is changed
-            then.
+            That lists every name that is missing, unexpected, has another shape, holds something else than
+            real numbers that its dtype can hold, or shares its array with a name of other values; nothing
+            is changed then.
         """
         own = self._arrays(Buffer)
-        given = {name: _array(a) for name, a in state.items() if not _is_counter(name)}
+        given = {name: array for name, array in state.items() if not _is_counter(name)}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
         problems = [f"{name}: missing" for name in missing if strict]
         problems += [f"{name}: unexpected" for name in unexpected if strict]
-        for name in own.keys() & given.keys():
-            if given[name].shape != own[name].data.shape:
-                problems.append(f"{name}: expected shape {own[name].data.shape}, got {given[name].shape}")
+        new: dict[int, tuple[str, Buffer, np.ndarray]] = {}
+        for name, value in own.items():
+            if name in given:
+                try:
+                    array = _fitted(given[name], value.data)
+                    first, _, other = new.setdefault(id(value), (name, value, array))
+                    if other is not array and not array_module(array).array_equal(
+                        other, array, equal_nan=True
+                    ):
+                        raise ValueError(f"shares its array with {first}, got other values")
+                except ValueError as error:
+                    problems.append(f"{name}: {error}")
         if problems:
             raise ValueError(
                 f"state must fit the module, got {len(problems)} names that do not:\n  "
                 + "\n  ".join(problems)
             )
-        new = {}
-        for name in own.keys() & given.keys():
-            array = move(given[name], backend_of(own[name].data))
-            new[name] = array_module(array).array(array, own[name].data.dtype, order="C")
-        for name, array in new.items():
-            own[name].data = array
+        for _, value, array in new.values():
+            value.data = array
         return LoadReport(missing, unexpected)
 
     def train(self, mode: bool = True) -> Self:
@@ -450,11 +456,28 @@ def finish(y, residual, activation):
 
 
 def _is_counter(name: str) -> bool:
+    if not isinstance(name, str):
+        raise TypeError(f"state must have names as keys, got {str(name)[:80]} of type {type(name).__name__}")
     return name.split(".")[-1] == "num_batches_tracked"
 
 
-def _array(value: ArrayLike) -> np.ndarray:
-    return value if backend_of(value) == "cuda" else np.asarray(value)
+def _fitted(given: ArrayLike, old: np.ndarray) -> np.ndarray:
+    """Return a copy to take an array's place: of its shape and dtype, on its backend."""
+    try:
+        array = given if backend_of(given) == "cuda" else np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected an array, got {type(given).__name__} ({str(error)[:80]})") from error
+    if array.dtype.kind not in "biuf" and not is_bfloat16(array.dtype):
+        raise ValueError(f"expected real numbers, got {array.dtype}")
+    if array.shape != old.shape:
+        raise ValueError(f"expected shape {old.shape}, got {array.shape}")
+    array = move(array, backend_of(old))
+    xp = array_module(array)
+    with np.errstate(over="ignore"):
+        new = xp.array(array, old.dtype, order="C")
+    if not np.can_cast(array.dtype, old.dtype) and (xp.isinf(new) & ~xp.isinf(array)).any():
+        raise ValueError(f"expected numbers within {old.dtype}, got larger ones")
+    return new
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
