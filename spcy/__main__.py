@@ -208,9 +208,13 @@ def _run(args: argparse.Namespace) -> int:
             with steps("voxelize"):
                 x, rows, _ = models.scan_tensor(net, settings, scan.columns)
         except ValueError as error:
-            raise ValueError(f"{args.scan}: {error}") from error
-        with steps("network"):
-            y = net(x)
+            counted = f" (of the points with finite coordinates: {scan.left_out} are left out)"
+            raise ValueError(f"{args.scan}: {error}{counted if scan.left_out else ''}") from error
+        try:
+            with steps("network"):
+                y = net(x)
+        except ValueError as error:  # bounds can be too low for a network's levels
+            raise ValueError(f"{args.scan}, through {args.model}: {error}") from error
     outputs = {"output": y} if isinstance(y, spcy.SparseTensor) else y._asdict()
     arrays = {"point_rows": scan.rows_in_file(rows), "input_indices": to_host(x.indices)}
     for name, tensor in outputs.items():

@@ -26,13 +26,13 @@ def require_writable(path: Path) -> None:
         pass
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write arrays to an npz file beside its place, then move it there."""
     draft = path.with_name(f".{secrets.token_hex(8)}.npz")  # threads and processes each have their own
     try:
         with naming(path):
             with draft.open("xb") as file:
-                np.savez(file, **arrays)
+                (np.savez_compressed if compressed else np.savez)(file, **arrays)
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

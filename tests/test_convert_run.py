@@ -191,7 +191,7 @@ CONVERT = {
     ),
     "layout": (
         ["detector.pth", "--key", "model_state.backbone_3d", "--source", "spconv1"],
-        "12 names that do not",
+        r"12 names that do not \(with source='spconv2' they do\):",
     ),
     "network": (["detector.pth", "--network", "ResNet"], r"invalid choice: 'ResNet'"),
     "set": (
@@ -295,6 +295,11 @@ RUN = {
     "truncated": (lambda: ("cut.npz", "scan.bin"), "cut.npz: damaged file"),
     "no_scan": (lambda: ("model.npz", "nothing.bin"), "nothing.bin: no such file"),
     "few_columns": (lambda: ("model.npz", "xyz.npy"), r"xyz.npy: scan must have shape \(M, >= 4\)"),
+    "nan_after_another": (
+        lambda: ("model.npz", "nans.npy"),
+        r"nans.npy: scan must be finite .*in row 4 \(of the points with finite coordinates: 1 are left out\)",
+    ),
+    "too_low": (lambda: ("low.npz", "scan.bin"), r"scan.bin, through low.npz: kernel_size must be no larger"),
     "nan": (lambda: ("model.npz", "nan.npy"), r"nan.npy: scan must be finite in columns .*in row 5"),
     "out": (lambda: ("model.npz", "scan.bin", "-o", "out.txt"), r"--out must end in \.npz"),
     "out_is_the_model": (
@@ -322,6 +327,10 @@ def test_a_bad_run_says_what_and_writes_nothing(case, folder, capsys):
     np.save("xyz.npy", points[:, :3])
     points[5, 3] = np.nan
     np.save("nan.npy", points)
+    points[2, 1] = np.nan
+    np.save("nans.npy", points)
+    low = document(scan={**models.load("model.npz")[1]._asdict(), "bounds": ((0, -1, -0.1), (2, 1, 0.1))})
+    Path(replaced("model.npz", spcy_network=low)).rename("low.npz")
     make, message = RUN[case]
     arguments = make()
     status, out, err = run_spcy(capsys, "run", *arguments)

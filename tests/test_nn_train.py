@@ -114,6 +114,21 @@ def test_training_is_reproducible(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.splitlines()[-1].endswith("b.npz")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "{tmp}/none/a.npz"], "--out: [Errno 2] No such file or directory: '{tmp}/none/a.npz'"),
+        (["--out", "{tmp}"], "--out must be a file that ends in .npz"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+    ],
+)
+def test_training_is_refused_before_it_starts(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "train", None)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        train.main([argument.format(tmp=tmp_path) for argument in arguments])
+    assert message.format(tmp=tmp_path) in capsys.readouterr().err
+
+
 def test_training_scans_hold_every_class(rng):
     seen = set()
     for _ in range(4):

@@ -153,7 +153,8 @@ def _read_npz(path: Path) -> np.ndarray:
             arrays = dict(archive)
     name = next(iter(arrays)) if len(arrays) == 1 else "points"
     if name not in arrays:
-        raise ValueError(f"expected an array named 'points' or only one array, found {list(arrays)}")
+        found = f"{len(arrays)}: {', '.join(list(arrays)[:5])}{', ..' if len(arrays) > 5 else ''}"
+        raise ValueError(f"expected an array named 'points' or only one array, found {found}")
     return _columns(arrays[name])
 
 

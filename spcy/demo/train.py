@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spcy import nn
+from spcy._files import require_writable, write_npz
 from spcy.demo import network
 from spcy.demo.scene import CLASSES, Box, Ground, Pole, Thing, box, generate_scene, look_around
 
@@ -315,9 +316,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.steps < 1:
+        parser.error(f"--steps must be at least 1, got {args.steps}")
+    if args.out.suffix != ".npz" or args.out.is_dir():
+        parser.error(f"--out must be a file that ends in .npz, got {args.out}")
+    try:
+        require_writable(args.out)
+    except OSError as error:
+        parser.error(f"--out: {error}")
     net = train(args.steps, args.seed)
     state = {name: array.astype(np.float16) for name, array in net.state_dict().items()}
-    np.savez_compressed(args.out, **state)
+    write_npz(args.out, state, compressed=True)
     net.load_state_dict(state)
     shares = accuracy(net, UNSEEN)
     print(", ".join(f"{name} {share:.1%}" for name, share in zip(CLASSES, shares, strict=True)))

@@ -110,9 +110,11 @@ class Network(Module):
         good = [fit for fit in fits if not fit[2]]
         if not good:
             problems = min((problems for _, _, problems in fits), key=len)
+            others = [s for s in _SPCONV if source in _SPCONV and not cls._fit(given, s, arguments)[2]]
+            hint = f" (with source={others[0]!r} they do)" if others else ""
             raise ValueError(
                 f"state must fit {cls.__name__} with source={source!r}, got {len(problems)} names that do "
-                "not:\n  " + "\n  ".join(problems)
+                f"not{hint}:\n  " + "\n  ".join(problems)
             )
         if len(good) > 1:
             raise ValueError(f"state has equal channels everywhere: choose a source of {', '.join(_SPCONV)}")
