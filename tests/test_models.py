@@ -76,7 +76,7 @@ def test_backbone_gives_what_spconv_gave(network, source):
     net = network.from_state_dict(state, source)
     assert net.arguments == {"in_channels": BACKBONES[network][0]}
     y = net(backbone_input(network))
-    with np.load(DATA / "spconv_backbones.npz") as archive:
+    with np.load(DATA / "spconv_networks.npz") as archive:
         for name in models.BackboneFeatures._fields:
             key = f"{network.__name__}/{name}"
             compare(getattr(y, name), archive[f"{key}_indices"], archive[f"{key}_features"])
@@ -95,6 +95,21 @@ def test_openpcdet_checkpoints_are_of_any_spconv(source):
         found = network.from_state_dict(given, "openpcdet").state_dict()
         assert list(found) == list(expected)
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_mink_unet_is_spconvs():
+    """MinkowskiEngine's network, beside what it gave built of spconv's layers (peers/spconv_networks.py)."""
+    net = models.MinkUNet(3, 5, "14A", rng=0)
+    state = library_state(net, 3, as_spconv2)
+    for name, array in state.items():
+        if array.ndim == 5:
+            stride = 2 if "s2" in name else 1
+            state[name] = spcy.convert_weight(array, "spconv2", array.shape[1:-1], stride=stride)
+    net.load_state_dict(state)
+    indices, features = seeded.scene((32, 32, 48), 60, 3, 3)
+    y = net.eval()(spcy.SparseTensor(indices, features, shape=(32, 32, 48), batch_size=2))
+    with np.load(DATA / "spconv_networks.npz") as archive:
+        compare(y, archive["MinkUNet14A/output_indices"], archive["MinkUNet14A/output_features"])
 
 
 def test_backbone_vjp():

@@ -1,4 +1,4 @@
-"""The lidar backbones in spconv itself; run as a script, it writes what `tests/data` keeps of them.
+"""The lidar backbones and MinkUNet in spconv itself; run as a script, it writes what `tests/data` keeps.
 
 PYTHONPATH=. python tests/peers/spconv_networks.py tests/data
 """
@@ -60,10 +60,72 @@ class Backbone(nn.Module):
         return {"output": self.conv_out(x), **levels}
 
 
-def run(case, in_channels, residual, shape, num_sites, seed):
+class UNetBlock(spconv.SparseModule):
+    def __init__(self, a, b, level):
+        super().__init__()
+        self.conv1, self.norm1 = subm(a, b, level), nn.BatchNorm1d(b)
+        self.conv2, self.norm2 = subm(b, b, level), nn.BatchNorm1d(b)
+        if a != b:
+            shortcut = spconv.SubMConv3d(a, b, 1, bias=False)
+            self.downsample = spconv.SparseSequential(shortcut, nn.BatchNorm1d(b))
+
+    def forward(self, x):
+        added = self.downsample(x) if hasattr(self, "downsample") else x
+        y = self.conv1(x)
+        y = self.conv2(y.replace_feature(self.norm1(y.features).relu()))
+        return y.replace_feature((self.norm2(y.features) + added.features).relu())
+
+
+class MinkUNet14A(nn.Module):
+    """MinkowskiEngine's network and names; spconv has its sites where kernels are as long as strides."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv0p1s1, self.bn0 = stem(in_channels, 32), nn.BatchNorm1d(32)
+        channels, planes = [32], (32, 64, 128, 256, 128, 128, 96, 96)
+        for i in range(4):
+            a = channels[-1]
+            down = spconv.SparseConv3d(a, a, 2, 2, bias=False, indice_key=f"down{i}")
+            setattr(self, f"conv{i + 1}p{2**i}s2", down)
+            setattr(self, f"bn{i + 1}", nn.BatchNorm1d(a))
+            setattr(self, f"block{i + 1}", nn.ModuleList([UNetBlock(a, planes[i], f"subm{i + 1}")]))
+            channels.append(planes[i])
+        a = channels[-1]
+        for i, skip in zip(range(4, 8), channels[3::-1], strict=True):
+            up = spconv.SparseInverseConv3d(a, planes[i], 2, bias=False, indice_key=f"down{7 - i}")
+            setattr(self, f"convtr{i}p{2 ** (8 - i)}s2", up)
+            setattr(self, f"bntr{i}", nn.BatchNorm1d(planes[i]))
+            block = UNetBlock(planes[i] + skip, planes[i], f"subm{7 - i}")
+            setattr(self, f"block{i + 1}", nn.ModuleList([block]))
+            a = planes[i]
+        self.final = spconv.SubMConv3d(a, out_channels, 1)
+
+    def step(self, x, conv, norm):
+        y = getattr(self, conv)(x)
+        return y.replace_feature(getattr(self, norm)(y.features).relu())
+
+    def forward(self, x):
+        x = self.step(x, "conv0p1s1", "bn0")
+        skips = []
+        for i in range(4):
+            skips.append(x)
+            x = self.step(x, f"conv{i + 1}p{2**i}s2", f"bn{i + 1}")
+            x = getattr(self, f"block{i + 1}")[0](x)
+        for i in range(4, 8):
+            x = self.step(x, f"convtr{i}p{2 ** (8 - i)}s2", f"bntr{i}")
+            x = x.replace_feature(torch.cat([x.features, skips.pop().features], dim=1))
+            x = getattr(self, f"block{i + 1}")[0](x)
+        return {"output": self.final(x)}
+
+
+def stem(a, b):
+    return spconv.SubMConv3d(a, b, 5, padding=2, bias=False)
+
+
+def run(case, make, in_channels, shape, num_sites, seed):
     """Return spconv's outputs for the seeded weights and scene, and the state that it had."""
     torch.set_num_threads(1)  # with more, its CPU kernels race
-    net = Backbone(in_channels, residual).eval()
+    net = make().eval()
     shapes = {name: tuple(t.shape) for name, t in net.state_dict().items() if t.ndim}
     state = {name: torch.from_numpy(array) for name, array in seeded.state(shapes, seed).items()}
     net.load_state_dict(state, strict=False)
@@ -82,12 +144,13 @@ def run(case, in_channels, residual, shape, num_sites, seed):
 
 
 CASES = {
-    "VoxelBackBone8x": (4, False, (41, 24, 24), 30, 1),
-    "VoxelResBackBone8x": (5, True, (41, 24, 24), 20, 2),
+    "VoxelBackBone8x": (partial(Backbone, 4, False), 4, (41, 24, 24), 30, 1),
+    "VoxelResBackBone8x": (partial(Backbone, 5, True), 5, (41, 24, 24), 20, 2),
 }
+U_NETS = {"MinkUNet14A": (partial(MinkUNet14A, 3, 5), 3, (32, 32, 48), 60, 3)}
 
 if __name__ == "__main__":
     arrays = {}
-    for case, arguments in CASES.items():
+    for case, arguments in (CASES | U_NETS).items():
         arrays |= run(case, *arguments)[0]
-    np.savez_compressed(Path(sys.argv[1]) / "spconv_backbones.npz", **arrays)
+    np.savez_compressed(Path(sys.argv[1]) / "spconv_networks.npz", **arrays)

@@ -1,4 +1,6 @@
-"""The lidar backbones beside spconv itself, where it is installed; `test_models.py` has what it gave once.
+"""The lidar backbones and MinkUNet beside spconv itself, where it is installed.
+
+`test_models.py` has what it gave once.
 
 python -m venv peers && peers/bin/pip install . pytest torch spconv && peers/bin/pytest tests/peers
 """
@@ -15,13 +17,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 pytest.importorskip("spconv", reason="spconv is not installed here")
 networks = pytest.importorskip("spconv_networks")
 
-KEPT = Path(__file__).parents[1] / "data" / "spconv_backbones.npz"
+KEPT = Path(__file__).parents[1] / "data" / "spconv_networks.npz"
 
 
 @pytest.mark.parametrize("case", networks.CASES)
 def test_whole_backbone(case, tmp_path):
     """From a checkpoint as OpenPCDet writes it, through spcy's reader, to spconv's outputs."""
-    in_channels, _, shape, num_sites, seed = networks.CASES[case]
+    _, in_channels, shape, num_sites, seed = networks.CASES[case]
     arrays, state = networks.run(case, *networks.CASES[case])
     detector = {f"backbone_3d.{name}": tensor for name, tensor in state.items()}
     detector["dense_head.conv_cls.weight"] = torch.zeros(2, 3, 1, 1)
@@ -41,6 +43,31 @@ def test_whole_backbone(case, tmp_path):
             np.testing.assert_allclose(tensor.features[rows], expected, rtol=0, atol=atol)
             np.testing.assert_allclose(kept[f"{case}/{name}_features"], expected, rtol=0, atol=atol)
     assert list(net.state_dict()) == [name for name in state if not name.endswith("num_batches_tracked")]
+
+
+@pytest.mark.parametrize("case", networks.U_NETS)
+def test_whole_u_net(case):
+    """MinkowskiEngine's network built of spconv's layers, its weights converted one by one."""
+    _, in_channels, shape, num_sites, seed = networks.U_NETS[case]
+    arrays, state = networks.run(case, *networks.U_NETS[case])
+    net = spcy.models.MinkUNet(in_channels, 5, case.removeprefix("MinkUNet"))
+    net.load_state_dict(
+        {
+            name: spcy.convert_weight(t.numpy(), "spconv2", t.shape[1:-1], stride=2 if "s2" in name else 1)
+            if t.ndim == 5
+            else t.numpy()
+            for name, t in state.items()
+        }
+    )
+    indices, features = seeded.scene(shape, num_sites, in_channels, seed)
+    y = net.eval()(spcy.SparseTensor(indices, features, shape=shape, batch_size=2))
+    rows = y.rows_of(arrays[f"{case}/output_indices"].astype(np.int32))
+    assert sorted(rows) == list(range(y.num_sites))
+    expected = arrays[f"{case}/output_features"]
+    atol = 1e-5 * abs(expected).max()
+    np.testing.assert_allclose(y.features[rows], expected, rtol=0, atol=atol)
+    with np.load(KEPT) as kept:
+        np.testing.assert_allclose(kept[f"{case}/output_features"], expected, rtol=0, atol=atol)
 
 
 def layers(spconv):
