@@ -193,7 +193,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     """Run a converted network."""
     from spcy import models
-    from spcy._backend import to_host
+    from spcy._backend import to_host, widened
     from spcy.demo.run import Steps
     from spcy.demo.scan import read_scan
 
@@ -219,7 +219,7 @@ def _run(args: argparse.Namespace) -> int:
     arrays = {"point_rows": scan.rows_in_file(rows), "input_indices": to_host(x.indices)}
     for name, tensor in outputs.items():
         arrays[f"{name}_indices"] = to_host(tensor.indices)
-        arrays[f"{name}_features"] = to_host(tensor.features)
+        arrays[f"{name}_features"] = widened(to_host(tensor.features))
         arrays[f"{name}_origin"] = tensor.coords.origin
         arrays[f"{name}_voxel_size"] = tensor.coords.voxel_size
     with steps("write"):

@@ -17,7 +17,7 @@ from test_models import (
 )
 
 import spcy
-from spcy import models
+from spcy import _checkpoint, models
 from spcy.__main__ import main
 
 BOUNDS = ((0.0, -1.2, -2.0), (2.4, 1.2, 2.0))  # 24 x 24 x 40 voxels
@@ -427,6 +427,48 @@ def test_a_network_of_its_own_or_of_2_axes_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"^path must end in \.npz"):
         models.save(tmp_path / "a.pth", models.MinkUNet42(1, 2, 0.25), settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_network_comes_back_in_its_dtype(dtype, folder, capsys):
+    dtype = _checkpoint.numpy_dtype(dtype)
+    net = models.SparseConvNetUNet(np.int64(3), 2, np.array([8, 16]), rng=0).astype(dtype).eval()
+    settings = models.ScanSettings(VOXEL, None, (0, 1, 2))
+    models.save("model.npz", net, settings)
+    twin, _ = models.load("model.npz")
+    for name, array in net.state_dict().items():
+        assert twin.state_dict()[name].dtype == array.dtype
+        np.testing.assert_array_equal(twin.state_dict()[name], array)
+    np.save("scan.npy", scan())
+    assert run_spcy(capsys, "run", "model.npz", "scan.npy")[0] == 0
+    x, _, _ = models.scan_tensor(net, settings, scan())
+    assert x.dtype == dtype
+    with np.load("output.npz") as archive:
+        np.testing.assert_array_equal(archive["output_features"], net(x).features.astype(np.float64))
+    net.linear.astype(np.float32)
+    with pytest.raises(TypeError, match=r"net must have one dtype.* got float32 in linear\.weight beside"):
+        models.save("model.npz", net, settings)
+
+
+HUGE = {
+    "reps": {"channels": [2, 3], "reps": 10**9},
+    "levels": {"channels": [1] * 5000},
+    "out_channels": {"channels": [1], "out_channels": 10**9},
+    "channels": {"channels": [1, 10**6]},
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_settings_of_a_huge_network_are_refused_at_once(case, folder):
+    net = models.SparseConvNetUNet(1, 2, [4], rng=0)
+    net.arguments |= HUGE[case]
+    models.save("model.npz", net, models.ScanSettings(VOXEL, None, (0,)))
+    with pytest.raises(ValueError, match=r"model\.npz: its arguments are of a much larger network"):
+        models.load("model.npz")
+    net.arguments["channels"] = [1] * 10_000
+    models.save("model.npz", net, models.ScanSettings(VOXEL, None, (0,)))
+    with pytest.raises(ValueError, match=r"model\.npz: its settings have more than 16384 characters"):
+        models.load("model.npz")
 
 
 @pytest.mark.usefixtures("backend")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -23,13 +24,24 @@ _CHANNELS = {"spconv2.0": (-1, -2), "spconv2": (-1, 0)}  # axes of C_in and C_ou
 class _Blank(np.random.Generator):
     """Draws zeros, which take neither time nor memory until weights replace them."""
 
+    def __init__(self, arrays: float, items: float):
+        super().__init__(np.random.PCG64(0))
+        self._arrays, self._items = arrays, items
+
     def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+        self._arrays -= 1
+        self._items -= math.prod(size)
+        if self._arrays < 0 or self._items < 0:
+            raise ValueError("its arguments are of a much larger network than its arrays")
         return np.zeros(size, np.float32)
 
 
-def blank() -> np.random.Generator:
-    """Return what a network that gets its weights from elsewhere is made with, as `rng`."""
-    return _Blank(np.random.PCG64(0))
+def blank(arrays: float = math.inf, items: float = math.inf) -> np.random.Generator:
+    """Return what a network that gets its weights from elsewhere is made with, as `rng`.
+
+    One that draws more arrays than that, or more items in all, is refused with a ValueError.
+    """
+    return _Blank(arrays, items)
 
 
 class Composed(Module):

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _check
-from .._backend import to_host
+from .._backend import to_host, widened
+from .._checkpoint import numpy_dtype
 from .._files import write_npz
+from ..nn.module import Buffer, wide_dtype
 from ..voxel import Voxels, voxelize
 from ..weights import explaining, open_npz
 from .backbone8x import VoxelBackBone8x, VoxelResBackBone8x
@@ -25,6 +27,8 @@ NETWORKS: dict[str, type[Network]] = {
 }
 _SETTINGS = "spcy_network"  # the entry that holds all but the weights, as JSON
 _VERSION = 1
+_MAX_SETTINGS = 1 << 14  # characters
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 class ScanSettings(NamedTuple):
@@ -62,7 +66,8 @@ def save(path: str | os.PathLike[str], net: Network, settings: ScanSettings) -> 
     Raises
     ------
     ValueError, TypeError
-        If the settings do not fit the network, or `path` does not end in ``.npz``.
+        If the settings do not fit the network, its layers have several dtypes, or `path` does not end in
+        ``.npz``.
 
     Examples
     --------
@@ -82,14 +87,25 @@ def save(path: str | os.PathLike[str], net: Network, settings: ScanSettings) -> 
     if NETWORKS.get(type(net).__name__) is not type(net):
         raise TypeError(f"net must be one of {', '.join(NETWORKS)}, got {type(net).__name__}")
     settings = _checked(settings, net)
+    dtype = _dtype(net)
+    for name, module in net.modules().items():
+        for part, value in module._own(Buffer):
+            if value.data.dtype != module._dtype_for(dtype):
+                raise TypeError(
+                    f"net must have one dtype, as astype gives it, got {value.data.dtype} in {name}.{part} "
+                    f"beside {dtype}"
+                )
     document = {
         "version": _VERSION,
         "network": type(net).__name__,
         "arguments": net.arguments,
+        "dtype": dtype.name,
         "scan": settings._asdict(),
     }
-    arrays = {name: to_host(array) for name, array in net.state_dict().items()}
-    write_npz(path, {**arrays, _SETTINGS: np.array(json.dumps(document))})
+    arrays = {
+        name: widened(to_host(array)) for name, array in net.state_dict().items()
+    }  # npz has no bfloat16
+    write_npz(path, {**arrays, _SETTINGS: np.array(json.dumps(document, default=_plain))})
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
@@ -102,6 +118,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
     Returns
     -------
     net : Network
+        Of the dtype that it was saved in.
     settings : ScanSettings
 
     Raises
@@ -130,14 +147,22 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
                 raise ValueError(
                     "not a network that `spcy convert` wrote: that has settings, these are arrays only"
                 )
-            document = json.loads(str(file[_SETTINGS]))
+            text = str(file[_SETTINGS])
+            if len(text) > _MAX_SETTINGS:
+                raise ValueError(f"its settings have more than {_MAX_SETTINGS} characters")
+            document = json.loads(text)
             state = {name: file[name] for name in file.files if name != _SETTINGS}
         if document["version"] != _VERSION:
             raise ValueError(f"version must be {_VERSION}, got {document['version']}: a newer spcy wrote it")
-        try:
-            net = NETWORKS[document["network"]](**document["arguments"], rng=blank())
-        except MemoryError as error:
-            raise ValueError("its settings ask for more memory than there is") from error
+        dtype = numpy_dtype(_check.choice(document.get("dtype", "float32"), _DTYPES, "dtype"))
+        arguments = document["arguments"]
+        if arguments.get("ndim", 3) != 3:
+            raise ValueError(f"its network must have 3 axes, got {str(arguments['ndim'])[:80]}")
+        # With room for arrays that are missing, which are then reported by name.
+        zeros = blank(100 + 2 * len(state), (1 << 20) + 2 * sum(array.size for array in state.values()))
+        net = NETWORKS[document["network"]](**arguments, rng=zeros)
+        if dtype != np.float32:
+            net.astype(dtype)
         net.load_state_dict(state)
         return net.eval(), _checked(ScanSettings(**document["scan"]), net)
 
@@ -157,7 +182,7 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
     Returns
     -------
     Voxels
-        As `spcy.voxelize`, with the rows in NumPy. Axes are in the network's order: z, y, x for
+        As `spcy.voxelize`, in the network's dtype, with the rows in NumPy. Axes are in the network's order: z, y, x for
         detectors, whose grids have a cell more along z than the bounds hold.
 
     Raises
@@ -183,7 +208,9 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
         raise ValueError(
             f"scan must have shape (M, >= {needed}) for columns {settings.columns}, got {scan.shape}"
         )
-    points, features = scan[:, :3], np.ascontiguousarray(scan[:, settings.columns], np.float32)
+    dtype = _dtype(net)
+    points = scan[:, :3]
+    features = np.ascontiguousarray(scan[:, settings.columns], wide_dtype(dtype))
     bad = _check.first_row(~np.isfinite(features).all(axis=1))
     if bad is not None:
         raise ValueError(
@@ -207,7 +234,20 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
     )
     rows = np.full(len(scan), -1, np.int32)
     rows[kept] = to_host(voxels.rows)
-    return voxels._replace(rows=rows)
+    tensor = voxels.tensor.map(lambda features: features.astype(dtype, copy=False))
+    return voxels._replace(tensor=tensor, rows=rows)
+
+
+def _dtype(net: Network) -> np.dtype:
+    """Return the dtype of a network's features, which is its first weight's."""
+    return next(iter(net.parameters().values())).data.dtype
+
+
+def _plain(value: object) -> object:
+    """Return NumPy's numbers as Python's, for JSON."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"net.arguments must be numbers, strings and lists, got {type(value).__name__}")
 
 
 def _checked(settings: ScanSettings, net: Network) -> ScanSettings:
