@@ -182,8 +182,8 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
     Returns
     -------
     Voxels
-        As `spcy.voxelize`, in the network's dtype, with the rows in NumPy. Axes are in the network's order: z, y, x for
-        detectors, whose grids have a cell more along z than the bounds hold.
+        As `spcy.voxelize`, in the network's dtype, with the rows in NumPy. Axes are in the network's
+        order: z, y, x for detectors, whose grids have a cell more along z than the bounds hold.
 
     Raises
     ------
