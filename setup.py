@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -39,7 +40,12 @@ DIRECTIVES = {
 
 
 class BuildExt(build_ext):
-    """Choose flags once the real compiler is known."""
+    """Choose flags once the real compiler is known, and compile on every core."""
+
+    def finalize_options(self):
+        """Use every core where no number was asked for."""
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self):
         """Compile the tile kernels first: convolutions and gradients link them."""
@@ -74,16 +80,18 @@ class BuildExt(build_ext):
 
     def tile_objects(self, source):
         """Compile a source once per SIMD level."""
-        objects = []
-        for level, flags in TILE_LEVELS.items():
-            objects += self.compiler.compile(
+
+        def compile_for(level):
+            return self.compiler.compile(
                 [source],
                 output_dir=str(Path(self.build_temp, level)),
                 macros=[("SPCY_LEVEL", level)],
                 include_dirs=["src"],
-                extra_postargs=OPTIMIZE + flags,
+                extra_postargs=OPTIMIZE + TILE_LEVELS[level],
             )
-        return objects
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            return [built for objects in pool.map(compile_for, TILE_LEVELS) for built in objects]
 
 
 headers = sorted(str(header) for header in Path("src").glob("*/*.h"))
