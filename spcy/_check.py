@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,14 @@ def feature_values(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.float16:
         return contiguous(array, array.dtype)
     return floats(array, name, "float16, float32, float64 or bfloat16")
+
+
+def state_names(state: Mapping) -> None:
+    """Raise unless every key of a state is a name."""
+    for name in state:
+        if not isinstance(name, str):
+            kind = type(name).__name__
+            raise TypeError(f"state must have names as keys, got {str(name)[:80]} of type {kind}")
 
 
 def floats(array: np.ndarray, name: str, expected: str = "float32 or float64") -> np.ndarray:

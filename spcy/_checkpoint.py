@@ -13,6 +13,7 @@ import numpy as np
 from ._unpickle import Storage, Tensor, itemsize, unpickle
 
 MAX_PICKLE = 1 << 22  # bytes: some ten thousand tensors; each may become an object of 100 times its size
+_ALWAYS_EXPANDED = 1 << 26  # bytes that strides of 0, which can repeat an item for ever, may make of less
 _MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number: how files before PyTorch 1.6 start
 
 
@@ -38,7 +39,7 @@ class Checkpoint:
     def array(self, tensor: Tensor) -> np.ndarray:
         """Return a tensor as a read-only view of its storage."""
         dtype = numpy_dtype(tensor.dtype)
-        if prod(tensor.size) * dtype.itemsize > self._size:  # strides of 0 can repeat an item for ever
+        if prod(tensor.size) * dtype.itemsize > max(self._size, _ALWAYS_EXPANDED):
             raise ValueError(f"a tensor of size {tensor.size} is larger than the file")
         items = self._items(tensor.storage, dtype)
         if 0 in tensor.size:

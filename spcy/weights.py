@@ -74,6 +74,8 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
         raise IsADirectoryError(f"{path}: is a folder, expected a file of weights")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: is a pipe or a device, expected a file")
     with explaining(path):
         arrays = read(path, key)
     for array in arrays.values():

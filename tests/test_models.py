@@ -299,6 +299,8 @@ def test_bad_sources_and_arguments():
         models.VoxelBackBone8x.from_state_dict(state, "spconv2", in_channels=5)
     with pytest.raises(ValueError, match=r"^variant must be one of '14A', .*got '50A'"):
         models.MinkUNet(3, 20, "50A")
+    with pytest.raises(TypeError, match=r"^state must have names as keys, got 0 of type int"):
+        models.VoxelBackBone8x.from_state_dict({0: 1.0}, "openpcdet")
 
 
 def test_half_precision_weights_become_single():

@@ -730,6 +730,14 @@ FIT = {
     "channels": r"^x must have 3 channels for Linear\(in_features=3, .*\), got 4$",
     "axes": r"^x must have 3 spatial axes for \w+\(4, 2, .*\), got 2: make the layer with ndim=2$",
 }
+
+
+def step_by(grad):
+    layer = nn.Linear(3, 2)
+    layer.weight.grad = grad
+    optim.SGD(layer.parameters(), 0.1).step()
+
+
 ERRORS = {
     "labels shape": (
         lambda x: nn.softmax_cross_entropy(x, [0]),
@@ -788,6 +796,9 @@ ERRORS = {
     "dy": (lambda x: nn.ReLU().vjp(x)[1](np.zeros((14, 4))), TypeError, "dy must have dtype float32"),
     "lr": (lambda x: optim.SGD([], -1.0), ValueError, "lr must be at least 0"),
     "nesterov": (lambda x: optim.SGD([], 0.1, nesterov=True), ValueError, "momentum must be positive"),
+    "momentum": (lambda x: optim.SGD([], 0.1, -1.0), ValueError, "momentum must be at least 0, got -1.0"),
+    "betas": (lambda x: optim.AdamW([], 0.1, (1.0, 2)), ValueError, r"betas must be .* got \(1.0, 2\)"),
+    "grad shape": (lambda x: step_by(np.zeros((1, 2))), ValueError, r"\(3, 2\), got \(1, 2\) of parameter 0"),
     "parameters": (lambda x: optim.SGD([x], 0.1), TypeError, "parameters must be Parameters"),
 }
 

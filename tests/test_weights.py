@@ -1,6 +1,7 @@
 """Weights from files: what PyTorch wrote is read right, and what is no weights is refused and never run."""
 
 import io
+import os
 import pickle
 import struct
 import sys
@@ -529,7 +530,9 @@ def test_records_that_do_not_hold_what_the_pickle_says(write):
 
 def test_repeated_items_are_bounded_by_the_file(write):
     path = write(dictionary_of(w=tensor((100, 3), (0, 1))))
-    with pytest.raises(ValueError, match=r"size \(100, 3\) is larger than the file"):
+    assert spcy.load_weights(path)["w"].tolist() == [[0, 1, 2]] * 100
+    path = write(dictionary_of(w=tensor((10**8, 3), (0, 1))))
+    with pytest.raises(ValueError, match=r"size \(100000000, 3\) is larger than the file"):
         spcy.load_weights(path)
 
 
@@ -680,6 +683,14 @@ def test_threads_that_write_one_file_leave_a_whole_one(tmp_path):
             list(pool.map(write_npz, [path] * 4, arrays))
             assert len(set(spcy.load_weights(path)["a"])) == 1
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for load in (spcy.load_weights, spcy.models.load):
+        with pytest.raises(ValueError, match=r"pipe\.npz: is a pipe or a device, expected a file"):
+            load(tmp_path / "pipe.npz")
 
 
 def test_paths_and_packages(tmp_path, monkeypatch):

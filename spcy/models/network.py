@@ -110,6 +110,7 @@ class Network(Module):
             not fit.
         """
         _check.choice(source, cls.sources, "source")
+        _check.state_names(state)
         given = {name: host_array(array, name) for name, array in state.items()}
         layouts = (source,)
         if source == "openpcdet":

@@ -102,10 +102,8 @@ def save(path: str | os.PathLike[str], net: Network, settings: ScanSettings) -> 
         "dtype": dtype.name,
         "scan": settings._asdict(),
     }
-    arrays = {
-        name: widened(to_host(array)) for name, array in net.state_dict().items()
-    }  # npz has no bfloat16
-    write_npz(path, {**arrays, _SETTINGS: np.array(json.dumps(document, default=_plain))})
+    state = {name: widened(to_host(array)) for name, array in net.state_dict().items()}  # npz has no bfloat16
+    write_npz(path, {**state, _SETTINGS: np.array(json.dumps(document, default=_plain))})
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
@@ -141,6 +139,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, expected a network that `spcy convert` wrote")
+    if not path.is_file():
+        raise ValueError(f"{path}: is a pipe or a device, expected a file")
     with explaining(path):
         with open_npz(path) as file:
             if _SETTINGS not in file.files:

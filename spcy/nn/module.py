@@ -268,6 +268,7 @@ class Module:
             is changed then.
         """
         own = self._arrays(Buffer)
+        _check.state_names(state)
         given = {name: array for name, array in state.items() if not _is_counter(name)}
         missing = [name for name in own if name not in given]
         unexpected = [name for name in given if name not in own]
@@ -456,8 +457,6 @@ def finish(y, residual, activation):
 
 
 def _is_counter(name: str) -> bool:
-    if not isinstance(name, str):
-        raise TypeError(f"state must have names as keys, got {str(name)[:80]} of type {type(name).__name__}")
     return name.split(".")[-1] == "num_batches_tracked"
 
 

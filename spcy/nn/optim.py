@@ -35,6 +35,11 @@ class _Optimiser:
         """Update every parameter that has a gradient."""
         for place, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
+                if parameter.grad.shape != parameter.data.shape:
+                    raise ValueError(
+                        f"grad must have the parameter's shape {parameter.data.shape}, got "
+                        f"{parameter.grad.shape} of parameter {place}"
+                    )
                 new, self._kept[place] = self._update(parameter.data, parameter.grad, self._kept[place])
                 parameter.data = new.astype(parameter.data.dtype, copy=False)
 
@@ -84,6 +89,8 @@ class SGD(_Optimiser):
         nesterov: bool = False,
     ):
         super().__init__(parameters, lr)
+        if not momentum >= 0:
+            raise ValueError(f"momentum must be at least 0, got {momentum!r}")
         if nesterov and not momentum > 0:
             raise ValueError(f"momentum must be positive with nesterov, got {momentum!r}")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
@@ -135,6 +142,8 @@ class AdamW(_Optimiser):
         weight_decay: float = 1e-2,
     ):
         super().__init__(parameters, lr)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers of at least 0 and less than 1, got {betas!r}")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _update(self, data, grad, kept):
