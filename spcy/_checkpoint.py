@@ -58,7 +58,8 @@ class Checkpoint:
             data = self._records[key]
             if len(data) != storage.num_items * itemsize(storage.dtype):
                 raise ValueError(
-                    f"record data/{key} must hold {storage.num_items} {storage.dtype}, got {len(data)} bytes"
+                    f"record data/{key[:40]} must hold {storage.num_items} {storage.dtype}, got {len(data)} "
+                    "bytes"
                 )
             items = np.frombuffer(data, f"u{dtype.itemsize}", len(data) // dtype.itemsize)
             if self._swapped:
@@ -108,7 +109,7 @@ class _ZipCheckpoint(Checkpoint):
         try:
             return self._zip.read(f"{self._root}/{name}")
         except KeyError:
-            raise ValueError(f"record {name} is missing") from None
+            raise ValueError(f"record {name[:80]} is missing") from None
 
 
 class _PlainCheckpoint(Checkpoint):

@@ -201,13 +201,16 @@ def open_npz(path: Path) -> Iterator[Any]:
 
 def _check_npy(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
     with archive.open(record) as file:
-        shape, dtype = _npy_header(file)
+        try:
+            shape, dtype = _npy_header(file)
+        except ValueError as error:
+            raise ValueError(f"{record.filename[:80]}: {str(error)[:160]}") from error
         expected = file.tell() + prod(shape) * dtype.itemsize
     if dtype.kind not in "biufcU" or dtype.itemsize == 0:
-        raise ValueError(f"{record.filename} must be an array of numbers, got dtype {dtype}")
+        raise ValueError(f"{record.filename[:80]} must be an array of numbers, got dtype {dtype}")
     if record.file_size != expected:
         raise ValueError(
-            f"{record.filename} must have {expected} bytes by its header, got {record.file_size}"
+            f"{record.filename[:80]} must have {expected} bytes by its header, got {record.file_size}"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
-from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require
+from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require, to_host, widened
 from ..tensor import SparseTensor, require_tensor
 
 Vjp = Callable[[Any], tuple]
@@ -92,7 +92,7 @@ class Module:
     Attributes that are a `Parameter`, a `Buffer`, a Module, or a list of Modules are found by
     themselves, in the order of assignment, and give the names in `state_dict`. A subclass writes
     ``forward``; to be trained it is built of `Sequential`, `Residual` and `Concat`, or writes ``vjp``
-    from its layers' own.
+    from its layers' own. A subclass of a layer with another ``forward`` does not have the layer's vjp.
 
     Attributes
     ----------
@@ -280,8 +280,8 @@ class Module:
                 try:
                     array = _fitted(given[name], value.data)
                     first, _, other = new.setdefault(id(value), (name, value, array))
-                    if other is not array and not array_module(array).array_equal(
-                        other, array, equal_nan=True
+                    if other is not array and not np.array_equal(
+                        to_host(other), to_host(array), equal_nan=True
                     ):
                         raise ValueError(f"shares its array with {first}, got other values")
                 except ValueError as error:
@@ -474,7 +474,7 @@ def _fitted(given: ArrayLike, old: np.ndarray) -> np.ndarray:
     xp = array_module(array)
     with np.errstate(over="ignore"):
         new = xp.array(array, old.dtype, order="C")
-    if not np.can_cast(array.dtype, old.dtype) and (xp.isinf(new) & ~xp.isinf(array)).any():
+    if not np.can_cast(array.dtype, old.dtype) and (xp.isinf(widened(new)) & ~xp.isinf(widened(array))).any():
         raise ValueError(f"expected numbers within {old.dtype}, got larger ones")
     return new
 
