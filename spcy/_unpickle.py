@@ -175,7 +175,7 @@ _ONLY = "is no part of tensors, dicts, lists, tuples, numbers or strings; it was
 
 def _global(name: str) -> Global:
     """Return a name of the tables below, and refuse any other."""
-    if name not in _REDUCE and name not in STORAGES and name not in DTYPES:
+    if all(name not in table for table in (_REDUCE, STORAGES, DTYPES, _TYPES)):
         raise Refused(f"it names {name[:200]!r}, which {_ONLY}")
     return Global(name)
 
@@ -285,6 +285,13 @@ def _parameter(data: Any, grad: Any = None, hooks: Any = None, state: Any = None
     return _expect(data, Tensor)
 
 
+def _of_type(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Tensor:
+    """Return a Buffer's tensor, or one that has attributes, which do not matter here."""
+    if _expect(kind, Global).name not in _TYPES or _expect(rebuild, Global).name not in _TENSORS:
+        raise ValueError(f"a tensor of the type {kind.name}, rebuilt by {rebuild.name}")
+    return _TENSORS[rebuild.name](*_expect(arguments, tuple))
+
+
 def _ordered_dict() -> dict:
     """Return an empty dict, which later operations fill."""
     return {}
@@ -295,10 +302,15 @@ def _size(items: Any) -> tuple:
     return _expect(items, tuple)
 
 
-_REDUCE: dict[str, Callable[..., Any]] = {
+_TYPES = ("torch.Tensor", "torch.nn.parameter.Buffer")
+_TENSORS: dict[str, Callable[..., Tensor]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
+}
+_REDUCE: dict[str, Callable[..., Any]] = {
+    **_TENSORS,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "collections.OrderedDict": _ordered_dict,

@@ -508,6 +508,21 @@ def test_values_that_pytorch_negates_are_refused(write):
     assert spcy.load_weights(path)["w"].tolist() == [0, 1]
 
 
+def test_buffers_and_tensors_with_attributes(write):
+    rebuild, function = (
+        name("torch._tensor", "_rebuild_from_type_v2"),
+        name("torch._utils", "_rebuild_tensor_v2"),
+    )
+    arguments = tup(storage(), number(0), tup(number(2)), tup(number(1)), b"\x89", b"N")
+    types = name("torch", "Tensor"), name("torch.nn.parameter", "Buffer")
+    for kind in types:
+        path = write(dictionary_of(w=call(rebuild, function, kind, arguments, b"}")))
+        assert spcy.load_weights(path)["w"].tolist() == [0, 1]
+    for parts in ((types[0], types[0]), (function, function), (rebuild, types[0])):
+        with pytest.raises(ValueError, match="a tensor of the type"):
+            spcy.load_weights(write(dictionary_of(w=call(rebuild, *parts, arguments, b"}"))))
+
+
 def test_keys_that_are_no_strings(write):
     path = write(dictionary_of(w=b"}(" + number(0) + tensor() + b"\x88" + tensor() + b"N" + tensor() + b"u"))
     assert list(spcy.load_weights(path)) == ["w.0", "w.True", "w.None"]
