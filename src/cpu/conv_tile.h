@@ -194,12 +194,18 @@ inline void write_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows,
                        const typename Arithmetic<T>::Sum* sums) {
     const T* bias = static_cast<const T*>(plan->bias);
     const T* residual = static_cast<const T*>(plan->residual);
-    const int64_t channels = plan->c_out / plan->parts, width = plan->width / plan->parts;
+    T* out = static_cast<T*>(plan->out);
+    const int32_t* order = plan->order;
+    const int64_t c_out = plan->c_out, channels = c_out / plan->parts, width = plan->width / plan->parts;
     for (int64_t r = 0; r < rows; ++r) {
-        const int64_t start = (plan->order ? plan->order[first + r] : first + r) * plan->c_out;
-        for (int64_t c = 0; c < plan->c_out; c += channels, sums += width)
+        const int64_t start = (order ? order[first + r] : first + r) * c_out;
+        int64_t c = 0;
+        do {
             write_row<T, RESIDUAL, RELU>(sums, bias + c, RESIDUAL ? residual + start + c : nullptr, channels,
-                                         static_cast<T*>(plan->out) + start + c);
+                                         out + start + c);
+            sums += width;
+            c += channels;
+        } while (c < c_out);
     }
 }
 
