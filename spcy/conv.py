@@ -80,10 +80,6 @@ def subm_conv(
     TypeError
         If their dtype is not x's.
 
-    Notes
-    -----
-    On CUDA a weight of inf or NaN may give NaN also in rows that have no pair under its offset.
-
     Examples
     --------
     >>> import numpy as np, spcy

@@ -1,5 +1,6 @@
 """The CUDA convolution on the emulated machine: its results, its plan, its cost, its compiled code."""
 
+import importlib
 import itertools
 
 import cuda_on_cpu
@@ -14,7 +15,8 @@ from spcy.rulebook import generative, strided, submanifold
 
 pytestmark = pytest.mark.skipif(bool(cuda_on_cpu.available()), reason=str(cuda_on_cpu.available()))
 
-MATHS = ["Float16", "Bfloat16", "Tf32", "Float32", "Float64"]
+WIDE = ["WideFloat16", "WideBfloat16"]
+MATHS = [*WIDE, "Float16", "Bfloat16", "Tf32", "Float32", "Float64"]
 maths = pytest.mark.parametrize("math", MATHS)
 TILE_SIZES = [64, 128, 256]
 CHANNELS = [(1, 1), (3, 16), (4, 8), (8, 3), (16, 17), (17, 32), (32, 64), (64, 65), (65, 130), (130, 4)]
@@ -53,9 +55,9 @@ def schedule(request):
 
 
 def dtype_of(math):
-    if math == "Bfloat16":
+    if math.endswith("Bfloat16"):
         return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
-    return np.dtype({"Float16": "float16", "Float64": "float64"}.get(math, "float32"))
+    return np.dtype({"Float64": "float64"}.get(math, "float16" if math.endswith("Float16") else "float32"))
 
 
 def coords_of(rng, num_sites=150, box=(8, 8, 8)):
@@ -77,16 +79,26 @@ def tiles_of(cupy, stage, book, tile_size):
 def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None, relu=False):
     """Return a convolution's result, from arrays of NumPy."""
 
+    bfloat16 = math.endswith("Bfloat16")
+
     def device(array):
-        return None if array is None else cupy.asarray(array.view(np.uint16) if math == "Bfloat16" else array)
+        return None if array is None else cupy.asarray(array.view(np.uint16) if bfloat16 else array)
 
     shape = tiles.n_out, weight.shape[-1]
-    out = cupy.empty(shape, np.uint16 if math == "Bfloat16" else features.dtype)
+    out = cupy.empty(shape, np.uint16 if bfloat16 else features.dtype)
     scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1, 1), np.int8)
     arrays = map(device, (features, weight, bias, residual))
-    with spcy.allow_tf32(math == "Tf32"):
+    with spcy.allow_tf32(math == "Tf32"), pytest.MonkeyPatch.context() as patch:
+        if math in WIDE:  # on the device that has it, also where it would not pay
+            patch.setattr(stage, "_compute_capability", lambda: 90)
+            patch.setattr(blocks_of(stage), "WIDE_CHANNELS", 1)
         stage.conv(tiles, *arrays, out, relu, scratch, 1, 1)
     return out.get().view(features.dtype)
+
+
+def blocks_of(stage):
+    """Return the tables of blocks, as the stage has them."""
+    return importlib.import_module(f"{stage.__package__}.blocks")
 
 
 def expected(book, features, weight, bias=None, residual=None, relu=False):
@@ -129,7 +141,7 @@ def test_every_number_of_channels(cupy, stage, rng, math, channels):
 
 @maths
 @pytest.mark.parametrize("tile_size", TILE_SIZES)
-@pytest.mark.parametrize("c_out", [32, 64, 128])
+@pytest.mark.parametrize("c_out", [32, 64, 128, 256])
 def test_every_block(cupy, stage, rng, math, tile_size, c_out, schedule):
     book = BOOKS["3x3x3"](coords_of(rng, 300))
     check(cupy, stage, rng, book, math, 32, c_out, tile_size)
@@ -188,7 +200,26 @@ def test_rounding_is_as_good_as_the_type(cupy, stage, rng, math):
     out = execute(cupy, stage, tiles_of(cupy, stage, book, 128), math, *arguments)
     exact = expected(book, *arguments)
     relative = {"Float16": 2**-11, "Bfloat16": 2**-8, "Tf32": 2**-10, "Float32": 2**-20, "Float64": 2**-48}
-    assert np.abs(np.float64(out) - exact).max() <= relative[math] * np.abs(exact).max()
+    assert np.abs(np.float64(out) - exact).max() <= relative[math.removeprefix("Wide")] * np.abs(exact).max()
+
+
+@maths
+@pytest.mark.parametrize("processors", [1, 8], ids=["whole", "split"])
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_weights_of_inf_stay_in_their_rows(cupy, stage, rng, math, processors, wrong, monkeypatch):
+    """Rows without a pair under the offset of such a weight stand as zeros beside those that have one."""
+    monkeypatch.setattr(stage, "_multiprocessors", lambda: processors)
+    book, dtype = BOOKS["3x3x3"](coords_of(rng)), dtype_of(math)
+    features = rng.integers(1, 3, (book.num_in, 20)).astype(dtype)
+    weight = ternary(rng, (27, 20, 12), dtype)
+    weight[5, 3, 2] = wrong
+    features[7, 4] = -np.inf
+    out = execute(cupy, stage, tiles_of(cupy, stage, book, 64), math, features, weight)
+    with np.errstate(invalid="ignore"):
+        exact = expected(book, features, weight)
+    assert np.isfinite(exact).any(axis=1).sum() > len(exact) // 2
+    assert not np.isfinite(exact[:, 2]).all()
+    np.testing.assert_array_equal(np.float64(out), exact)
 
 
 @pytest.mark.parametrize("math", ["Bfloat16", "Float32", "Float64"])
@@ -359,15 +390,16 @@ def test_size_of_tiles(stage, monkeypatch):
 
 def kernels_of(stage, arch):
     """Return the names of all kernels that a device runs."""
-    maths = MATHS if arch != "sm_75" else MATHS[3:]
-    blocks = [(math, *block) for math in maths for block in stage.BLOCKS[math].values()]
+    maths = {"sm_75": MATHS[5:], "sm_90a": MATHS}.get(arch, MATHS[2:])
+    blocks = [(math, *block) for math in maths for block in blocks_of(stage).BLOCKS[math].values()]
+    blocks = [(*block, *whole) for block in blocks for whole in (("true", "true"), ("false", "false"))]
     names = [f"conv_tiles<{', '.join(map(str, block))}>" for block in blocks]
     plain = "mark_rows", "rank_masks", "mark_tiles", "count_steps", "list_steps", "fill_steps"
-    return [*names, *(f"add_parts<{math}>" for math in maths), *plain]
+    return [*names, *(f"add_parts<{math}, {whole}>" for math in maths for whole in ("true", "false")), *plain]
 
 
 @pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
 def test_every_kernel_compiles_without_spills(stage, arch):
     from spcy._cuda import _kernel
 
@@ -380,39 +412,42 @@ def test_every_kernel_compiles_without_spills(stage, arch):
 
 @maths
 def test_blocks_fit_a_multiprocessor(stage, math):
-    for block in stage.BLOCKS[math].values():
+    limit = (
+        227 if math in WIDE else 99 if math in MATHS[:5] else 64
+    )  # KB of the smallest devices that run them
+    for block in blocks_of(stage).BLOCKS[math].values():
         assert block.rows in TILE_SIZES
-        limit = 99 << 10 if math in MATHS[:3] else 64 << 10  # of the smallest devices that run them
-        assert block.shared_bytes <= limit
+        assert block.shared_bytes <= limit << 10
 
 
 PLACES = """
 extern "C" __global__ void places(int* x, int* w) {
     for (int row = 0; row < 64; ++row)
         for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-            if (chunk < 4) x[row * 4 + chunk] = place<4>(row, chunk);
-            w[row * CHUNKS + chunk] = weight_place<MATH, CHUNKS>(row, chunk);
+            if (chunk < X_CHUNKS) x[row * X_CHUNKS + chunk] = place<X_CHUNKS>(row, chunk);
+            w[row * CHUNKS + chunk] = weight_place<MATH, CHUNKS, 64>(row, chunk);
         }
 }
 """
 
 
 @maths
-@pytest.mark.parametrize("cols", [32, 64, 128])
-def test_shared_memory_has_no_bank_conflicts(cupy, math, cols):
+@pytest.mark.parametrize("x_chunks", [4, 8])
+@pytest.mark.parametrize("cols", [64, 128, 256])
+def test_shared_memory_has_no_bank_conflicts(cupy, math, cols, x_chunks):
     from spcy._cuda import _kernel
 
     size = dtype_of(math).itemsize
     chunks = cols * size // 16
-    text = PLACES.replace("CHUNKS", str(chunks)).replace("MATH", math)
+    text = PLACES.replace("X_CHUNKS", str(x_chunks)).replace("CHUNKS", str(chunks)).replace("MATH", math)
     kernel = cupy.RawKernel(_kernel.source("conv") + text, "places")
-    x, w = cupy.empty((64, 4), np.int32), cupy.empty((64, chunks), np.int32)
+    x, w = cupy.empty((64, x_chunks), np.int32), cupy.empty((64, chunks), np.int32)
     kernel((1,), (1,), (x, w))
     x, w = x.get(), w.get()
     assert sorted(x.ravel()) == list(range(x.size))
     assert sorted(w.ravel()) == list(range(w.size))
     rows, lanes = np.arange(8), np.arange(32)
-    for row, chunk in itertools.product(range(0, 64, 8), range(4)):
+    for row, chunk in itertools.product(range(0, 64, 8), range(x_chunks)):
         assert len({*(x[row + rows, chunk] % 8)}) == 8  # a matrix of ldmatrix: 8 rows, one chunk each
     for row in range(0, 64, 2):
         assert len({*(x[row : row + 2].ravel() % 8)}) == 8  # copies: 8 lanes

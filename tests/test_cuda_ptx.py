@@ -20,6 +20,10 @@ INSTRUCTIONS = {
         "cp.async.cg.shared.global [%0], [%1], 16, %2;",
         "cp.async.ca.shared.global [%0], [%1], %2, %3;",
     },
+    "spcy_copy_async_where": {
+        r"{\n.reg .pred asked;\nsetp.ne.u32 asked, %3, 0;\n"
+        r"@asked cp.async.cg.shared.global [%0], [%1], 16, %2;\n}"
+    },
     "spcy_copy_commit": {"cp.async.commit_group;"},
     "spcy_copy_wait": {"cp.async.wait_group %0;"},
     "spcy_mma_half": {MMA.format("m16n8k16", "f16.f16")},
@@ -33,8 +37,13 @@ INSTRUCTIONS = {
     "spcy_load_matrix_x4_transposed": {LOAD.format("x4.trans", "%0, %1, %2, %3", 4)},
     "spcy_half_to_float": {"cvt.f32.f16 %0, %1;"},
     "spcy_float_to_half": {"cvt.rn.f16.f32 %0, %1;"},
+    "spcy_fence_async_shared": {"fence.proxy.async.shared::cta;"},
+    "spcy_warpgroup_arrive": {"wgmma.fence.sync.aligned;"},
+    "spcy_warpgroup_commit": {"wgmma.commit_group.sync.aligned;"},
+    "spcy_warpgroup_wait": {"wgmma.wait_group.sync.aligned %0;"},
     "spcy_load_relaxed": {"ld.relaxed.gpu.global.u64 %0, [%1];"},
 }
+WIDE_COLUMNS = (64, 128, 256)
 
 KERNELS = """
 template <int KIND>
@@ -101,6 +110,31 @@ __global__ void atomics(uint64_t* slots, const uint64_t* keys, int64_t n, int32_
 }
 """
 
+WIDE_KERNELS = """
+// Products of four steps of 16 channels, of one warpgroup, with matrices that come as they are to lie.
+template <int COLS, int HALF>
+__global__ void wide_products(const uint4* x, const uint4* w, float* d) {
+    extern __shared__ __align__(1024) uint4 shared[];
+    for (int i = threadIdx.x; i < 512 + 8 * COLS; i += 128) shared[i] = i < 512 ? x[i] : w[i - 512];
+    spcy_fence_async_shared();
+    __syncthreads();
+    float sums[COLS / 2];
+#pragma unroll
+    for (int i = 0; i < COLS / 2; ++i) sums[i] = d[threadIdx.x * (COLS / 2) + i];
+    spcy_warpgroup_arrive();
+#pragma unroll
+    for (int step = 0; step < 4; ++step)
+        if (HALF)
+            spcy_warpgroup_product_half<COLS>(sums, shared + 2 * step, shared + 512 + 128 * step, 8192);
+        else
+            spcy_warpgroup_product_bfloat16<COLS>(sums, shared + 2 * step, shared + 512 + 128 * step, 8192);
+    spcy_warpgroup_commit();
+    spcy_warpgroup_wait<0>();
+#pragma unroll
+    for (int i = 0; i < COLS / 2; ++i) d[threadIdx.x * (COLS / 2) + i] = sums[i];
+}
+"""
+
 
 @pytest.fixture(params=["cuda-emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
 def backend(request):
@@ -122,12 +156,13 @@ def run(backend):
     """Run a kernel with one block, on arrays; return those named as outputs."""
     from spcy._cuda import _kernel
 
-    code = _kernel.source("hashmap") + KERNELS
-
-    def run(name, threads, *args, outputs):
-        module = backend.RawModule(code=code, options=("-std=c++17",), name_expressions=(name,))
+    def run(name, threads, *args, outputs, kernels=KERNELS, shared_mem=0):
+        code, options = _kernel.source("hashmap") + kernels, ("-std=c++17",)
+        if kernels is WIDE_KERNELS:
+            options += ("-arch=sm_90a",)
+        module = backend.RawModule(code=code, options=options, name_expressions=(name,))
         device = [backend.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
-        module.get_function(name)((1,), (threads,), tuple(device))
+        module.get_function(name)((1,), (threads,), tuple(device), shared_mem=shared_mem)
         return [device[i].get() for i in outputs]
 
     return run
@@ -144,7 +179,8 @@ def test_instructions():
         found.setdefault(name, set()).update("".join(re.findall(r'"([^"]*)"', text)) for text in texts)
     assert {name: texts for name, texts in found.items() if texts} == INSTRUCTIONS
     twins = (HERE / "cuda_on_cpu" / "cuda.h").read_text()
-    assert all(f"{name}(" in twins for name in found if name != "spcy_shared_address")
+    own = {"spcy_shared_address", "spcy_matrix_descriptor"}  # PTX alone knows these
+    assert all(f"{name}(" in twins for name in {*found} - own)
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -159,6 +195,38 @@ def test_these_kernels_compile(arch):
     names += [f"matrices<{count}, {transposed}>" for count in (2, 4) for transposed in (0, 1)]
     names += ["round_numbers", "copies", "shuffles", "atomics"]
     assert nvrtc.compile_text(code, names, arch, ("-std=c++17",))[0].startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("columns", WIDE_COLUMNS)
+def test_instructions_of_warpgroups(columns):
+    """The products name each register of the sums once, in order."""
+    if not PTX.exists():
+        pytest.skip("the tests run away from a checkout")
+    body = re.search(
+        rf"#define SPCY_WARPGROUP_PRODUCT_{columns}\(TYPE\)(.*?)\n\n", PTX.read_text(), re.DOTALL
+    )[1]
+    text, operands = body.replace("\\\n", "").split(': "+f"', 1)
+    sums, (x, w) = columns // 2, re.findall(r'"l"\((\w)\)', operands)
+    expected = (
+        f"{{\\n.reg .pred add;\\nsetp.eq.u32 add, 0, 0;\\nwgmma.mma_async.sync.aligned.m64n{columns}k16.f32."
+    )
+    expected += f"TYPE.TYPE {{{', '.join(f'%{i}' for i in range(sums))}}}, %{sums}, %{sums + 1}, add, 1, 1, 0, 1;\\n}}"
+    text = text.split("(", 1)[1].replace('" TYPE "', "TYPE")
+    assert "".join(re.findall(r'"([^"]*)"', text)) == expected
+    assert [*map(int, re.findall(r"d\[(\d+)\]", operands))] == [*range(sums)]
+    assert (x, w) == ("a", "b")
+
+
+def test_wide_products_compile():
+    if nvrtc.available() or cuda_on_cpu.available():
+        pytest.skip(str(nvrtc.available() or cuda_on_cpu.available()))
+    with cuda_on_cpu.installed():
+        from spcy._cuda import _kernel
+
+        code = _kernel.source("hashmap") + WIDE_KERNELS
+    names = [f"wide_products<{columns}, {half}>" for columns in WIDE_COLUMNS for half in (0, 1)]
+    for name, used in nvrtc.compile_text(code, names, "sm_90a", ("-std=c++17",))[1].items():
+        assert used.spill_bytes == 0, name
 
 
 LANES = np.arange(32)
@@ -186,6 +254,38 @@ def test_products(run, kind, rng):
     (made,) = run(name, 32, *arrays, outputs=[2])
     expected = d + a @ b
     np.testing.assert_array_equal(made, np.stack([expected[p] for p in places], axis=1))
+
+
+@pytest.mark.parametrize("columns", WIDE_COLUMNS)
+@pytest.mark.parametrize("kind", ["half", "bfloat16"])
+def test_wide_products(backend, run, kind, columns, rng):
+    """Rows of 128 bytes are swizzled, w lies in panels of 64 columns, and sums lie as those of m16n8k16."""
+    if backend.__name__ == "cupy" and backend.cuda.Device().compute_capability != "90":
+        pytest.skip("no GPU of compute capability 9.0")
+    x = rng.integers(-4, 5, (64, 64)).astype(np.float32)
+    w = rng.integers(-4, 5, (64, columns)).astype(np.float32)
+    d = rng.integers(-9, 10, (64, columns)).astype(np.float32)
+    bits = (lambda x: x.astype(np.float16).view(np.uint16)) if kind == "half" else bfloat16_bits
+
+    def swizzled(rows):  # (n, 64): chunk c of row r lies at c ^ r % 8
+        chunks = bits(rows).reshape(len(rows), 8, 8)
+        places = np.arange(8) ^ np.arange(len(rows))[:, None] % 8
+        out = np.empty_like(chunks)
+        np.put_along_axis(out, places[:, :, None], chunks, axis=1)
+        return out.reshape(len(rows), 64)
+
+    panels = np.stack([swizzled(w[:, c : c + 64]) for c in range(0, columns, 64)])
+    warp, lane = np.divmod(np.arange(128), 32)
+    first = 16 * warp + lane // 4
+    rows = np.stack([first, first, first + 8, first + 8], axis=1)[:, None, :]  # (thread, 8 columns, 4)
+    cols = (
+        8 * np.arange(columns // 8)[None, :, None] + (2 * (lane % 4))[:, None, None] + np.array([0, 1, 0, 1])
+    )
+    registers = np.ascontiguousarray(d[rows, cols])
+    name = f"wide_products<{columns}, {int(kind == 'half')}>"
+    arrays = swizzled(x), panels, registers
+    (made,) = run(name, 128, *arrays, outputs=[2], kernels=WIDE_KERNELS, shared_mem=8192 + 128 * columns)
+    np.testing.assert_array_equal(made, (d + x @ w)[rows, cols])
 
 
 def bfloat16_bits(x):

@@ -31,16 +31,23 @@ def source(stage: str) -> str:
     return "\n".join(f'#line 1 "{part}"\n{(root / part).read_text(encoding="utf-8")}' for part in parts)
 
 
-def options(stage: str) -> tuple[str, ...]:
-    """Return the compiler's options: elsewhere than in sums of products, round as the CPU does."""
-    return ("-std=c++17",) if stage in ("conv", "grad") else ("-std=c++17", "--fmad=false")
+def options(stage: str, *parameters: Any) -> tuple[str, ...]:
+    """Return the compiler's options: elsewhere than in sums of products, round as the CPU does.
+
+    Products of warpgroups exist in code for sm_90a alone; the first architecture named is taken.
+    """
+    rounding = () if stage in ("conv", "grad") else ("--fmad=false",)
+    wide = ("-arch=sm_90a",) if any(str(p).startswith("Wide") for p in parameters) else ()
+    return ("-std=c++17", *rounding, *wide)
 
 
 @cupy.memoize(for_each_device=True)
 def kernel(stage: str, name: str, *parameters: Any) -> Any:
     """Return a kernel of a stage, `parameters` being the arguments of its template."""
     expression = f"{name}<{', '.join(map(str, parameters))}>" if parameters else name
-    module = cupy.RawModule(code=source(stage), options=options(stage), name_expressions=(expression,))
+    module = cupy.RawModule(
+        code=source(stage), options=options(stage, *parameters), name_expressions=(expression,)
+    )
     return module.get_function(expression)
 
 

@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
-
 import cupy
 import numpy as np
 
 from .._backend import tf32_allowed
 from ._kernel import kernel, launch
+from .blocks import Block, arithmetic, block_for
 
 TILE_SIZES = (256, 128, 64)
 TILES_PER_SM = 2  # for which a tile may be large
 BLOCKS_PER_SM = 4  # below which offsets are split
 MAX_SPLITS = 16
 MIN_SPLIT_STEPS = 3  # that are worth a block
-STAGE_BYTES = 64  # of channels, that a stage holds of each row
-RELU, WHOLE_X, WHOLE_W = 1, 2, 4  # flags of the kernels
 NULL = np.uint64(0)  # instead of an array
-
-
-class Block(NamedTuple):
-    """Template arguments of a kernel: what a block of threads computes, and with how many warps."""
-
-    rows: int
-    cols: int
-    warps_m: int
-    warps_n: int
-    stages: int
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return 32 * self.warps_m * self.warps_n
-
-    @property
-    def shared_bytes(self) -> int:
-        """Shared memory of a block: the stages."""
-        return self.stages * STAGE_BYTES * (self.rows + self.cols)
-
-
-# By (rows, columns). Warps of 64 x 64 where there is work for them: they read the least shared memory for a
-# product. Exact sums leave a warp registers for 32 x 64, in float64 for 32 x 32.
-TENSOR_BLOCKS = {
-    (256, 128): Block(256, 128, 4, 2, 4),
-    (256, 64): Block(256, 64, 4, 1, 4),
-    (256, 32): Block(256, 32, 8, 1, 4),
-    (128, 128): Block(128, 128, 2, 2, 4),
-    (128, 64): Block(128, 64, 4, 1, 4),
-    (128, 32): Block(128, 32, 4, 1, 4),
-    (64, 64): Block(64, 64, 2, 2, 4),
-    (64, 32): Block(64, 32, 2, 1, 4),
-}
-EXACT_BLOCKS = {
-    (256, 64): Block(256, 64, 8, 1, 3),
-    (256, 32): Block(256, 32, 8, 1, 3),
-    (128, 64): Block(128, 64, 4, 1, 3),
-    (128, 32): Block(128, 32, 4, 1, 3),
-    (64, 64): Block(64, 64, 2, 2, 3),
-    (64, 32): Block(64, 32, 2, 1, 3),
-}
-BLOCKS = {
-    "Float16": TENSOR_BLOCKS,
-    "Bfloat16": TENSOR_BLOCKS,
-    "Tf32": TENSOR_BLOCKS,
-    "Float32": EXACT_BLOCKS,
-    "Float64": {size: block for size, block in EXACT_BLOCKS.items() if block.cols == 32},
-}
 
 
 def tile_size_for(channels: int, num_out: int, threads: int) -> int:
@@ -166,13 +113,14 @@ def conv(
     if groups > 1:
         return
     c_in, c_out = weight.shape[1:]
-    math = _math(out.dtype)
-    block = _block(math, tiles.tile_size, c_out)
+    math = arithmetic(_math(out.dtype), c_in, c_out, _compute_capability())
+    block = block_for(math, tiles.tile_size, c_out)
     splits = tiles.splits(c_out)
     parts = scratch.view(np.float64 if math == "Float64" else np.float32) if splits > 1 else None
-    flags = RELU * relu + WHOLE_X * _whole(features) + WHOLE_W * _whole(weight, bias, residual, out)
+    whole = _whole(weight, bias, residual, out)
+    run = _conv_tiles(math, block, _whole(features), whole)
     epilogue = bias, residual, out
-    sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.int32(flags)
+    sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.bool_(relu)
     blocks = tiles.n_tiles * -(-c_out // block.cols) * splits
     arguments = (
         *(features, weight, *epilogue, parts),
@@ -180,10 +128,10 @@ def conv(
         *(np.int32(c_in), *sizes),
     )
     arguments = tuple(NULL if value is None else value for value in arguments)
-    _conv_tiles(math, block)((blocks,), (block.threads,), arguments, shared_mem=block.shared_bytes)
+    run((blocks,), (block.threads,), arguments, shared_mem=block.shared_bytes)
     if splits > 1:
         chunks = tiles.n_out * -(-c_out * out.itemsize // 16)
-        launch(kernel("conv", "add_parts", math), chunks, parts, *epilogue, *sizes)
+        launch(kernel("conv", "add_parts", math, _flag(whole)), chunks, parts, *epilogue, *sizes)
 
 
 def _part(array: cupy.ndarray | None, group: int, groups: int) -> cupy.ndarray | None:
@@ -200,8 +148,8 @@ def _run(name: str, size: int, *arguments) -> None:
 
 
 @cupy.memoize(for_each_device=True)
-def _conv_tiles(math: str, block: Block):
-    run = kernel("conv", "conv_tiles", math, *block)
+def _conv_tiles(math: str, block: Block, whole_x: bool, whole_w: bool):
+    run = kernel("conv", "conv_tiles", math, *block, _flag(whole_x), _flag(whole_w))
     run.max_dynamic_shared_size_bytes = block.shared_bytes
     return run
 
@@ -233,11 +181,9 @@ def _math(dtype: np.dtype) -> str:
     return name.capitalize()
 
 
-@cache
-def _block(math: str, tile_size: int, c_out: int) -> Block:
-    """Return the block for tiles of a size: wide enough for the channels, or the widest."""
-    widths = sorted(cols for rows, cols in BLOCKS[math] if rows == tile_size)
-    return BLOCKS[math][tile_size, next((cols for cols in widths if cols >= c_out), widths[-1])]
+def _flag(value: bool) -> str:
+    """Return a truth value as C++ has it."""
+    return str(value).lower()
 
 
 def _whole(*arrays: cupy.ndarray | None) -> bool:

@@ -27,6 +27,17 @@ static __device__ __forceinline__ void spcy_copy_async(void* target, const void*
                      : "memory");
 }
 
+// The same, if asked to, without a branch.
+template <int BYTES>
+static __device__ __forceinline__ void spcy_copy_async_where(bool asked, void* target, const void* source, bool valid) {
+    static_assert(BYTES == 16, "other copies pass through the first-level cache");
+    asm volatile(
+        "{\n.reg .pred asked;\nsetp.ne.u32 asked, %3, 0;\n"
+        "@asked cp.async.cg.shared.global [%0], [%1], 16, %2;\n}" ::"r"(spcy_shared_address(target)),
+        "l"(source), "r"(valid ? 16 : 0), "r"((uint32_t)asked)
+        : "memory");
+}
+
 // Close a group of copies.
 static __device__ __forceinline__ void spcy_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -42,6 +53,11 @@ template <int BYTES>
 static __device__ __forceinline__ void spcy_copy_async(void* target, const void* source, bool valid) {
     memset(target, 0, BYTES);
     if (valid) memcpy(target, source, BYTES);
+}
+
+template <int BYTES>
+static __device__ __forceinline__ void spcy_copy_async_where(bool asked, void* target, const void* source, bool valid) {
+    if (asked) spcy_copy_async<BYTES>(target, source, valid);
 }
 
 static __device__ __forceinline__ void spcy_copy_commit() {}
@@ -134,6 +150,118 @@ static __device__ __forceinline__ uint16_t spcy_float_to_half(float x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 }
+
+// Products of warpgroups, four warps that start at a multiple of four: they came with compute capability 9.0 and
+// exist in code for sm_90a only.
+
+// Order writes of this thread to shared memory before what the tensor cores read there.
+static __device__ __forceinline__ void spcy_fence_async_shared() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Begin a group of products; registers that they use are not to be touched before a wait.
+static __device__ __forceinline__ void spcy_warpgroup_arrive() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+// Close a group of products.
+static __device__ __forceinline__ void spcy_warpgroup_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Wait until at most PENDING groups of this warpgroup are under way.
+template <int PENDING>
+static __device__ __forceinline__ void spcy_warpgroup_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+// What a product is told of a matrix of rows of 128 bytes, swizzled (bits 4 .. 6 of an address by bits 7 .. 9): where
+// it begins, the bytes from a panel of 128 bytes to the next, and that eight rows are 1024 bytes.
+static __device__ __forceinline__ uint64_t spcy_matrix_descriptor(const void* begin, int panel_bytes) {
+    const uint64_t swizzled = 1ull << 62, eight_rows = 1024ull >> 4 << 32;
+    const uint64_t panel = (uint64_t)(panel_bytes >> 4 & 0x3FFF) << 16;
+    return swizzled | eight_rows | panel | (spcy_shared_address(begin) >> 4 & 0x3FFF);
+}
+
+#define SPCY_WARPGROUP_PRODUCT_64(TYPE)                                                                         \
+    asm volatile(                                                                                                   \
+        "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"                                                             \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " "                                              \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "  \
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "  \
+        "%32, %33, add, 1, 1, 0, 1;\n}"  \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),  \
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),  \
+          "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),  \
+          "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),  \
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])  \
+        : "l"(a), "l"(b))
+
+#define SPCY_WARPGROUP_PRODUCT_128(TYPE)                                                                         \
+    asm volatile(                                                                                                   \
+        "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"                                                             \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " "                                              \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "  \
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "  \
+        "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "  \
+        "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "  \
+        "%64, %65, add, 1, 1, 0, 1;\n}"  \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),  \
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),  \
+          "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),  \
+          "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),  \
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),  \
+          "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),  \
+          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),  \
+          "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),  \
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),  \
+          "+f"(d[63])  \
+        : "l"(a), "l"(b))
+
+#define SPCY_WARPGROUP_PRODUCT_256(TYPE)                                                                         \
+    asm volatile(                                                                                                   \
+        "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"                                                             \
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE " "                                              \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "  \
+        "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, "  \
+        "%36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, "  \
+        "%53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, "  \
+        "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, "  \
+        "%87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, "  \
+        "%103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "  \
+        "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "  \
+        "%128, %129, add, 1, 1, 0, 1;\n}"  \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),  \
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]),  \
+          "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]),  \
+          "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),  \
+          "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]),  \
+          "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]), "+f"(d[41]),  \
+          "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),  \
+          "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),  \
+          "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]),  \
+          "+f"(d[63]), "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]),  \
+          "+f"(d[70]), "+f"(d[71]), "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]),  \
+          "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]),  \
+          "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]), "+f"(d[89]), "+f"(d[90]),  \
+          "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]), "+f"(d[97]),  \
+          "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]),  \
+          "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]),  \
+          "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]),  \
+          "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]),  \
+          "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])  \
+        : "l"(a), "l"(b))
+
+// d += x[64 rows, 16 columns] @ w[16 rows, COLS columns]: rows of x are 64 numbers, and a panel of w is 64 of its
+// columns. d holds, of each 8 columns, the fragment that spcy_mma_half has.
+#define SPCY_WARPGROUP_PRODUCT(NAME, TYPE)                                                                          \
+    template <int COLS>                                                                                             \
+    static __device__ __forceinline__ void NAME(float* d, const void* x, const void* w, int panel_bytes) {          \
+        const uint64_t a = spcy_matrix_descriptor(x, 16), b = spcy_matrix_descriptor(w, panel_bytes);               \
+        if constexpr (COLS == 64) SPCY_WARPGROUP_PRODUCT_64(TYPE);                                                  \
+        if constexpr (COLS == 128) SPCY_WARPGROUP_PRODUCT_128(TYPE);                                                \
+        if constexpr (COLS == 256) SPCY_WARPGROUP_PRODUCT_256(TYPE);                                                \
+    }
+SPCY_WARPGROUP_PRODUCT(spcy_warpgroup_product_half, "f16")
+SPCY_WARPGROUP_PRODUCT(spcy_warpgroup_product_bfloat16, "bf16")
 
 // Read what other threads update with atomic operations.
 static __device__ __forceinline__ uint64_t spcy_load_relaxed(const uint64_t* address) {

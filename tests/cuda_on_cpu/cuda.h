@@ -50,6 +50,20 @@ EMU_VECTORS(long long, longlong)
 
 namespace emu {
 
+struct GroupProduct {  // of warpgroups
+    int group;
+    float* d;
+    int64_t a, b;  // bytes from the start of the dynamic shared memory, which is aligned for the swizzle
+    int panel_bytes, columns, line;
+    bool half;
+};
+
+struct GroupProducts {  // of a thread, that were asked for and not made yet
+    enum { MOST = 64 };
+    GroupProduct products[MOST];
+    int count, closed;  // products; groups so far
+};
+
 // The part of a thread that the functions below touch.
 struct Thread {
     uint3 thread_index, block_index;
@@ -57,6 +71,7 @@ struct Thread {
     uint64_t value, result;  // operand and result of a warp operation
     int number[2];           // its integer operands
     void* pointer[3];        // its operands in memory
+    GroupProducts asked;
 };
 typedef void (*WarpFunction)(Thread** lanes);  // lanes[32], null where none takes part
 
@@ -286,6 +301,62 @@ EMU_MACHINE void load_matrix(uint32_t* registers, const void* row, int line) {
     emu_warp(~0u, load_matrix_lanes<COUNT, TRANSPOSED>, ALIGNED, "ldmatrix", line);
 }
 
+// ---- products of warpgroups: made as late as they may be ------------------------------------------
+
+// The number at a place of rows of 128 bytes, whose chunks are swizzled.
+EMU_MACHINE inline float swizzled_element(int64_t place, bool half) {
+    place ^= (place >> 7 & 7) << 4;
+    const uint16_t value = *reinterpret_cast<const uint16_t*>(static_cast<char*>(emu_shared(nullptr, 0)) + place);
+    return half ? half_to_float(value) : bfloat16_to_float(value);
+}
+
+// What thread 32 * warp + 4 * g + q of a warpgroup has of d: of warp w the rows 16 * w + g and 8 more.
+EMU_MACHINE inline void multiply_group(const GroupProduct& p) {
+    const int lane = emu_thread->lane, warp = emu_thread->thread_index.x / 32 % 4;
+    const char* const shared = static_cast<char*>(emu_shared(nullptr, 0));
+    for (int half = 0; half < 2; ++half) {
+        const int64_t row = 16 * warp + lane / 4 + 8 * half;
+        const int64_t begin = p.a + row / 8 * 1024 + row % 8 * 128;
+        float x[16];
+        for (int k = 0; k < 16; ++k) x[k] = swizzled_element(begin + 2 * k, p.half);
+        for (int chunk = 0; chunk < 2; ++chunk)
+            emu_access(shared + (begin + 16 * chunk ^ (begin >> 7 & 7) << 4), 16, READ, p.line);
+        for (int n = 0; n < p.columns / 8; ++n)
+            for (int j = 0; j < 2; ++j) {
+                const int64_t column = 8 * n + lane % 4 * 2 + j;
+                float sum = 0;
+                for (int64_t k = 0; k < 16; ++k)
+                    sum += x[k] * swizzled_element(p.b + column / 64 * p.panel_bytes + k / 8 * 1024 + k % 8 * 128 +
+                                                       column % 64 * 2, p.half);
+                p.d[4 * n + 2 * half + j] += sum;
+            }
+    }
+    if (lane == 0)
+        for (int64_t k = 0; k < 16; ++k)
+            for (int64_t chunk = 0; chunk < p.columns / 8; ++chunk)
+                emu_access(shared + p.b + chunk / 8 * p.panel_bytes + k * 128 + (chunk % 8 ^ k % 8) * 16, 16, READ, p.line);
+}
+
+EMU_MACHINE inline void ask_group(float* d, const void* a, const void* b, int panel_bytes, int columns, bool half, int line) {
+    const auto* shared = static_cast<const char*>(emu_shared(nullptr, 0));
+    const auto place = [&](const void* at) { return static_cast<const char*>(at) - shared; };
+    if (place(a) % 128 % 32 || place(a) / 128 % 8 || place(b) % 1024) emu_fail("wgmma: a matrix that is not aligned", line);
+    GroupProducts& asked = emu_thread->asked;
+    if (asked.count == GroupProducts::MOST) emu_fail("wgmma: too many products are not waited for", line);
+    asked.products[asked.count++] = {asked.closed, d, place(a), place(b), panel_bytes, columns, line, half};
+}
+
+EMU_MACHINE inline void close_group() { ++emu_thread->asked.closed; }
+
+EMU_MACHINE inline void wait_groups(int pending) {
+    GroupProducts& asked = emu_thread->asked;
+    int made = 0;
+    while (made < asked.count && asked.products[made].group < asked.closed - pending) multiply_group(asked.products[made++]);
+    for (int i = made; i < asked.count; ++i) asked.products[i - made] = asked.products[i];
+    asked.count -= made;
+    emu_preempt();
+}
+
 // ---- atomic operations ---------------------------------------------------------------------------
 
 // Fibers share one processor thread, so that a plain update is atomic.
@@ -476,6 +547,10 @@ inline void spcy_copy_async(void* target, const void* source, bool valid, EMU_LI
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
     emu_copy_async(target, source, BYTES, valid ? BYTES : 0, line);
 }
+template <int BYTES>
+inline void spcy_copy_async_where(bool asked, void* target, const void* source, bool valid, EMU_LINE) {
+    if (asked) spcy_copy_async<BYTES>(target, source, valid, line);
+}
 inline void spcy_copy_commit() { emu_copy_commit(); }
 template <int PENDING>
 inline void spcy_copy_wait() {
@@ -501,6 +576,21 @@ inline void spcy_mma_bfloat16(float* d, const uint32_t* a, const uint32_t* b, EM
 }
 inline void spcy_mma_tf32(float* d, const uint32_t* a, const uint32_t* b, EMU_LINE) {
     emu::multiply<emu::TF32>(d, a, b, line);
+}
+inline void spcy_fence_async_shared() { emu_preempt(); }
+inline void spcy_warpgroup_arrive() { emu_preempt(); }
+inline void spcy_warpgroup_commit() { emu::close_group(); }
+template <int PENDING>
+inline void spcy_warpgroup_wait() {
+    emu::wait_groups(PENDING);
+}
+template <int COLS>
+inline void spcy_warpgroup_product_half(float* d, const void* x, const void* w, int panel_bytes, EMU_LINE) {
+    emu::ask_group(d, x, w, panel_bytes, COLS, true, line);
+}
+template <int COLS>
+inline void spcy_warpgroup_product_bfloat16(float* d, const void* x, const void* w, int panel_bytes, EMU_LINE) {
+    emu::ask_group(d, x, w, panel_bytes, COLS, false, line);
 }
 inline uint32_t spcy_float_to_tf32(float x) {  // to nearest, ties away from zero
     return (__float_as_uint(x) & 0x7F800000u) == 0x7F800000u ? __float_as_uint(x)

@@ -369,6 +369,7 @@ void start_block(Block* block, unsigned number) {
         worker.state = READY;
         worker.open.clear();
         worker.groups.clear();
+        worker.asked.count = worker.asked.closed = 0;
     }
 }
 
