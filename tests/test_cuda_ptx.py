@@ -207,10 +207,10 @@ def test_instructions_of_warpgroups(columns):
     )[1]
     text, operands = body.replace("\\\n", "").split(': "+f"', 1)
     sums, (x, w) = columns // 2, re.findall(r'"l"\((\w)\)', operands)
-    expected = (
-        f"{{\\n.reg .pred add;\\nsetp.eq.u32 add, 0, 0;\\nwgmma.mma_async.sync.aligned.m64n{columns}k16.f32."
-    )
-    expected += f"TYPE.TYPE {{{', '.join(f'%{i}' for i in range(sums))}}}, %{sums}, %{sums + 1}, add, 1, 1, 0, 1;\\n}}"
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.TYPE.TYPE"
+    registers = ", ".join(f"%{i}" for i in range(sums))
+    expected = rf"{{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n{instruction} "
+    expected += rf"{{{registers}}}, %{sums}, %{sums + 1}, add, 1, 1, 0, 1;\n}}"
     text = text.split("(", 1)[1].replace('" TYPE "', "TYPE")
     assert "".join(re.findall(r'"([^"]*)"', text)) == expected
     assert [*map(int, re.findall(r"d\[(\d+)\]", operands))] == [*range(sums)]

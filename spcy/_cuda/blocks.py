@@ -1,4 +1,4 @@
-"""What a block of threads of a convolution computes: the shapes that were fastest, by arithmetic and architecture."""
+"""What a block of threads of a convolution computes: the fastest shapes, by arithmetic and architecture."""
 
 from __future__ import annotations
 
