@@ -47,8 +47,6 @@ Vjp = Callable[[Any], tuple]
 # Fixed, so that threads change no bit:
 _BLOCK = 2048  # rows that have a sum of their own in a column's
 _TILE = 1024  # output rows whose pairs a weight's gradient takes together
-_CHUNK_PAIRS = 2048  # pairs of an offset that have sums of their own ..
-_CHUNKS_BYTES = 1 << 25  # .. as far as memory allows
 
 
 def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
@@ -192,20 +190,15 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
         return out
     kernels = kernels_for(features, dy).grad
     tile_ptr = rulebook._tiles(_TILE)
-    chunks = _chunks(rulebook, out.nbytes, tile_ptr.shape[1] - 1)
+    shape = c_in, c_out // plan.groups, plan.groups
+    sizes = rulebook.num_pairs, cells, tile_ptr.shape[1] - 1
+    chunks = kernels.num_chunks(*sizes, *shape, dy.dtype.itemsize)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-    shape = cells, c_in, c_out // plan.groups, plan.groups
-    scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, *shape, chunks, threads), np.int8)
+    scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, cells, *shape, chunks, threads), np.int8)
     x, gradient, sums = _as_bits(features, dy, out)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out
-
-
-def _chunks(rulebook: Rulebook, weight_bytes: int, tiles: int) -> int:
-    """Return how many sums of their own the pairs get: for any threads the same, so that the bits are."""
-    pairs = rulebook.num_pairs // (_CHUNK_PAIRS * rulebook.num_offsets)
-    return max(1, min(pairs, _CHUNKS_BYTES // weight_bytes, 64, tiles))
 
 
 def column_sums(dy: np.ndarray) -> np.ndarray:

@@ -40,11 +40,9 @@ KERNELS = {
         "count_pairs_per_row",
     ],
     "grad": [
-        *[
-            k
-            for name in ("add_chunks", "add_parts", "mask_relu")
-            for k in each(name, [*FLOATS, "float16", "bfloat16"])
-        ],
+        *[k for name in ("add_parts", "mask_relu") for k in each(name, [*FLOATS, "float16", "bfloat16"])],
+        *each("add_exact", FLOATS, [32, 64]),
+        *each("add_products", ["float16", "bfloat16"], [32, 64, 128], ["true", "false"]),
         *[k for name in MAXIMA for k in each(name, FLOATS)],
     ],
 }
@@ -56,7 +54,9 @@ def compiled(stage, arch):
         from spcy._cuda import _kernel
 
         code, options = _kernel.source(stage), _kernel.options(stage)
-    names = [name for name in KERNELS[stage] if arch != "sm_75" or "bfloat16" not in name]
+    names = [
+        name for name in KERNELS[stage] if arch != "sm_75" or not re.search("bfloat16|add_products", name)
+    ]
     return nvrtc.compile_text(code, names, arch, options)
 
 
@@ -68,7 +68,7 @@ def test_every_kernel_compiles(stage, arch):
     for name, used in resources.items():
         print(f"{arch} {stage} {name}: {used.registers} registers, {used.shared_bytes} shared bytes")
         assert used.spill_bytes == 0, name
-        assert used.registers <= 128, name
+        assert used.registers <= (255 if "add_products" in name else 128), name
         assert used.shared_bytes <= 48 << 10, name
 
 

@@ -65,6 +65,12 @@ def launch_blocks(function: Any, blocks: int, threads: int, *arguments: Any, sha
         function((blocks,), (threads,), tuple(map(_argument, arguments)), shared_mem=shared_bytes)
 
 
+@cupy.memoize(for_each_device=True)
+def multiprocessors() -> int:
+    """Return how many multiprocessors the device has."""
+    return cupy.cuda.Device().attributes["MultiProcessorCount"]
+
+
 def columns(values: Sequence[float]) -> np.ndarray:
     """Return host values for each column, the last axis, as kernels take them: by value, as a struct."""
     values = np.asarray(values)

@@ -55,6 +55,9 @@ cdef enum:
     CACHE_LINE = 64
     FEWEST_CHANNELS = 8  # that are worth reading the rows once more
     TASKS = 4  # for each thread
+    CHUNK_PAIRS = 2048  # of an offset that have sums of their own ..
+    CHUNKS_BYTES = 1 << 25  # .. as far as memory allows
+    MOST_CHUNKS = 64
     CHUNK_ROWS = 64  # that a thread takes at a time
 
 
@@ -82,6 +85,16 @@ cdef int64_t _copies(
 ) noexcept nogil:
     """Sums that a thread's copies of the rows of two runs take, in whole cache lines."""
     return _up(2 * kernels.run * (groups * c_in + width + kernels.lanes), CACHE_LINE) * CACHE_LINE
+
+
+def num_chunks(
+    int64_t n_pairs, int64_t n_offsets, int64_t n_tiles, int64_t c_in, int64_t c_out, int64_t groups,
+    int number_bytes,
+):
+    """Return how many sums of their own the pairs get: for any threads the same, so that the bits are."""
+    cdef int64_t weight_bytes = number_bytes * n_offsets * c_in * c_out * groups
+    cdef int64_t chunks = min(n_pairs // (CHUNK_PAIRS * n_offsets), CHUNKS_BYTES // weight_bytes)
+    return max(1, min(chunks, MOST_CHUNKS, n_tiles))
 
 
 def scratch_bytes(
