@@ -267,9 +267,9 @@ __global__ void __launch_bounds__(SPCY_PART, 4)
     add_parts(const typename spcy_sum<Number>::type* __restrict__ parts, const int64_t* tile_ptr, int64_t offsets,
               int64_t cuts, int64_t chunk_pairs, int64_t size, Number* __restrict__ out) {
     const spcy_chunks chunks = {tile_ptr, offsets, cuts, chunk_pairs};
-    const int64_t blocks = (size + SPCY_PART - 1) / SPCY_PART;
-    SPCY_EACH_BLOCK(task, chunks.offsets * blocks) {
-        const int64_t k = task / blocks, i = task % blocks * SPCY_PART + threadIdx.x;
+    const uint32_t blocks = (uint32_t)((size + SPCY_PART - 1) / SPCY_PART);  // a weight has less than 2**40 numbers
+    for (uint32_t task = blockIdx.x; task < (uint32_t)offsets * blocks; task += gridDim.x) {
+        const int64_t k = task / blocks, i = (int64_t)(task % blocks) * SPCY_PART + threadIdx.x;
         const int64_t first = spcy_chunks_before(chunks, k), count = chunks.count(k);
         if (i >= size) continue;
         typename spcy_sum<Number>::type sum = 0;
