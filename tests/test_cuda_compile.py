@@ -35,6 +35,10 @@ KERNELS = {
         *["find_neighbours", "fill_neighbours", "cut_tiles"],
         *[k for name in ("count_reached", "fill_reached") for k in each(name, COLUMNS)],
     ],
+    "plan": [
+        *["mark_rows", "fill_tiles", "scan_steps", "list_steps", "fill_steps"],
+        *each("rank_masks", ["uint32_t", "uint64_t"]),
+    ],
     "pool": [
         *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
         "count_pairs_per_row",

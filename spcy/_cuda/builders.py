@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import _check
 from .._stencil import Stencil, most_reached, num_searched
-from . import conv, coords, hashmap
+from . import coords, hashmap
 from ._kernel import columns, kernel, launch_blocks
-from .conv import tile_size_for
+from .plan import Tiles, tile_size_for
 
 __all__ = ["conv_tiles", "gathered", "reached", "sort_keys", "submanifold", "tile_size_for"]
 
@@ -120,10 +120,10 @@ def reached(
     return in_rows, out_rows, offset_ptr, out_keys, indices
 
 
-def conv_tiles(book: Any, tile_size: int) -> conv.Tiles:
+def conv_tiles(book: Any, tile_size: int) -> Tiles:
     """Return the pairs of a rulebook as a convolution's kernels take them."""
     pairs = book.in_rows, book.out_rows, book.offset_ptr[:-1, None]
-    return conv.Tiles(*pairs, book._out.order, None, tile_size, book.num_out)
+    return Tiles(*pairs, book._out.order, None, tile_size, book.num_out)
 
 
 def _offset_ptr(sizes: cupy.ndarray) -> cupy.ndarray:

@@ -325,7 +325,7 @@ struct Walk {
 template <class Math, int SUMS>
 constexpr int kResidentWarps = sizeof(typename Math::Number) == 2 && SUMS <= 2048 ? 16 : 8;
 
-// Blocks are numbered by (place of the tile, column block, split); each computes its split of the tile's steps.
+// Blocks are numbered by (tile, column block, split); each computes its split of the tile's steps.
 // WHOLE_X and WHOLE_W tell that rows of x, or of w, y and the bias, are whole chunks at addresses of chunks.
 template <class Math, int ROWS, int COLS, int WARPS_M, int WARPS_N, int STAGES, int CHUNKS, bool WHOLE_X, bool WHOLE_W>
 __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N,
@@ -337,7 +337,6 @@ conv_tiles(
     const typename Math::Number* residual,  // IN or null, (n_out, c_out)
     typename Math::Number* out,             // OUT, (n_out, c_out), where there is one split
     typename Math::Sum* parts,              // OUT, (splits, n_out, c_out), where there are more
-    const int32_t* tile_order,              // IN, (tiles,): the most steps first
     const int32_t* tile_rows,               // IN, (tiles, ROWS): output rows, or -1 behind the last
     const int64_t* step_ptr,                // IN, (tiles + 1,)
     const int32_t* step_offset,             // IN, (steps,)
@@ -368,7 +367,7 @@ conv_tiles(
     const uint32_t column_blocks = (c_out + COLS - 1) / COLS;
     const uint32_t split = blockIdx.x % splits;
     const int first_col = blockIdx.x / splits % column_blocks * COLS;
-    const int tile = tile_order[blockIdx.x / splits / column_blocks];
+    const int tile = blockIdx.x / splits / column_blocks;
     const uint32_t tile_steps = (uint32_t)(step_ptr[tile + 1] - step_ptr[tile]);  // at most one for each offset
     const int64_t begin = step_ptr[tile] + tile_steps * split / splits;
     const int64_t end = step_ptr[tile] + tile_steps * (split + 1) / splits;
@@ -532,135 +531,5 @@ __global__ void add_parts(
             for (int j = 0; j < lanes; ++j) sums[j] += part[j];
         }
         epilogue.write(row, col, sums);
-    }
-}
-
-// ---- the plan -------------------------------------------------------------------------------------------
-
-// A mask has a bit for each offset, in words of 64.
-__device__ inline bool has_offset(const uint64_t* mask, int k) { return mask[k / 64] >> (k % 64) & 1; }
-
-// The offset of a pair: that of the last run of pairs that begins at it or before.
-__device__ inline int offset_of(const int64_t* first_pair, int64_t stride, int n_offsets, int64_t pair) {
-    int low = 0, high = n_offsets;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (first_pair[middle * stride] <= pair)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-// Set the bits of the offsets that each output row has.
-__global__ void mark_rows(
-    const int32_t* out_rows,    // IN, (pairs,)
-    const int64_t* first_pair,  // IN, of offset k at k * stride
-    int64_t stride,
-    int n_offsets,
-    int64_t n_pairs,
-    uint64_t* masks  // IN OUT, (n_out, words)
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_pairs) {
-        const int k = offset_of(first_pair, stride, n_offsets, i);
-        atomicOr(masks + (int64_t)out_rows[i] * words + k / 64, (uint64_t)1 << k % 64);
-    }
-}
-
-// The place of each mask in a Gray code, the rarest offset in the highest bit: neighbours in this order differ in
-// few offsets, and then in common ones.
-__global__ void rank_masks(
-    const uint64_t* masks,       // IN, (n_out, words)
-    const int32_t* order,        // IN or null, (n_out,): the row of each rank
-    const int64_t* rarest_first, // IN, (K,)
-    int n_offsets,
-    int64_t n_out,
-    uint64_t* places  // OUT, (words, n_out), by rank; word 0 is the highest
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_out) {
-        const uint64_t* mask = masks + (order ? order[i] : i) * words;
-        uint64_t parity = 0, word = 0;
-        for (int j = 0; j < n_offsets; ++j) {
-            parity ^= has_offset(mask, rarest_first[j]);
-            word = word << 1 | parity;
-            if (j % 64 == 63 || j + 1 == n_offsets) places[j / 64 * n_out + i] = word, word = 0;
-        }
-    }
-}
-
-// Set the bits of the offsets that any row of a tile has.
-__global__ void mark_tiles(
-    const uint64_t* masks,     // IN, (n_out, words)
-    const int32_t* tile_rows,  // IN, (tiles * tile_size,), the first n_out of them rows
-    int n_offsets,
-    int64_t n_out,
-    int tile_size,
-    uint64_t* tile_masks  // IN OUT, (tiles, words)
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_out)
-        for (int w = 0; w < words; ++w)
-            atomicOr(tile_masks + i / tile_size * words + w, masks[(int64_t)tile_rows[i] * words + w]);
-}
-
-// Count the steps of each tile.
-__global__ void count_steps(
-    const uint64_t* tile_masks,  // IN, (tiles, words)
-    int n_offsets,
-    int64_t n_tiles,
-    int64_t* counts  // OUT, (tiles,)
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_tiles) {
-        int64_t count = 0;
-        for (int w = 0; w < words; ++w) count += __popcll(tile_masks[i * words + w]);
-        counts[i] = count;
-    }
-}
-
-// List the offsets of each tile's steps.
-__global__ void list_steps(
-    const uint64_t* tile_masks,  // IN, (tiles, words)
-    const int64_t* step_ptr,     // IN, (tiles + 1,)
-    int n_offsets,
-    int64_t n_tiles,
-    int32_t* step_offset  // OUT, (steps,)
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_tiles) {
-        int64_t step = step_ptr[i];
-        for (int k = 0; k < n_offsets; ++k)
-            if (has_offset(tile_masks + i * words, k)) step_offset[step++] = k;
-    }
-}
-
-// Enter each pair in the step of its tile and offset.
-__global__ void fill_steps(
-    const int32_t* in_rows,      // IN, (pairs,)
-    const int32_t* out_rows,     // IN, (pairs,)
-    const int64_t* first_pair,   // IN, of offset k at k * stride
-    int64_t stride,
-    int n_offsets,
-    int64_t n_pairs,
-    const int32_t* positions,    // IN, (n_out,): the place of each output row in the tiles
-    const uint64_t* tile_masks,  // IN, (tiles, words)
-    const int64_t* step_ptr,     // IN, (tiles + 1,)
-    int tile_size,
-    uint32_t* step_groups,       // IN OUT, (steps,)
-    int32_t* step_rows           // IN OUT, (steps, tile_size)
-) {
-    const int words = (n_offsets + 63) / 64;
-    SPCY_EACH(i, n_pairs) {
-        const int k = offset_of(first_pair, stride, n_offsets, i);
-        const int32_t tile = positions[out_rows[i]] / tile_size, row = positions[out_rows[i]] % tile_size;
-        const uint64_t* mask = tile_masks + (int64_t)tile * words;
-        int64_t step = step_ptr[tile];
-        for (int w = 0; w < k / 64; ++w) step += __popcll(mask[w]);
-        step += __popcll(mask[k / 64] & (((uint64_t)1 << k % 64) - 1));
-        step_rows[step * tile_size + row] = in_rows[i];
-        atomicOr(step_groups + step, 1u << row / kGroup);
     }
 }

@@ -22,7 +22,9 @@ struct spcy_chunks {
 
     __device__ int64_t begin(int64_t k) const { return tile_ptr[k * cuts]; }
     __device__ int64_t end(int64_t k) const { return tile_ptr[k * cuts + cuts - 1]; }
-    __device__ int64_t count(int64_t k) const { return k < offsets ? (end(k) - begin(k) + pairs - 1) / pairs : 0; }
+    __device__ uint32_t count(int64_t k) const {  // an offset has no more pairs than rows
+        return k < offsets ? (uint32_t)(end(k) - begin(k) + pairs - 1) / (uint32_t)pairs : 0;
+    }
 };
 
 // The number of chunks before offset k; a whole warp calls it.
@@ -170,14 +172,18 @@ __global__ void __launch_bounds__(EDGE == 128 ? 256 : 128, WHOLE ? 2 : 1) add_pr
     const int in_rest = c_in - task.first_in - (int)chunk * lanes, out_rest = c_out - task.first_out - (int)chunk * lanes;
     const Number* const x_from = features + task.group * c_in + task.first_in + chunk * lanes;
     const Number* const y_from = gradient + task.group * c_out + task.first_out + chunk * lanes;
-    int64_t ahead = task.begin;
+    const int size = (int)(task.end - task.begin);
+    int ahead = 0;
     int32_t x_rows[passes], y_rows[passes];
+    in_rows += task.begin + first_row;
+    out_rows += task.begin + first_row;
     const auto load_rows = [&] {
 #pragma unroll
         for (int i = 0; i < passes; ++i) {
-            const int64_t pair = ahead + first_row + i * rows_at_once;
-            x_rows[i] = pair < task.end ? in_rows[pair] : -1;
-            y_rows[i] = pair < task.end ? out_rows[pair] : -1;
+            const int pair = ahead + i * rows_at_once;
+            const bool there = pair + (int)first_row < size;
+            x_rows[i] = there ? in_rows[pair] : -1;
+            y_rows[i] = there ? out_rows[pair] : -1;
         }
     };
     const auto copy = [&](const Number* from, int32_t row, int64_t row_size, int rest, uint4* to) {
@@ -196,7 +202,7 @@ __global__ void __launch_bounds__(EDGE == 128 ? 256 : 128, WHOLE ? 2 : 1) add_pr
             copy(y_from, y_rows[i], (int64_t)groups * c_out, out_rest, to + side_size);
         }
         ahead += SPCY_RUN;
-        if (ahead < task.end) load_rows();
+        if (ahead < size) load_rows();
     };
 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -205,15 +211,15 @@ __global__ void __launch_bounds__(EDGE == 128 ? 256 : 128, WHOLE ? 2 : 1) add_pr
     load_rows();
 #pragma unroll
     for (int stage = 0; stage < SPCY_STAGES - 1; ++stage) {
-        if (ahead < task.end) copy_stage(shared + stage * 2 * side_size);
+        if (ahead < size) copy_stage(shared + stage * 2 * side_size);
         spcy_copy_commit();  // also where there is nothing: the wait counts
     }
     int read = 0, written = SPCY_STAGES - 1;
 #pragma unroll 1
-    for (int64_t pair = task.begin; pair < task.end; pair += SPCY_RUN) {
+    for (int pair = 0; pair < size; pair += SPCY_RUN) {
         spcy_copy_wait<SPCY_STAGES - 2>();
         __syncthreads();  // the stage is complete, and the one before it free
-        if (ahead < task.end) copy_stage(shared + written * 2 * side_size);
+        if (ahead < size) copy_stage(shared + written * 2 * side_size);
         spcy_copy_commit();
         const uint4 *x = shared + read * 2 * side_size, *y = x + side_size;
 #pragma unroll
