@@ -43,7 +43,7 @@ INSTRUCTIONS = {
     "spcy_warpgroup_wait": {"wgmma.wait_group.sync.aligned %0;"},
     "spcy_load_relaxed": {"ld.relaxed.gpu.global.u64 %0, [%1];"},
 }
-WIDE_COLUMNS = (64, 128, 256)
+WIDE_COLUMNS = (64, 128)
 
 KERNELS = """
 template <int KIND>

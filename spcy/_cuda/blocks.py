@@ -38,35 +38,26 @@ def _table(*blocks: Block) -> dict[tuple[int, int], Block]:
 
 # Products by warps. Those of 64 x 64 read the least shared memory for a product.
 WARPS = _table(
-    Block(256, 128, 4, 2, 4, 4),
-    Block(256, 64, 8, 1, 4, 4),
-    Block(256, 32, 8, 1, 3, 4),
-    Block(128, 128, 2, 2, 6, 4),
-    Block(128, 64, 4, 1, 4, 4),
-    Block(128, 32, 4, 1, 3, 4),
-    Block(64, 128, 2, 2, 3, 4),
-    Block(64, 64, 4, 1, 4, 4),
-    Block(64, 32, 2, 1, 3, 4),
-)
-# Exact sums leave a warp registers for 32 x 64, in float64 for 32 x 32.
-EXACT = _table(
-    Block(256, 64, 8, 1, 3, 4),
-    Block(256, 32, 8, 1, 3, 4),
+    Block(128, 128, 2, 2, 3, 8),
     Block(128, 64, 4, 1, 3, 4),
     Block(128, 32, 4, 1, 3, 4),
-    Block(64, 64, 2, 1, 3, 4),
+    Block(64, 128, 2, 2, 3, 8),
+    Block(64, 64, 4, 1, 4, 4),
+    Block(64, 32, 2, 1, 4, 4),
+)
+# Exact sums leave a warp registers for 64 x 32 or, in float64, half of it.
+EXACT = _table(
+    Block(128, 64, 4, 1, 3, 4),
+    Block(128, 32, 4, 1, 3, 4),
+    Block(64, 64, 2, 2, 3, 4),
     Block(64, 32, 2, 1, 3, 4),
 )
-# Products by warpgroups, of capability 9.0: every four warps of a tile's rows are one.
+# Products by warpgroups, of capability 9.0: every four warps are one.
 WIDE = _table(
-    Block(256, 128, 16, 1, 4, 8),
-    Block(256, 64, 16, 1, 4, 8),
-    Block(128, 256, 8, 1, 4, 8),
     Block(128, 128, 8, 1, 3, 8),
-    Block(128, 64, 8, 1, 4, 8),
-    Block(64, 256, 4, 1, 4, 8),
-    Block(64, 128, 4, 1, 4, 8),
-    Block(64, 64, 4, 1, 4, 8),
+    Block(128, 64, 4, 1, 3, 8),
+    Block(64, 128, 4, 1, 3, 8),
+    Block(64, 64, 4, 1, 3, 8),
 )
 BLOCKS = {
     "Float16": WARPS,

@@ -9,8 +9,8 @@ import numpy as np
 
 from ._kernel import kernel, launch, launch_blocks, multiprocessors
 
-TILE_SIZES = (256, 128, 64)
-TILES_PER_SM = 2  # for which a tile may be large
+TILE_SIZES = (128, 64)
+TILES_PER_SM = 4  # for which a tile may be large
 BLOCKS_PER_SM = 4  # below which offsets are split
 MAX_SPLITS = 16
 MIN_SPLIT_STEPS = 3  # that are worth a block
