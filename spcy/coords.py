@@ -419,10 +419,9 @@ def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chunks = -(-len(indices) // kernels.CHUNK)
     if not chunks:
         return np.zeros(columns, np.int64), np.zeros(columns, np.int64)
-    xp = array_module(indices)
-    low, high = xp.empty((2, chunks, columns), np.int32)
-    kernels.bounds(indices, low, high, threads_for(2 * len(indices)))
-    low, high = to_host(xp.stack([low.min(axis=0), high.max(axis=0)])).astype(np.int64)
+    found = array_module(indices).empty((chunks, 2, columns), np.int32)
+    kernels.bounds(indices, found, threads_for(2 * len(indices)))
+    low, high = to_host(found[0]).astype(np.int64)
     return low, high
 
 
@@ -450,7 +449,7 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
     kernels = kernels_for(indices).coords
     num = len(indices)
     keys = array_module(indices).empty(num + 1, np.uint64)
-    keys[num] = NO_KEY
+    keys[num:] = NO_KEY
     if not num:
         return keys, None
     kernels.pack(indices, layout.low, layout.shift, keys[:num], threads_for(3 * num))

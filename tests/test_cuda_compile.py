@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.availa
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
 FLOATS = ["float", "double"]
 MAXIMA = ("find_maxima", "return_maxima", "find_segment_maxima", "weigh")
+PER_COLUMNS = ("bounds", "join_bounds", "pack", "pack_inside", "unpack", "repack")
 AXES, COLUMNS = [1, 2, 3, 4], [2, 3, 4, 5]
 
 
@@ -25,15 +26,15 @@ def each(name, *choices):
 
 KERNELS = {
     "coords": [
-        *[k for name in ("bounds", "pack", "pack_inside", "unpack", "repack") for k in each(name, COLUMNS)],
-        *["count_descents", "count_digits", "move_digits", "count_runs", "fill_runs", "spread_runs"],
+        *[k for name in PER_COLUMNS for k in each(name, COLUMNS)],
+        *["count_descents", "take_sorted", "count_runs", "fill_runs", "spread_runs"],
         *each("quantize", FLOATS, AXES),
         *each("corners", FLOATS, AXES),
     ],
     "hashmap": ["build", "find"],
     "rulebook": [
-        *["find_neighbours", "fill_neighbours", "cut_tiles"],
-        *[k for name in ("count_reached", "fill_reached") for k in each(name, COLUMNS)],
+        *["find_neighbours", "place_pairs", "fill_neighbours", "list_keys", "cut_tiles"],
+        *[k for name in ("count_reached", "number_keys", "fill_reached") for k in each(name, COLUMNS)],
     ],
     "plan": [
         *["mark_rows", "fill_tiles", "scan_steps", "list_steps", "fill_steps"],

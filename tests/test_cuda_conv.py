@@ -391,13 +391,9 @@ def test_devices_before_8_0(cupy, stage, rng, monkeypatch):
 
 def test_size_of_tiles(stage, monkeypatch):
     monkeypatch.setattr(plan_of(stage), "multiprocessors", lambda: 132)
-    assert [plan_of(stage).tile_size_for(64, n, 1) for n in (1, 10_000, 60_000, 125_000)] == [
-        64,
-        64,
-        128,
-        256,
-    ]
-    assert plan_of(stage).tile_size_for(512, 60_000, 1) == 128
+    size_for = plan_of(stage).tile_size_for
+    assert [size_for(64, n, 1) for n in (1, 10_000, 60_000, 125_000)] == [64, 64, 64, 128]
+    assert size_for(512, 60_000, 1) == 128
 
 
 def kernels_of(stage, arch):

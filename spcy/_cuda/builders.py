@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cupy
@@ -10,24 +11,25 @@ import numpy as np
 from .. import _check
 from .._stencil import Stencil, most_reached, num_searched
 from . import coords, hashmap
-from ._kernel import columns, kernel, launch_blocks
+from ._kernel import columns, kernel, launch, launch_blocks
 from .plan import Tiles, tile_size_for
 
 __all__ = ["conv_tiles", "gathered", "reached", "sort_keys", "submanifold", "tile_size_for"]
 
 _CHUNK = 1024  # sites that a block takes
+_OFFSETS = 64  # that a launch takes
+_SCAN = 1024  # threads of the block that adds up counts
 _THREADS = 256
-_NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_ROOM = 1 << 24  # pairs for which there may be room without knowing their number: 470 MB
+_ROOM = 1 << 24  # outputs for which there may be room without knowing their number: 650 MB
 
 
 def sort_keys(keys: cupy.ndarray, bits: int) -> tuple[cupy.ndarray, cupy.ndarray]:
     """Return keys in ascending order and, stably, the row that each came from. `keys` is overwritten."""
-    num = len(keys)
-    spare = cupy.empty_like(keys)
-    order, spare_order = cupy.empty((2, num), np.int32)
-    in_spare = coords.sort(keys, order, spare, spare_order, None, max(1, bits), None, 1)
-    return (spare, spare_order) if in_spare else (keys, order)
+    # A radix sort, of half the passes where the keys have no more bits.
+    order = cupy.argsort(keys.astype(np.uint32) if bits < 32 else keys, kind="stable")
+    out, rows = cupy.empty_like(keys), cupy.empty(len(keys), np.int32)
+    coords.take_sorted(keys, order, out, rows)
+    return out, rows
 
 
 def submanifold(keys, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ...]:
@@ -36,7 +38,7 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ..
     `keys` are the ascending keys of the sites and a sentinel, in a layout that holds the neighbours too,
     `order` the row of each rank, or None. The host waits once, for the number of pairs.
     """
-    return _found(keys, keys[:-1], layout, stencil, num_searched(stencil), order)
+    return _found(keys, keys[:-1], layout, stencil, num_searched(stencil), order, order)
 
 
 def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ...]:
@@ -44,30 +46,28 @@ def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[cupy.ndarr
 
     `keys` and `order` as for `submanifold`; the queries ascend, their order is that of the outputs' rows.
     """
-    in_rows, *out = _found(keys, queries, layout, stencil, len(stencil.offsets), None)
-    return in_rows if order is None else order[in_rows], *out
+    return _found(keys, queries, layout, stencil, len(stencil.offsets), None, order)
 
 
-def _found(keys, queries, layout, stencil: Stencil, searched: int, order) -> tuple[cupy.ndarray, ...]:
+def _found(keys, queries, layout, stencil: Stencil, searched, order, in_order) -> tuple[cupy.ndarray, ...]:
     """Return the pairs that are found in a hash for the first offsets; the others mirror them."""
     num_keys, n, num_offsets = len(keys) - 1, len(queries), len(stencil.offsets)
-    steps = (stencil.columns[:searched] << layout.shift).sum(axis=1)
     chunks = -(-n // _CHUNK)
     bits = max(4, (2 * num_keys - 1).bit_length())
     slots = cupy.empty((1 << bits, 2), np.uint64)
     hashmap.build(keys[:num_keys], slots, bits, 1)
     found = cupy.empty((searched, n), np.int32)
-    counts = cupy.empty((searched, chunks), np.int64)
-    tasks = np.int64(searched), np.int64(chunks)
-    table = slots, np.int32(bits), cupy.asarray(steps), *tasks, found, counts
-    launch_blocks(kernel("rulebook", "find_neighbours"), counts.size, _THREADS, queries, np.int64(n), *table)
-    sizes = counts.sum(axis=1)
-    sizes = cupy.concatenate([sizes, sizes[: num_offsets - searched][::-1]])
-    offset_ptr = _offset_ptr(sizes)
+    counts = cupy.empty((searched, chunks), np.int32)
+    find = kernel("rulebook", "find_neighbours")
+    table = queries, np.int64(n), slots, np.int32(bits), columns(layout.shift)
+    for first, size, offsets in _parts(stencil.columns[:searched]):
+        part = offsets, np.int64(first), np.int64(size), np.int64(chunks), found, counts
+        launch_blocks(find, size * chunks, _THREADS, *table, *part)
+    places, offset_ptr = _places(counts, num_offsets)
     num_pairs = int(offset_ptr[-1])
     in_rows, out_rows = cupy.empty((2, num_pairs), np.int32)
-    places = counts, cupy.cumsum(counts), offset_ptr, np.int64(num_offsets)
-    args = found, np.int64(n), *tasks, *places, order, in_rows, out_rows
+    tasks = np.int64(searched), np.int64(chunks), places, offset_ptr, np.int64(num_offsets)
+    args = found, np.int64(n), *tasks, order, in_order, in_rows, out_rows
     launch_blocks(kernel("rulebook", "fill_neighbours"), counts.size if num_pairs else 0, _THREADS, *args)
     return in_rows, out_rows, offset_ptr
 
@@ -79,45 +79,52 @@ def reached(
 
     `keys` are the ascending keys of the sites and a sentinel, `order` the row of each rank, or None.
     Outputs lie in [low, high], which `out_layout` holds; `divide` is False for a transposed convolution.
-    The host waits once, for the numbers of pairs and outputs: until then there is room for as many pairs
+    The host waits once, for the numbers of pairs and outputs: until then there is room for as many outputs
     as the sites could have. Where that would be much, it waits for the number of pairs first.
     """
     n, (num_offsets, width) = len(keys) - 1, stencil.columns.shape
     chunks = -(-n // _CHUNK)
-    counts = cupy.empty((num_offsets, chunks), np.int64)
+    counts = cupy.empty((num_offsets, chunks), np.int32)
     steps = (1, *stride), (0, *padding)
     fields = layout.low, layout.shift, out_layout.low, out_layout.shift, low, high, *steps
-    offsets = cupy.asarray(stencil.columns)
-    sizes = np.int64(num_offsets), np.int32(divide), np.int64(chunks)
-    plan = keys, np.int64(n), columns(np.array(fields)), offsets, *sizes, counts
-    launch_blocks(kernel("rulebook", "count_reached", width), counts.size, _THREADS, *plan)
-    offset_ptr = _offset_ptr(counts.sum(axis=1))
+    sites = keys, np.int64(n), columns(np.array(fields))
+    parts = _parts(stencil.columns)
+
+    def run(name, *arguments):
+        function = kernel("rulebook", name, width)
+        for first, size, offsets in parts:
+            part = offsets, np.int64(first), np.int64(size), np.int32(divide), np.int64(chunks)
+            launch_blocks(function, size * chunks, _THREADS, *sites, *part, *arguments)
+
     room = n * most_reached(stencil, stride, divide)
     if room > _ROOM:
-        room = int(offset_ptr[-1])
+        run("count_reached", None, np.int32(0), counts)
+        room = int(_places(counts, num_offsets)[1][-1])
     if room > _check.MAX_ROWS:
         raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {room}")
-    in_rows, candidates = cupy.empty(room, np.int32), cupy.full(room, _NO_KEY, np.uint64)
-    blocks = counts.size if room else 0
-    places = cupy.cumsum(counts), order, in_rows, candidates
-    launch_blocks(kernel("rulebook", "fill_reached", width), blocks, _THREADS, *plan, *places)
-    candidates, by_key = sort_keys(candidates, out_layout.bits)
-    runs = cupy.empty(-(-room // coords.CHUNK), np.int64)
-    coords.count_runs(candidates, runs, 1)
-    ends = cupy.cumsum(runs)
-    num_pairs = num_out = 0
-    if room:
-        num_pairs, num_out = cupy.concatenate([offset_ptr[-1:], ends[-1:]]).get().tolist()
-        num_out -= num_pairs < room  # the last run is of room that was not needed
-    starts = cupy.full(num_out + 1, num_pairs, np.int64)
-    out_keys = cupy.full(num_out + 1, _NO_KEY, np.uint64)
-    coords.fill_runs(candidates, ends - runs, starts, out_keys, 1)
-    out_rows = cupy.empty(num_pairs, np.int32)
-    coords.spread_runs(starts, by_key[:num_pairs], out_rows, 1)
+    most = min(room, math.prod(int(h) - int(lo) + 1 for lo, h in zip(low, high, strict=True)))  # outputs
+    bits = max(4, (most * 4 // 3).bit_length())
+    slots = cupy.empty((1 << bits, 2), np.uint64)
+    hashmap.empty(slots)
+    table = slots, np.int32(bits)
+    run("count_reached", *table, counts)
+    places, offset_ptr = _places(counts, num_offsets, extra=1)
+    listed = cupy.empty(most, np.uint64)
+    slot_chunks = -(-len(slots) // _CHUNK)
+    arguments = slots, np.int64(len(slots)), np.int64(slot_chunks), listed, offset_ptr[-1:]
+    launch_blocks(kernel("rulebook", "list_keys"), slot_chunks, _THREADS, *arguments)
+    num_pairs, num_out = offset_ptr[-2:].get().tolist()
+    listed = listed[:num_out]
+    listed.sort()
+    out_keys = cupy.empty(num_out + 1, np.uint64)
     indices = cupy.empty((num_out, width), np.int32)
-    coords.unpack(out_keys[:num_out], out_layout.low, out_layout.shift, indices, 1)
-    in_rows = in_rows if num_pairs == room else in_rows[:num_pairs].copy()
-    return in_rows, out_rows, offset_ptr, out_keys, indices
+    fields = columns(out_layout.low), columns(out_layout.shift)
+    numbered = listed, np.int64(num_out), *fields, *table, out_keys, indices
+    launch(kernel("rulebook", "number_keys", width), num_out + 1, *numbered)
+    in_rows, out_rows = cupy.empty((2, num_pairs), np.int32)
+    if num_pairs:
+        run("fill_reached", *table, places, order, in_rows, out_rows)
+    return in_rows, out_rows, offset_ptr[:-1], out_keys, indices
 
 
 def conv_tiles(book: Any, tile_size: int) -> Tiles:
@@ -126,8 +133,22 @@ def conv_tiles(book: Any, tile_size: int) -> Tiles:
     return Tiles(*pairs, book._out.order, None, tile_size, book.num_out)
 
 
-def _offset_ptr(sizes: cupy.ndarray) -> cupy.ndarray:
-    """Return where each offset's pairs begin, and their number."""
-    offset_ptr = cupy.zeros(len(sizes) + 1, np.int64)
-    cupy.cumsum(sizes, out=offset_ptr[1:])
-    return offset_ptr
+def _parts(offsets: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
+    """Return the first of so many offsets as a launch takes, their number, and themselves by value."""
+    parts = []
+    for first in range(0, len(offsets), _OFFSETS):
+        part = np.zeros((_OFFSETS, offsets.shape[1]), np.int64)
+        size = min(_OFFSETS, len(offsets) - first)
+        part[:size] = offsets[first : first + size]
+        parts.append((first, size, columns(part)))
+    return parts
+
+
+def _places(counts: cupy.ndarray, num_offsets: int, extra: int = 0) -> tuple[cupy.ndarray, cupy.ndarray]:
+    """Return where each block's pairs begin, and each offset's, with their number; `extra` zeros follow."""
+    places = cupy.empty(counts.shape, np.int64)
+    offset_ptr = cupy.zeros(num_offsets + 1 + extra, np.int64)
+    sizes = *map(np.int64, counts.shape), np.int64(num_offsets)
+    blocks = 1 if counts.size else 0
+    launch_blocks(kernel("rulebook", "place_pairs"), blocks, _SCAN, counts, *sizes, places, offset_ptr)
+    return places, offset_ptr

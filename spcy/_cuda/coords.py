@@ -6,15 +6,18 @@ import numpy as np
 from ._kernel import columns, kernel, launch, launch_blocks, type_name
 
 CHUNK = 4096  # rows of a chunk wherever a function takes or returns one value per chunk
-_TILE, _DIGIT_BITS = 2048, 8  # keys that a block of a sort takes, bits of a pass
 _THREADS = 256
 
 
-def bounds(indices, low, high, n_threads):
-    """Write the least and greatest value of each column, by chunks of rows."""
+def bounds(indices, found, n_threads):
+    """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
     rows, width = indices.shape
-    sizes = np.int64(rows), np.int64(len(low))
-    launch_blocks(kernel("coords", "bounds", width), len(low), _THREADS, indices, *sizes, low, high)
+    chunks = np.int64(len(found))
+    launch_blocks(
+        kernel("coords", "bounds", width), len(found), _THREADS, indices, np.int64(rows), chunks, found
+    )
+    if len(found) > 1:
+        launch_blocks(kernel("coords", "join_bounds", width), 1, _THREADS, chunks, found)
 
 
 def pack(indices, low, shift, keys, n_threads):
@@ -51,27 +54,9 @@ def count_descents(keys, n_threads):
     return int(count[0])
 
 
-def sort(keys, rows, spare_keys, spare_rows, counts, bits, digit_bits, n_threads):
-    """Sort keys of `bits` bits, stably; return whether the result ended in the spare arrays.
-
-    The size of digits is the GPU's own, and so is the scratch.
-    """
-    tiles = -(-len(keys) // _TILE)
-    digits = 1 << _DIGIT_BITS
-    counts = cupy.empty((digits, tiles), np.int64)
-    source, target, source_rows = keys, spare_keys, None
-    target_rows, other_rows = spare_rows, rows
-    passes = range(0, bits, _DIGIT_BITS)
-    for shift in passes:
-        sizes = np.int64(len(keys)), np.int32(shift), np.int64(tiles)
-        launch_blocks(kernel("coords", "count_digits"), tiles, digits, source, *sizes, counts)
-        ends = cupy.cumsum(counts)
-        moved = counts, ends, target, target_rows
-        launch_blocks(kernel("coords", "move_digits"), tiles, digits, source, source_rows, *sizes, *moved)
-        source, target = target, source
-        source_rows = target_rows
-        target_rows, other_rows = other_rows, target_rows
-    return len(passes) % 2 == 1
+def take_sorted(keys, order, out, rows):
+    """Write the keys, and the rows that they come from, in an order of 64-bit places."""
+    launch(kernel("coords", "take_sorted"), len(keys), keys, order, np.int64(len(keys)), out, rows)
 
 
 def count_runs(keys, counts, n_threads):

@@ -7,8 +7,13 @@ from ._kernel import kernel, launch
 
 def build(keys, slots, bits, n_threads):
     """Fill `slots` with (key, least row of the key)."""
-    slots.fill(np.uint64(0xFFFFFFFFFFFFFFFF))
+    empty(slots)
     launch(kernel("hashmap", "build"), len(keys), keys, np.int64(len(keys)), slots, np.int32(bits))
+
+
+def empty(slots):
+    """Empty all slots: they become ones."""
+    slots.data.memset_async(0xFF, slots.nbytes)
 
 
 def find(slots, bits, keys, rows, n_threads):

@@ -33,14 +33,17 @@ cdef enum:
 
 def bounds(
     const int32_t[:, ::1] indices,  # IN
-    int32_t[:, ::1] low,  # OUT, (chunks, columns)
-    int32_t[:, ::1] high,  # OUT, (chunks, columns)
+    int32_t[:, :, ::1] found,  # OUT, (chunks, 2, columns)
     int n_threads,
 ):
-    """Write the least and greatest value of each column, by chunks of rows."""
-    cdef Py_ssize_t chunk
-    for chunk in prange(low.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        _chunk_bounds(indices, chunk * CHUNK_ROWS, &low[chunk, 0], &high[chunk, 0])
+    """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
+    cdef Py_ssize_t chunk, c
+    for chunk in prange(found.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+        _chunk_bounds(indices, chunk * CHUNK_ROWS, &found[chunk, 0, 0], &found[chunk, 1, 0])
+    for chunk in range(found.shape[0]):
+        for c in range(found.shape[2]):
+            found[0, 0, c] = min(found[0, 0, c], found[chunk, 0, c])
+            found[0, 1, c] = max(found[0, 1, c], found[chunk, 1, c])
 
 
 cdef void _chunk_bounds(

@@ -3,48 +3,54 @@
 typedef spcy_columns<int64_t> spcy_layout;  // by column: the least value, the greatest, or the shift
 
 enum {
-    SPCY_CHUNK = 4096,     // rows of a chunk, as spcy/_cuda/coords.py has it
-    SPCY_TILE = 2048,      // keys that a block of a sort takes
-    SPCY_DIGITS = 256,     // of a pass of a sort, and the threads of its blocks
-    SPCY_SORT_WARPS = SPCY_DIGITS / SPCY_WARP,
+    SPCY_CHUNK = 4096,  // rows of a chunk, as spcy/_cuda/coords.py has it
 };
 
-// Least and greatest value of each column, a chunk of rows for each block.
+// Least and greatest value of each column in rows [begin, end), by a block, to found[2][COLUMNS]; row i of them lies
+// at rows + i * stride, its greatest values `to_high` behind the least.
 template <int COLUMNS>
-__global__ void bounds(const int32_t* __restrict__ indices, int64_t n, int64_t chunks, int32_t* __restrict__ low,
-                       int32_t* __restrict__ high) {
+static __device__ inline void spcy_bounds(const int32_t* rows, int64_t stride, int64_t to_high, int64_t begin, int64_t end,
+                                          int32_t* found) {
     __shared__ int32_t parts[32][2 * COLUMNS];
     const int lane = threadIdx.x % SPCY_WARP, warp = threadIdx.x / SPCY_WARP, warps = blockDim.x / SPCY_WARP;
+    __syncthreads();  // the parts may still be read
+    for (int c = 0; c < COLUMNS; ++c) {
+        int32_t least = rows[begin * stride + c], most = rows[begin * stride + to_high + c];
+        for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
+            least = min(least, rows[i * stride + c]);
+            most = max(most, rows[i * stride + to_high + c]);
+        }
+        for (int step = SPCY_WARP / 2; step > 0; step /= 2) {
+            least = min(least, __shfl_xor_sync(0xFFFFFFFFu, least, step));
+            most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, step));
+        }
+        if (lane == 0) {
+            parts[warp][c] = least;
+            parts[warp][COLUMNS + c] = most;
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < 2 * COLUMNS) {
+        int32_t value = parts[0][threadIdx.x];
+        for (int w = 1; w < warps; ++w)
+            value = threadIdx.x < COLUMNS ? min(value, parts[w][threadIdx.x]) : max(value, parts[w][threadIdx.x]);
+        found[threadIdx.x] = value;
+    }
+}
+
+// The bounds of each chunk of rows, a chunk for each block.
+template <int COLUMNS>
+__global__ void bounds(const int32_t* indices, int64_t n, int64_t chunks, int32_t* found /* OUT, (chunks, 2, COLUMNS) */) {
     SPCY_EACH_BLOCK(chunk, chunks) {
         const int64_t begin = chunk * SPCY_CHUNK, end = min(begin + (int64_t)SPCY_CHUNK, n);
-        for (int c = 0; c < COLUMNS; ++c) {
-            int32_t least = indices[begin * COLUMNS + c], most = least;
-            for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
-                least = min(least, indices[i * COLUMNS + c]);
-                most = max(most, indices[i * COLUMNS + c]);
-            }
-            for (int step = SPCY_WARP / 2; step > 0; step /= 2) {
-                least = min(least, __shfl_xor_sync(0xFFFFFFFFu, least, step));
-                most = max(most, __shfl_xor_sync(0xFFFFFFFFu, most, step));
-            }
-            if (lane == 0) {
-                parts[warp][2 * c] = least;
-                parts[warp][2 * c + 1] = most;
-            }
-        }
-        __syncthreads();
-        if (threadIdx.x < COLUMNS) {
-            const int c = threadIdx.x;
-            int32_t least = parts[0][2 * c], most = parts[0][2 * c + 1];
-            for (int w = 1; w < warps; ++w) {
-                least = min(least, parts[w][2 * c]);
-                most = max(most, parts[w][2 * c + 1]);
-            }
-            low[chunk * COLUMNS + c] = least;
-            high[chunk * COLUMNS + c] = most;
-        }
-        __syncthreads();
+        spcy_bounds<COLUMNS>(indices, COLUMNS, 0, begin, end, found + chunk * 2 * COLUMNS);
     }
+}
+
+// The bounds of all chunks, to the first; one block.
+template <int COLUMNS>
+__global__ void join_bounds(int64_t chunks, int32_t* found /* IN OUT, (chunks, 2, COLUMNS) */) {
+    spcy_bounds<COLUMNS>(found, 2 * COLUMNS, COLUMNS, 0, chunks, found);
 }
 
 template <int COLUMNS>
@@ -86,55 +92,12 @@ __global__ void count_descents(const uint64_t* __restrict__ keys, int64_t n, uin
     if (found) atomicAdd(count, found);
 }
 
-// How many keys of each tile have each digit: counts[digit][tile].
-__global__ void __launch_bounds__(SPCY_DIGITS)
-    count_digits(const uint64_t* __restrict__ keys, int64_t n, int shift, int64_t tiles, int64_t* __restrict__ counts) {
-    __shared__ int found[SPCY_DIGITS];
-    SPCY_EACH_BLOCK(tile, tiles) {
-        found[threadIdx.x] = 0;
-        __syncthreads();
-        const int64_t begin = tile * SPCY_TILE, end = min(begin + (int64_t)SPCY_TILE, n);
-        for (int64_t i = begin + threadIdx.x; i < end; i += SPCY_DIGITS)
-            atomicAdd(&found[(keys[i] >> shift) % SPCY_DIGITS], 1);
-        __syncthreads();
-        counts[threadIdx.x * tiles + tile] = found[threadIdx.x];
-    }
-}
-
-// Move each key, with the row it came from, to its place: ends[digit][tile] is where the keys that
-// `count_digits` counted end. Stable: keys of a digit keep their order. rows null: the first pass.
-__global__ void __launch_bounds__(SPCY_DIGITS)
-    move_digits(const uint64_t* __restrict__ keys, const int32_t* __restrict__ rows, int64_t n, int shift, int64_t tiles,
-                const int64_t* __restrict__ counts, const int64_t* __restrict__ ends, uint64_t* __restrict__ out_keys,
-                int32_t* __restrict__ out_rows) {
-    __shared__ int64_t place[SPCY_DIGITS];
-    __shared__ int found[SPCY_SORT_WARPS][SPCY_DIGITS];
-    const int lane = threadIdx.x % SPCY_WARP, warp = threadIdx.x / SPCY_WARP;
-    SPCY_EACH_BLOCK(tile, tiles) {
-        const int64_t at = threadIdx.x * tiles + tile;
-        place[threadIdx.x] = ends[at] - counts[at];
-        for (int64_t begin = tile * SPCY_TILE; begin < min((tile + 1) * SPCY_TILE, n); begin += SPCY_DIGITS) {
-            const int64_t i = begin + threadIdx.x;
-            const uint64_t key = i < n ? keys[i] : 0;
-            const int digit = (int)((key >> shift) % SPCY_DIGITS);
-            // Lanes with this digit; a lane without a key matches only its like.
-            const unsigned same = __match_any_sync(0xFFFFFFFFu, i < n ? digit : SPCY_DIGITS);
-            const int before = __popc(same & ((1u << lane) - 1));
-            for (int w = 0; w < SPCY_SORT_WARPS; ++w) found[w][threadIdx.x] = 0;
-            __syncthreads();
-            if (i < n && before == 0) found[warp][digit] = __popc(same);
-            __syncthreads();
-            if (i < n) {
-                int64_t target = place[digit] + before;
-                for (int w = 0; w < warp; ++w) target += found[w][digit];
-                out_keys[target] = key;
-                out_rows[target] = rows ? rows[i] : (int32_t)i;
-            }
-            __syncthreads();
-            int sum = 0;
-            for (int w = 0; w < SPCY_SORT_WARPS; ++w) sum += found[w][threadIdx.x];
-            place[threadIdx.x] += sum;
-        }
+// Take keys and their rows in sorted order.
+__global__ void take_sorted(const uint64_t* __restrict__ keys, const int64_t* __restrict__ order, int64_t n,
+                            uint64_t* __restrict__ sorted, int32_t* __restrict__ rows) {
+    SPCY_EACH(i, n) {
+        sorted[i] = keys[order[i]];
+        rows[i] = (int32_t)order[i];
     }
 }
 

@@ -116,7 +116,7 @@ class ndarray:
     flags = property(lambda self: _Flags(self._a.flags))
     T = property(lambda self: _array(self._a.T))
     base = property(lambda self: None if self._a.base is None else self)
-    data = property(lambda self: types.SimpleNamespace(ptr=self._a.ctypes.data))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._a.ctypes.data, memset_async=self._memset))
     device = property(lambda self: cuda.Device(0))
 
     @property
@@ -200,6 +200,16 @@ class ndarray:
 
     def __getattr__(self, name):
         raise AttributeError(f"cupy.ndarray has no attribute {name!r}, or the stand-in does not know it")
+
+    def _memset(self, value, size):
+        counts.operations += 1
+        assert size == self._a.nbytes and self._a.flags.c_contiguous
+        self._a.reshape(-1).view(np.uint8)[:] = value
+        _mark(self._a)
+
+    def sort(self):
+        counts.operations += 1
+        self._a.sort()
 
     def fill(self, value):
         counts.operations += 1
