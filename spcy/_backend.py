@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -143,6 +144,8 @@ def backend_of(array: Any) -> str:
     """Return the backend that an array lives on; the CPU for what is no array."""
     if isinstance(array, np.ndarray):
         return "cpu"
+    if _is_cupy(array):  # its __cuda_array_interface__ builds a dict each time it is looked at
+        return "cuda"
     if hasattr(array, "__cuda_array_interface__") or _dlpack_device(array) in _DLPACK_CUDA:
         return "cuda"
     return "cpu"
@@ -271,6 +274,11 @@ def _one_backend(arrays: tuple) -> str:
     if len(backends) != 1:
         raise TypeError("arrays must all be on one backend, got both NumPy and CUDA arrays")
     return backends.pop()
+
+
+def _is_cupy(value: Any) -> bool:
+    """Whether a value is an array of CuPy's, which nothing is before CuPy is imported."""
+    return isinstance(value, getattr(sys.modules.get("cupy"), "ndarray", ()))
 
 
 def _dlpack_device(value: Any) -> int | None:
