@@ -175,7 +175,11 @@ def host_array(value: Any, name: str) -> np.ndarray:
 
 def array_module(*arrays: Any) -> ModuleType:
     """Return the module, NumPy or CuPy, whose functions make arrays where these are."""
-    return np if _one_backend(arrays) == "cpu" else importlib.import_module("cupy")
+    if _one_backend(arrays) == "cpu":
+        return np
+    import cupy
+
+    return cupy
 
 
 def kernels_for(*arrays: Any) -> ModuleType:
@@ -188,10 +192,11 @@ def kernels_for(*arrays: Any) -> ModuleType:
 
     current = cupy.cuda.runtime.getDevice()
     for array in arrays:
-        if array.device.id != current:
+        device = array.data.device_id
+        if device != current:
             raise ValueError(
-                f"arrays must be on the current CUDA device, {current}, got one on {array.device.id}: "
-                f"work with them inside `with cupy.cuda.Device({array.device.id}):`"
+                f"arrays must be on the current CUDA device, {current}, got one on {device}: "
+                f"work with them inside `with cupy.cuda.Device({device}):`"
             )
     return _cuda
 
@@ -322,9 +327,9 @@ def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
 
 def _cuda_array(value: Any) -> Any:
     """Return a CUDA array of any library as CuPy's, on the same memory."""
+    if _is_cupy(value) and not sys.modules["cupy"].cuda.runtime.is_hip:
+        return value
     require("cuda")
     import cupy
 
-    if isinstance(value, cupy.ndarray):
-        return value
     return cupy.from_dlpack(value) if _dlpack_device(value) in _DLPACK_CUDA else cupy.asarray(value)

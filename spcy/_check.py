@@ -90,7 +90,8 @@ def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
 
 def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return an array as the kernels read it, itself if it is: of a dtype, C-contiguous, aligned."""
-    array = array_module(array).ascontiguousarray(array, dtype=dtype)
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        array = array_module(array).ascontiguousarray(array, dtype=dtype)
     on_host = isinstance(array, np.ndarray)
     aligned = array.flags.aligned if on_host else array.data.ptr % dtype.itemsize == 0
     return array if aligned else array.copy()

@@ -390,7 +390,8 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     if len(out):
         threads = threads_for(rulebook.num_pairs * weight.shape[1] * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
-        scratch = xp.empty(tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, groups, threads), np.int8)
+        scratch_bytes = tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, groups, threads)
+        scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
         arrays = x.features, weight, bias, residual, out
         if is_bfloat16(x.dtype):
             arrays = (array if array is None else array.view(np.uint16) for array in arrays)

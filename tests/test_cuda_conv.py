@@ -384,9 +384,8 @@ def test_devices_before_8_0(cupy, stage, rng, monkeypatch):
     for name in ("float16", "bfloat16"):
         with pytest.raises(TypeError, match=rf"^features .*capability 7\.5, got {name}"):
             check(cupy, stage, rng, book, name.capitalize(), 4, 4, 64)
-    with spcy.allow_tf32():
-        assert stage._math(np.dtype(np.float32)) == "Float32"
-    assert stage._math(np.dtype(np.float64)) == "Float64"
+    assert stage._math(np.dtype(np.float32), True) == "Float32"
+    assert stage._math(np.dtype(np.float64), True) == "Float64"
 
 
 def test_size_of_tiles(stage, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import cupy
 import numpy as np
 
 from .._backend import tf32_allowed
 from ._kernel import kernel, launch
-from .blocks import Block, arithmetic, block_for
+from .blocks import CHUNK_BYTES, Block, arithmetic, block_for
 from .plan import Tiles
 
 NULL = np.uint64(0)  # instead of an array
@@ -21,7 +23,7 @@ def conv(
     residual: cupy.ndarray | None,  # IN, (n_out, C_out)
     out: cupy.ndarray,  # OUT, (n_out, C_out)
     relu: bool,
-    scratch: cupy.ndarray,  # tiles.scratch_bytes(..)
+    scratch: cupy.ndarray | None,  # tiles.scratch_bytes(..)
     groups: int,
     n_threads: int,  # of the CPU: not read
 ) -> None:
@@ -38,26 +40,56 @@ def conv(
         out[:, group * y.shape[1] : (group + 1) * y.shape[1]] = y
     if groups > 1:
         return
-    c_in, c_out = weight.shape[1:]
-    math = arithmetic(_math(out.dtype), c_in, c_out, _compute_capability())
+    (_, c_in, c_out), size = weight.shape, out.itemsize
+    whole_x = c_in * size % CHUNK_BYTES == 0 and _at_chunk(features)
+    whole_w = c_out * size % CHUNK_BYTES == 0 and all(
+        array is None or _at_chunk(array) for array in (weight, bias, residual, out)
+    )
+    key = out.dtype, c_in, c_out, whole_x, whole_w, tf32_allowed()
+    prepared = tiles.prepared.get(key) or tiles.prepared.setdefault(key, _prepare(tiles, *key))
+    parts = NULL if prepared.splits == 1 else scratch.view(prepared.sum_type)
+    epilogue = NULL if bias is None else bias, NULL if residual is None else residual, out
+    tail = prepared.relu if relu else prepared.linear
+    prepared.run(
+        prepared.grid, prepared.block, (features, weight, *epilogue, parts, *tail), shared_mem=prepared.shared
+    )
+    if prepared.splits > 1:
+        chunks = tiles.n_out * -(-c_out * size // CHUNK_BYTES)
+        launch(prepared.add_parts, chunks, parts, *epilogue, *tail[-4:])
+
+
+class _Prepared(NamedTuple):
+    """A launch of a plan, but for the arrays of the call."""
+
+    run: Any
+    grid: tuple[int]
+    block: tuple[int]
+    shared: int  # bytes
+    splits: int
+    sum_type: type
+    linear: tuple  # arguments behind the arrays, without a ReLU
+    relu: tuple  # and with one
+    add_parts: Any
+
+
+def _prepare(tiles: Tiles, dtype, c_in, c_out, whole_x, whole_w, tf32) -> _Prepared:
+    """Choose the kernel for some channels; made once for each plan, since a call must cost little."""
+    math = arithmetic(_math(dtype, tf32), c_in, c_out, _compute_capability())
     block = block_for(math, tiles.tile_size, c_out)
     splits = tiles.splits(c_out)
-    parts = scratch.view(np.float64 if math == "Float64" else np.float32) if splits > 1 else None
-    whole = _whole(weight, bias, residual, out)
-    run = _conv_tiles(math, block, _whole(features), whole)
-    epilogue = bias, residual, out
-    sizes = np.int64(tiles.n_out), np.int32(c_out), np.int32(splits), np.bool_(relu)
-    blocks = tiles.n_tiles * -(-c_out // block.cols) * splits
-    arguments = (
-        *(features, weight, *epilogue, parts),
-        *(tiles.rows, tiles.step_ptr, tiles.step_offset, tiles.step_groups, tiles.step_rows),
-        *(np.int32(c_in), *sizes),
+    arrays = tiles.rows, tiles.step_ptr, tiles.step_offset, tiles.step_groups, tiles.step_rows
+    tail = *arrays, np.int32(c_in), np.int64(tiles.n_out), np.int32(c_out), np.int32(splits)
+    return _Prepared(
+        run=_conv_tiles(math, block, whole_x, whole_w),
+        grid=(tiles.n_tiles * -(-c_out // block.cols) * splits,),
+        block=(block.threads,),
+        shared=block.shared_bytes,
+        splits=splits,
+        sum_type=np.float64 if math == "Float64" else np.float32,
+        linear=(*tail, np.bool_(False)),
+        relu=(*tail, np.bool_(True)),
+        add_parts=kernel("conv", "add_parts", math, _flag(whole_w)) if splits > 1 else None,
     )
-    arguments = tuple(NULL if value is None else value for value in arguments)
-    run((blocks,), (block.threads,), arguments, shared_mem=block.shared_bytes)
-    if splits > 1:
-        chunks = tiles.n_out * -(-c_out * out.itemsize // 16)
-        launch(kernel("conv", "add_parts", math, _flag(whole)), chunks, parts, *epilogue, *sizes)
 
 
 def _part(array: cupy.ndarray | None, group: int, groups: int) -> cupy.ndarray | None:
@@ -81,11 +113,11 @@ def _compute_capability() -> int:
     return int(cupy.cuda.Device().compute_capability)
 
 
-def _math(dtype: np.dtype) -> str:
+def _math(dtype: np.dtype, tf32: bool) -> str:
     """Return how the kernels compute with a type of features."""
     capability = _compute_capability()
     if dtype == np.float32:
-        return "Tf32" if tf32_allowed() and capability >= 80 else "Float32"
+        return "Tf32" if tf32 and capability >= 80 else "Float32"
     if dtype == np.float64:
         return "Float64"
     name = "float16" if dtype == np.float16 else "bfloat16"
@@ -102,9 +134,6 @@ def _flag(value: bool) -> str:
     return str(value).lower()
 
 
-def _whole(*arrays: cupy.ndarray | None) -> bool:
-    """Whether the rows of the arrays are whole chunks of 16 bytes, at such addresses."""
-    return all(
-        array is None or (array.shape[-1] * array.itemsize % 16 == 0 and array.data.ptr % 16 == 0)
-        for array in arrays
-    )
+def _at_chunk(array: cupy.ndarray) -> bool:
+    """Whether an array begins at an address of chunks."""
+    return array.data.ptr % CHUNK_BYTES == 0

@@ -46,6 +46,7 @@ class Tiles:
         n_out: int,
     ):
         self.n_out = n_out
+        self.prepared: dict = {}  # launches, by the numbers and channels that they are for
         self.tile_size = max((size for size in TILE_SIZES if size <= tile_size), default=TILE_SIZES[-1])
         self.n_tiles = -(-n_out // self.tile_size)
         n_pairs, n_offsets = len(in_rows), len(tile_ptr)

@@ -97,6 +97,15 @@ class _Flags:
 # ---- arrays ----------------------------------------------------------------------------------------
 
 
+class _Memory:
+    """Where an array lies."""
+
+    device_id = 0
+
+    def __init__(self, array):
+        self.ptr, self.memset_async = array._a.ctypes.data, array._memset
+
+
 class ndarray:
     """A device array, over a NumPy array that only this module touches."""
 
@@ -116,7 +125,7 @@ class ndarray:
     flags = property(lambda self: _Flags(self._a.flags))
     T = property(lambda self: _array(self._a.T))
     base = property(lambda self: None if self._a.base is None else self)
-    data = property(lambda self: types.SimpleNamespace(ptr=self._a.ctypes.data, memset_async=self._memset))
+    data = property(lambda self: _Memory(self))
     device = property(lambda self: cuda.Device(0))
 
     @property
@@ -203,7 +212,8 @@ class ndarray:
 
     def _memset(self, value, size):
         counts.operations += 1
-        assert size == self._a.nbytes and self._a.flags.c_contiguous
+        assert size == self._a.nbytes
+        assert self._a.flags.c_contiguous
         self._a.reshape(-1).view(np.uint8)[:] = value
         _mark(self._a)
 
