@@ -1,7 +1,6 @@
 """Time spcy beside other engines, in one process, interleaved; check first that they agree.
 
     python asv_bench/compare.py [--sites N ...] [--scan FILE --voxel M] [--threads 1 2] [--png FILE]
-    python asv_bench/compare.py --backend cuda [--sites N ...] [--json FILE]
 
 The other engines are spconv's CPU wheel, PyTorch's dense convolution and SciPy's sparse matrices: give them a
 throw-away environment with spcy and threadpoolctl in it. Those that are not installed are left out. Times are
@@ -11,7 +10,7 @@ thread, which other programs hardly disturb, and the time on the clock on more.
 Outputs must agree on one thread. On more, a wrong result is noted and its time printed all the same: that of
 spconv 2.3.8's convolution is wrong on two threads, and differently in every run.
 
-With --backend cuda, spcy's steps are timed on a GPU, as gpu.py says.
+gpu.py times spcy on a GPU.
 """
 
 import argparse
@@ -33,7 +32,6 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import gpu  # noqa: E402
 from benchmarks.common import random, weight  # noqa: E402
 from benchmarks.network import HIGH, LAYERS  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
@@ -278,8 +276,6 @@ def main():
     parser.add_argument(
         "--range", nargs=6, type=float, metavar="M", help="of scans: low z y x, high z y x; default all"
     )
-    parser.add_argument("--backend", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--edge", type=int, default=gpu.EDGE, help="of matrices, for CUDA's floors")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3, help="for an engine and an operation, about")
@@ -294,9 +290,6 @@ def main():
     if len(args.voxel) not in (1, 3):
         parser.error(f"--voxel must be one number, or z y x, got {len(args.voxel)} numbers")
     args.voxel = args.voxel[0] if len(args.voxel) == 1 else args.voxel
-    if args.backend == "cuda":
-        compare_on_cuda(args)
-        return
     machine = f"{platform.machine()}, {os.cpu_count()} cores, SIMD {spcy._cpu.simd.current()}"
     load = os.getloadavg()[0]
     print(f"spcy {spcy.__version__} on {machine}, busy with {load:.1f} programs before this one")
@@ -319,19 +312,6 @@ def main():
         args.json.write_text(json.dumps(result, indent=1))
     if args.png:
         chart(rows, machine, args.png)
-
-
-def compare_on_cuda(args):
-    """Measure on a GPU."""
-    about = gpu.machine()
-    print(f"spcy {spcy.__version__} on {about}")
-    rows = []
-    for name, coords in scenes(args):
-        for row in gpu.measure(name, coords, args):
-            rows.append(row)
-            gpu.show(row)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": about, "versions": versions(), "rows": rows}, indent=1))
 
 
 def versions():

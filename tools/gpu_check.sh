@@ -4,10 +4,11 @@
 #     tools/gpu_check.sh [FOLDER]
 #
 # It needs a Python (PYTHON, default python3) of 3.11 or more with pip, setuptools, cython, numpy, cupy and pytest,
-# and a C++ compiler, and takes less than eight minutes. It installs spcy into FOLDER/site alone, runs the tests
-# marked cuda (what the PTX means first), then the timings. FOLDER (default: gpu_check) gets gpu_check.log and
-# gpu_check.json. PyTorch with spconv or spconv-triton is timed beside spcy where it is installed; hypothesis and
-# ml_dtypes add tests. The exit status is 0 if all went well.
+# and a C++ compiler, and takes less than ten minutes. It installs spcy into FOLDER/site alone, runs the tests
+# marked cuda (what the PTX means first; in parallel, where pytest-xdist is there), then the timings. FOLDER (default:
+# gpu_check) gets gpu_check.log and speed.jsonl. PyTorch and spconv-triton are timed beside spcy where they are
+# installed, on the scans that SPCY_BENCH_CLOUD and SPCY_BENCH_SCAN name; hypothesis and ml_dtypes add tests. The exit
+# status is 0 if all went well.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python3}
@@ -40,10 +41,12 @@ END
     options=(-q -W default -p no:cacheprovider -m cuda)
     "$python" -c "import hypothesis" 2>/dev/null || options+=(--ignore tests/test_properties.py)
     "$python" -c "import ml_dtypes" 2>/dev/null || options+=(--ignore tests/test_weights.py)
+    "$python" -c "import xdist" 2>/dev/null && options+=(-n 12)
     step 40 "$python" -m pytest "${options[@]}" tests/test_cuda_ptx.py
     step 190 "$python" -m pytest "${options[@]}" --maxfail 30 --ignore tests/test_cuda_ptx.py tests
-    step 90 "$python" asv_bench/compare.py --backend cuda --sites 10000 100000 --rounds 3 --seconds 0.3 \
-        --json "$folder/gpu_check.json"
+    "$python" -c "import spconv_triton" 2>/dev/null && step 100 "$python" asv_bench/gpu.py warm
+    rm -f "$folder/speed.jsonl"
+    step 150 "$python" asv_bench/gpu.py speed --out "$folder/speed.jsonl"
     echo "== status $status ($(date +%T))"
     return "$status"
 }
