@@ -8,7 +8,7 @@ row as soon as it has it, the most important first. With --tiny everything is sm
 tests emulate: it tells nothing but that the code works.
 
 SPCY_BENCH_CLOUD names a file of points (npz, `pc`: x, y, z), SPCY_BENCH_SCAN a scan of KITTI; without them, a
-generated street stands for them.
+generated surface stands for them.
 
 Times are medians, of the GPU between two events ("events"), or of the host with waiting for the end ("host"),
 where a call makes it wait; host time of a call is that of issuing it ("issue"). A floor is the greater of two
@@ -45,7 +45,7 @@ GRID = (41, 1600, 1408)
 SAMPLED = 200  # rows
 DENSE_BYTES = 4e9  # that a dense grid may take
 TINY_SITES, TINY_CHANNELS = 12, 16
-SCANS = {"cloud": "SPCY_BENCH_CLOUD", "kitti": "SPCY_BENCH_SCAN"}  # without them, a street is generated
+SCANS = {"cloud": "SPCY_BENCH_CLOUD", "kitti": "SPCY_BENCH_SCAN"}  # without them, a surface is generated
 GENERATED = {"cloud": 125_565, "kitti": 13_089}  # sites of it
 
 
@@ -115,7 +115,7 @@ def sites(name, tiny=False):
         indices, shape = generated("surface", 1_000_000)
         return spcy.Coords(indices, shape, 1)
     if SCANS[name] not in os.environ:
-        indices, shape = generated("street", GENERATED[name])
+        indices, shape = generated("surface", GENERATED[name])
         return spcy.Coords(indices, (max(shape[0], GRID[0]), *shape[1:]), 1)
     if name == "cloud":
         points = np.load(os.environ["SPCY_BENCH_CLOUD"])["pc"]
