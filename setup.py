@@ -20,6 +20,7 @@ TILE_LEVELS = {
     "avx2": ["-mavx2", "-mfma"],
     "baseline": [],
 }
+SOURCES = {"threads": ["src/cpu/team.cpp"]}
 TILES = {"conv": "tile", "grad": "grad_tile"}  # the source of a stage's kernels that every level has
 if platform.machine().lower() not in {"x86_64", "amd64"}:
     TILE_LEVELS = {"baseline": []}
@@ -98,7 +99,7 @@ headers = sorted(str(header) for header in Path("src").glob("*/*.h"))
 extensions = [
     Extension(
         f"spcy._cpu.{stage}",
-        [f"src/cpu/{stage}.pyx"],
+        [f"src/cpu/{stage}.pyx", *SOURCES.get(stage, ())],
         include_dirs=["src"],
         depends=[*headers, *(f"src/cpu/{name}.cpp" for name in TILES.values())],
         language="c++",

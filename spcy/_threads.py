@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from ._cpu import threads as _native
 
-# Work, in steps of about a nanosecond, that is worth one more thread: starting a team costs some
-# microseconds, tens of them if its threads are asleep, and much more where other programs hold the cores.
+# Work, in steps of about a nanosecond, that is worth one more thread: waking a thread that sleeps costs some
+# microseconds, and it takes tens of them before it begins.
 GRAIN = 100_000
 
-_num_threads: int | None = None
+_num_threads: int | None = None  # what the user asked for
+_default: int | None = None
 
 
 def set_num_threads(n: int | None) -> None:
@@ -23,13 +26,14 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        At least 1. None goes back to the default: ``OMP_NUM_THREADS`` if that is set, else the
-        cores that this process may use (its CPU affinity and its container's CPU quota).
+        From 1 to 512; more than the cores are of no use. None goes back to the default:
+        ``OMP_NUM_THREADS`` if that is set, else the cores that this process may use (its CPU
+        affinity and its container's CPU quota), at most 512.
 
     Raises
     ------
     ValueError
-        If `n` is less than 1.
+        If `n` is less than 1 or more than 512.
     TypeError
         If `n` is no integer.
 
@@ -47,6 +51,8 @@ def set_num_threads(n: int | None) -> None:
             raise TypeError(f"n must be an int or None, got {type(n).__name__}")
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
+        if n > _native.MOST_THREADS:
+            raise ValueError(f"n must be at most {_native.MOST_THREADS}, got {n}")
     _num_threads = None if n is None else int(n)
 
 
@@ -64,10 +70,14 @@ def get_num_threads() -> int:
     >>> spcy.get_num_threads() >= 1
     True
     """
-    global _num_threads
-    if _num_threads is None:
-        _num_threads = _default_threads()
-    return _num_threads if _native.has_openmp() else 1
+    if not _native.has_openmp():
+        return 1
+    if _num_threads is not None:
+        return _num_threads
+    global _default
+    if _default is None:
+        _default = _default_threads()
+    return _default
 
 
 def threads_for(work: float) -> int:
@@ -78,20 +88,52 @@ def threads_for(work: float) -> int:
 def _default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isascii() and asked.isdecimal() and int(asked) > 0:
-        return int(asked)
+        return min(int(asked), _native.MOST_THREADS)
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, _cgroup_cores()))
+    return max(1, min(cores, _quota(), _native.MOST_THREADS))
 
 
-def _cgroup_cores() -> int:
-    """Return the whole cores that the container's CPU quota allows (many, without one)."""
+def _quota() -> int:
+    """Return the whole cores that the process's control groups allow (many, if none has a quota)."""
+    return min(
+        (math.ceil(quota / period) for quota, period in _quotas() if quota > 0 and period > 0),
+        default=1 << 30,
+    )
+
+
+def _quotas() -> Iterator[tuple[int, int]]:
+    """Yield (quota, period) of the process's control group and of those that it is in."""
+    lines = (line.split(":", 2) for line in _read(_OWN_GROUPS).splitlines())
+    names = {line[1]: line[2] for line in lines if len(line) == 3}
+    v1 = next((name for name in names if "cpu" in name.split(",")), None)
+    folder = _GROUPS if v1 is None else _GROUPS / v1
+    own = PurePosixPath(names.get(v1 or "", "/").lstrip("/"))
+    # In a container the group's own path may lead nowhere: then the root of what is mounted is the group.
+    for group in (folder / own, *(folder / parent for parent in own.parents)):
+        if v1 is None:
+            quota, _, period = _read(group / "cpu.max").partition(" ")
+        else:
+            quota, period = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
+        with contextlib.suppress(ValueError):  # "max", or nothing
+            yield int(quota), int(period)
+
+
+def _read(path: Path) -> str:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return 1 << 30
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def _forget_default() -> None:
+    """Let a forked child, which may be given other cores, decide for itself."""
+    global _default
+    _default = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_native.pause)
+    os.register_at_fork(after_in_child=_forget_default)

@@ -452,7 +452,7 @@ def test_a_file_name_need_not_be_text(tmp_path, capsys):
     assert "scan: ?.npy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("load", "threads", "said"), [(1e6, 2, True), (1e6, 1, False), (0.0, 2, False)])
-def test_report_says_why_times_are_long(street, load, threads, said):
-    found = document(street, {"read": 1.0}, []) | {"load": load, "threads": threads}
+@pytest.mark.parametrize(("load", "said"), [(1e6, True), (0.0, False), (None, False)])
+def test_report_says_why_times_are_long(street, load, said):
+    found = document(street, {"read": 1.0}, []) | {"load": load}
     assert ("other programs" in text(found)) == said

@@ -334,6 +334,7 @@ VALUE_ERRORS = {
     ),
     # the rest
     "threads_0": (lambda a: spcy.set_num_threads(0), r"^n .*at least 1.*got 0"),
+    "threads_many": (lambda a: spcy.set_num_threads(10**6), r"^n .*at most 512.*got 1000000"),
 }
 TYPE_ERRORS = {
     "masked": (

@@ -114,13 +114,12 @@ def text(document: dict[str, Any]) -> str:
 
 
 def _busy(document: dict[str, Any]) -> list[str]:
-    """Return why times may be far from the kernels' own: threads wait for those that get no core."""
-    if document["load"] is None or document["threads"] == 1 or document["load"] <= (os.cpu_count() or 1):
+    """Return why times may be far from those of an idle machine."""
+    cores = os.cpu_count() or 1
+    if document["load"] is None or document["load"] <= cores:
         return []
-    return [
-        f"other programs hold cores (load {document['load']:.1f}): with OMP_NUM_THREADS=1 or "
-        f"GOMP_SPINCOUNT=1000 layers may take a fraction of these times"
-    ]
+    load = f"{document['load']:.1f} programs want {cores} cores"
+    return [f"other programs hold cores ({load}): on an idle machine these times are shorter"]
 
 
 def _level_row(level: dict[str, Any]) -> list[str]:

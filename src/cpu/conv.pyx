@@ -1,10 +1,10 @@
 """Run a rulebook with a weight, in tiles of output rows."""
 
-from cython.parallel import prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from spcy._cpu.simd cimport level
+from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/tile.h" nogil:
     ctypedef struct spcy_conv_plan:
@@ -34,15 +34,21 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t sum_bytes
         int64_t channels
         int64_t copied_rows
-        void (*pack)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
-        void (*conv)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
-        void (*pack_depthwise)(const void*, int64_t, const spcy_conv_plan*, void*) noexcept nogil
-        void (*depthwise)(const spcy_conv_plan*, int64_t, void*) noexcept nogil
     const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) noexcept
     cdef enum:
         SPCY_FLOAT
         SPCY_DOUBLE
         SPCY_BFLOAT16
+
+cdef extern from "cpu/conv.h" nogil:
+    void spcy_pack_weight(
+        const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, const void* weight, bint depthwise,
+        void* packed, spcy_team team,
+    ) noexcept
+    void spcy_conv(
+        const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, bint depthwise, char* scratch,
+        int64_t tile_bytes, spcy_team team,
+    ) noexcept
 
 ctypedef fused number:
     float
@@ -51,7 +57,7 @@ ctypedef fused number:
 
 cdef enum:
     CACHE_LINE = 64
-    PARALLEL_PACK = 1 << 17  # bytes of weights worth a second team of threads
+    PARALLEL_PACK = 1 << 17  # bytes of weights that are worth more than one thread
 
 
 cdef class Tiles:
@@ -150,16 +156,12 @@ def conv(
     """
     cdef const spcy_tile_kernels* kernels = _kernels(sizeof(number))
     cdef spcy_conv_plan plan = tiles.plan
-    cdef Py_ssize_t tile, k
     cdef char* padded_bias = <char*>(
         <uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
     )
     plan.n_in = features.shape[0]
     _set_channels(&plan, kernels, features.shape[1], weight.shape[2], groups)
     cdef bint depthwise = _depthwise(&plan)
-    pack, run = kernels.pack, kernels.conv
-    if depthwise:
-        pack, run = kernels.pack_depthwise, kernels.depthwise
     cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
     cdef char* sums = packed + kernels.sum_bytes * _weight_units(kernels, &plan)
     cdef int64_t tile_bytes = _tile_bytes(kernels, &plan)
@@ -170,11 +172,9 @@ def conv(
     plan.features = &features[0, 0] if features.shape[0] else NULL
     plan.residual = &residual[0, 0] if residual is not None else NULL
     plan.relu = relu
-    for k in prange(
-        plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads,
-        use_threads_if=sums - packed > PARALLEL_PACK,
-    ):
-        if plan.tile_ptr[k * (plan.n_tiles + 1)] < plan.tile_ptr[(k + 1) * (plan.n_tiles + 1) - 1]:
-            pack(&weight[k, 0, 0], k, &plan, packed)
-    for tile in prange(plan.n_tiles, nogil=True, schedule="dynamic", num_threads=n_threads):
-        run(&plan, tile, sums + threadid() * tile_bytes)
+    with nogil:
+        spcy_pack_weight(
+            kernels, &plan, &weight[0, 0, 0], depthwise, packed,
+            team(n_threads if sums - packed > PARALLEL_PACK else 1),
+        )
+        spcy_conv(kernels, &plan, depthwise, sums, tile_bytes, team(n_threads))

@@ -289,7 +289,7 @@ void pack_weight(const void* source, int64_t offset, const spcy_conv_plan* plan,
     const int64_t width = plan->width / plan->groups, c_out = plan->c_out / plan->groups;
     for (int64_t group = 0; group < plan->groups; ++group)
         for (int64_t column = 0; column < width;) {
-            const T* weight = static_cast<const T*>(source) + group * c_out + column;
+            const T* weight = static_cast<const T*>(source) + offset * c_in * plan->c_out + group * c_out + column;
             const int64_t block = block_vectors((width - column) / lanes) * lanes;
             const int64_t used = c_out - column < block ? c_out - column : block;
             const int64_t place = plan->n_offsets * (group * width + column) + offset * block;

@@ -1,34 +1,57 @@
 """Keys of sites: pack, unpack, sort, make unique, and find the sites that a kernel reaches."""
 
 from cython cimport floating
-from cython.parallel import prange
-from libc.math cimport floor
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-cdef extern from "common/key.h" nogil:
-    const uint64_t NO_KEY "SPCY_NO_KEY"
-    uint64_t spcy_pack(
-        const int32_t* index, const int64_t* low, const int64_t* shift, int columns
+from spcy._cpu.threads cimport spcy_team, team
+
+cdef extern from "cpu/coords.h" nogil:
+    cdef enum:
+        SPCY_COORDS_CHUNK
+    void spcy_bounds(
+        const int32_t* indices, int64_t rows, int columns, int32_t* found, spcy_team team
     ) noexcept
-    int64_t spcy_unpack(uint64_t key, const int64_t* low, const int64_t* shift, int c) noexcept
-    uint64_t spcy_repack(
-        uint64_t key, const int64_t* low0, const int64_t* shift0, const int64_t* low1,
-        const int64_t* shift1, int columns,
+    void spcy_pack_rows(
+        const int32_t* indices, int64_t rows, int columns, const int64_t* low, const int64_t* shift,
+        uint64_t* keys, spcy_team team,
+    ) noexcept
+    void spcy_pack_rows_inside(
+        const int32_t* indices, int64_t rows, int columns, const int64_t* low, const int64_t* high,
+        const int64_t* shift, uint64_t* keys, spcy_team team,
+    ) noexcept
+    void spcy_unpack_rows(
+        const uint64_t* keys, int64_t rows, int columns, const int64_t* low, const int64_t* shift,
+        int32_t* indices, spcy_team team,
+    ) noexcept
+    void spcy_repack_rows(
+        const uint64_t* keys, int64_t rows, const int64_t* low0, const int64_t* shift0, const int64_t* low1,
+        const int64_t* shift1, int columns, uint64_t* out, spcy_team team,
+    ) noexcept
+    int64_t spcy_count_descents(const uint64_t* keys, int64_t rows, spcy_team team) noexcept
+    bint spcy_sort(
+        uint64_t* keys, int64_t n, int32_t* rows, uint64_t* spare_keys, int32_t* spare_rows, int64_t* counts,
+        int parts, int bits, int digit_bits, spcy_team team,
+    ) noexcept
+    void spcy_count_runs(const uint64_t* keys, int64_t rows, int64_t* counts, spcy_team team) noexcept
+    void spcy_fill_runs(
+        const uint64_t* keys, int64_t rows, const int64_t* chunk_ptr, int64_t* starts, uint64_t* unique,
+        spcy_team team,
+    ) noexcept
+    void spcy_spread_runs(
+        const int64_t* starts, int64_t runs, const int32_t* order, int32_t* rows, spcy_team team
+    ) noexcept
+    void spcy_quantize[T](
+        const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
+        const double* voxel_size, const double* low, const double* high, int32_t* indices, uint8_t* state,
+        spcy_team team,
+    ) noexcept
+    void spcy_corners[T](
+        const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
+        const double* voxel_size, const int64_t* low, const int64_t* high, const int64_t* shift,
+        uint64_t* keys, double* weights, uint8_t* state, spcy_team team,
     ) noexcept
 
-cdef extern from "cpu/radix.h" nogil:
-    void spcy_histogram(
-        const uint64_t* keys, int64_t begin, int64_t end, int shift, int digit_bits, int64_t* counts
-    ) noexcept
-    void spcy_digit_places(int64_t* counts, int parts, int digit_bits) noexcept
-    void spcy_scatter(
-        const uint64_t* keys, const int32_t* rows, int64_t begin, int64_t end, int shift,
-        int digit_bits, int64_t* places, uint64_t* out_keys, int32_t* out_rows,
-    ) noexcept
-
-CHUNK = 4096  # rows of a chunk wherever a function takes or returns one value per chunk
-cdef enum:
-    CHUNK_ROWS = 4096
+CHUNK = SPCY_COORDS_CHUNK  # rows of a chunk wherever a function takes or returns one value per chunk
 
 
 def bounds(
@@ -37,26 +60,10 @@ def bounds(
     int n_threads,
 ):
     """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
-    cdef Py_ssize_t chunk, c
-    for chunk in prange(found.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        _chunk_bounds(indices, chunk * CHUNK_ROWS, &found[chunk, 0, 0], &found[chunk, 1, 0])
-    for chunk in range(found.shape[0]):
-        for c in range(found.shape[2]):
-            found[0, 0, c] = min(found[0, 0, c], found[chunk, 0, c])
-            found[0, 1, c] = max(found[0, 1, c], found[chunk, 1, c])
-
-
-cdef void _chunk_bounds(
-    const int32_t[:, ::1] indices, Py_ssize_t begin, int32_t* low, int32_t* high
-) noexcept nogil:
-    cdef Py_ssize_t i, c
-    cdef Py_ssize_t columns = indices.shape[1]
-    for c in range(columns):
-        low[c] = high[c] = indices[begin, c]
-    for i in range(begin, min(begin + CHUNK_ROWS, indices.shape[0])):
-        for c in range(columns):
-            low[c] = min(low[c], indices[i, c])
-            high[c] = max(high[c], indices[i, c])
+    with nogil:
+        spcy_bounds(
+            &indices[0, 0], indices.shape[0], <int>indices.shape[1], &found[0, 0, 0], team(n_threads)
+        )
 
 
 def pack(
@@ -67,10 +74,11 @@ def pack(
     int n_threads,
 ):
     """Write the key of each row of indices; every row must lie inside the layout."""
-    cdef Py_ssize_t i
-    cdef int columns = <int>indices.shape[1]
-    for i in prange(indices.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        keys[i] = spcy_pack(&indices[i, 0], &low[0], &shift[0], columns)
+    with nogil:
+        spcy_pack_rows(
+            &indices[0, 0], indices.shape[0], <int>indices.shape[1], &low[0], &shift[0], &keys[0],
+            team(n_threads),
+        )
 
 
 def pack_inside(
@@ -82,14 +90,11 @@ def pack_inside(
     int n_threads,
 ):
     """Like `pack`, for any indices: rows outside the layout get the key that no site has."""
-    cdef Py_ssize_t i, c
-    cdef int columns = <int>indices.shape[1]
-    cdef bint inside
-    for i in prange(indices.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        inside = True
-        for c in range(columns):
-            inside = inside and low[c] <= indices[i, c] and indices[i, c] <= high[c]
-        keys[i] = spcy_pack(&indices[i, 0], &low[0], &shift[0], columns) if inside else NO_KEY
+    with nogil:
+        spcy_pack_rows_inside(
+            &indices[0, 0], indices.shape[0], <int>indices.shape[1], &low[0], &high[0], &shift[0], &keys[0],
+            team(n_threads),
+        )
 
 
 def unpack(
@@ -100,12 +105,11 @@ def unpack(
     int n_threads,
 ):
     """Write the coordinates of each key."""
-    cdef Py_ssize_t i
-    cdef int c
-    cdef int columns = <int>indices.shape[1]
-    for i in prange(indices.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        for c in range(columns):
-            indices[i, c] = <int32_t>spcy_unpack(keys[i], &low[0], &shift[0], c)
+    with nogil:
+        spcy_unpack_rows(
+            &keys[0], indices.shape[0], <int>indices.shape[1], &low[0], &shift[0], &indices[0, 0],
+            team(n_threads),
+        )
 
 
 def repack(
@@ -118,18 +122,18 @@ def repack(
     int n_threads,
 ):
     """Write the keys, in layout 1, of keys in layout 0."""
-    cdef Py_ssize_t i
-    cdef int columns = <int>low0.shape[0]
-    for i in prange(keys.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        out[i] = spcy_repack(keys[i], &low0[0], &shift0[0], &low1[0], &shift1[0], columns)
+    with nogil:
+        spcy_repack_rows(
+            &keys[0], keys.shape[0], &low0[0], &shift0[0], &low1[0], &shift1[0], <int>low0.shape[0], &out[0],
+            team(n_threads),
+        )
 
 
 def count_descents(const uint64_t[::1] keys, int n_threads):
     """Return how many keys are not greater than the one before."""
-    cdef Py_ssize_t i
-    cdef int64_t count = 0
-    for i in prange(1, keys.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        count += keys[i] <= keys[i - 1]
+    cdef int64_t count
+    with nogil:
+        count = spcy_count_descents(&keys[0], keys.shape[0], team(n_threads))
     return count
 
 
@@ -138,51 +142,25 @@ def sort(
     int32_t[::1] rows,  # OUT, the row each sorted key came from
     uint64_t[::1] spare_keys,  # scratch
     int32_t[::1] spare_rows,  # scratch
-    int64_t[:, ::1] counts,  # scratch, (n_threads, at least 2**digit_bits)
+    int64_t[:, ::1] counts,  # scratch, (parts, 2**digit_bits)
     int bits,
     int digit_bits,
     int n_threads,
 ):
     """Sort keys of `bits` bits, stably; return whether the result ended in the spare arrays."""
-    cdef int64_t n = keys.shape[0]
-    cdef int passes = (bits + digit_bits - 1) // digit_bits
-    cdef int step, shift, part
-    cdef uint64_t* source = &keys[0]
-    cdef uint64_t* target = &spare_keys[0]
-    cdef int32_t* source_rows = NULL
-    cdef int32_t* target_rows = &spare_rows[0]
-    cdef int32_t* other_rows = &rows[0]
-    cdef int64_t* place = &counts[0, 0]
-    cdef int64_t digits = 1 << digit_bits
-    for step in range(passes):
-        shift = step * digit_bits
-        for part in prange(n_threads, nogil=True, schedule="static", num_threads=n_threads):
-            spcy_histogram(
-                source, n * part // n_threads, n * (part + 1) // n_threads, shift, digit_bits,
-                place + part * digits,
-            )
-        spcy_digit_places(place, n_threads, digit_bits)
-        for part in prange(n_threads, nogil=True, schedule="static", num_threads=n_threads):
-            spcy_scatter(
-                source, source_rows, n * part // n_threads, n * (part + 1) // n_threads, shift,
-                digit_bits, place + part * digits, target, target_rows,
-            )
-        source, target = target, source
-        source_rows = target_rows
-        target_rows, other_rows = other_rows, target_rows
-    return passes % 2 == 1
+    cdef bint in_spare
+    with nogil:
+        in_spare = spcy_sort(
+            &keys[0], keys.shape[0], &rows[0], &spare_keys[0], &spare_rows[0], &counts[0, 0],
+            <int>counts.shape[0], bits, digit_bits, team(n_threads),
+        )
+    return in_spare
 
 
 def count_runs(const uint64_t[::1] keys, int64_t[::1] counts, int n_threads):
     """Write, for each chunk of sorted keys, how many differ from the key before them."""
-    cdef Py_ssize_t chunk, i
-    cdef Py_ssize_t n = keys.shape[0]
-    cdef int64_t count
-    for chunk in prange(counts.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        count = 0
-        for i in range(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, n)):
-            count = count + (i == 0 or keys[i] != keys[i - 1])
-        counts[chunk] = count
+    with nogil:
+        spcy_count_runs(&keys[0], keys.shape[0], &counts[0], team(n_threads))
 
 
 def fill_runs(
@@ -193,16 +171,8 @@ def fill_runs(
     int n_threads,
 ):
     """Write where each run of equal sorted keys begins, and its key."""
-    cdef Py_ssize_t chunk, i
-    cdef Py_ssize_t n = keys.shape[0]
-    cdef int64_t run
-    for chunk in prange(chunk_ptr.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        run = chunk_ptr[chunk]
-        for i in range(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, n)):
-            if i == 0 or keys[i] != keys[i - 1]:
-                starts[run] = i
-                unique[run] = keys[i]
-                run = run + 1
+    with nogil:
+        spcy_fill_runs(&keys[0], keys.shape[0], &chunk_ptr[0], &starts[0], &unique[0], team(n_threads))
 
 
 def spread_runs(
@@ -212,10 +182,8 @@ def spread_runs(
     int n_threads,
 ):
     """Write to each row the number of the run that it is in."""
-    cdef Py_ssize_t run, i
-    for run in prange(starts.shape[0] - 1, nogil=True, schedule="static", num_threads=n_threads):
-        for i in range(starts[run], starts[run + 1]):
-            rows[order[i]] = <int32_t>run
+    with nogil:
+        spcy_spread_runs(&starts[0], starts.shape[0] - 1, &order[0], &rows[0], team(n_threads))
 
 
 def quantize(
@@ -230,22 +198,12 @@ def quantize(
     int n_threads,
 ):
     """Write the cell of each point, `floor((point - origin) / voxel_size)` in double precision."""
-    cdef Py_ssize_t i, d
-    cdef Py_ssize_t ndim = points.shape[1]
-    cdef bint batched = batch is not None
-    cdef double cell
-    for i in prange(points.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        state[i] = 0
-        indices[i, 0] = batch[i] if batched else 0
-        for d in range(ndim):
-            cell = floor((points[i, d] - origin[d]) / voxel_size[d])
-            indices[i, 1 + d] = 0
-            if cell >= low[d] and cell <= high[d]:
-                indices[i, 1 + d] = <int32_t>cell
-            elif points[i, d] - points[i, d] == 0.0:
-                state[i] = max(state[i], <uint8_t>1)
-            else:
-                state[i] = 2
+    cdef const int32_t* batches = &batch[0] if batch is not None else NULL
+    with nogil:
+        spcy_quantize(
+            &points[0, 0], points.shape[0], <int>points.shape[1], batches, &origin[0], &voxel_size[0],
+            &low[0], &high[0], &indices[0, 0], &state[0], team(n_threads),
+        )
 
 
 def corners(
@@ -262,37 +220,9 @@ def corners(
     int n_threads,
 ):
     """Write the keys of the cells whose centres surround each point, and their linear weights."""
-    cdef Py_ssize_t i
-    for i in prange(points.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        state[i] = _point_corners(
-            &points[i, 0], <int>points.shape[1], batch[i] if batch is not None else 0, &origin[0],
-            &voxel_size[0], &low[0], &high[0], &shift[0], &keys[i, 0], &weights[i, 0],
+    cdef const int32_t* batches = &batch[0] if batch is not None else NULL
+    with nogil:
+        spcy_corners(
+            &points[0, 0], points.shape[0], <int>points.shape[1], batches, &origin[0], &voxel_size[0],
+            &low[0], &high[0], &shift[0], &keys[0, 0], &weights[0, 0], &state[0], team(n_threads),
         )
-
-
-cdef uint8_t _point_corners(
-    const floating* point, int ndim, int64_t batch, const double* origin, const double* voxel_size,
-    const int64_t* low, const int64_t* high, const int64_t* shift, uint64_t* keys, double* weights,
-) noexcept nogil:
-    cdef int corners = 1 << ndim
-    cdef int corner, d, upper
-    cdef double place, cell, fraction
-    cdef bint finite = True
-    for corner in range(corners):
-        weights[corner] = 1.0
-        keys[corner] = NO_KEY
-        if low[0] <= batch and batch <= high[0]:
-            keys[corner] = <uint64_t>(batch - low[0]) << shift[0]
-    for d in range(ndim):
-        place = (point[d] - origin[d]) / voxel_size[d] - 0.5
-        cell = floor(place)
-        fraction = place - cell
-        finite = finite and point[d] - point[d] == 0.0
-        for corner in range(corners):
-            upper = (corner >> (ndim - 1 - d)) & 1
-            weights[corner] *= fraction if upper else 1.0 - fraction
-            if keys[corner] == NO_KEY or not (low[1 + d] <= cell + upper and cell + upper <= high[1 + d]):
-                keys[corner] = NO_KEY
-            else:
-                keys[corner] += <uint64_t>(<int64_t>cell + upper - low[1 + d]) << shift[1 + d]
-    return 0 if finite else 2

@@ -114,7 +114,7 @@ void depthwise_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
 template <typename T>
 void pack_depthwise(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
     typedef typename Arithmetic<T>::Sum Sum;
-    const T* weight = static_cast<const T*>(source);
+    const T* weight = static_cast<const T*>(source) + offset * plan->c_in;
     Sum* packed = static_cast<Sum*>(target) + offset * plan->width;
     for (int64_t c = 0; c < plan->c_in; ++c) convert(weight[c], packed + c);
 }

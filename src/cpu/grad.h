@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "cpu/team.h"
 #include "cpu/tile.h"
 
 // The gradient of a convolution's weight, whose pairs are cut into tiles of output ranks, and these into
@@ -52,6 +53,18 @@ static inline const spcy_grad_kernels* spcy_grad_kernels_of(int level, int numbe
 #endif
         default: return spcy_grad_kernels_baseline + number;
     }
+}
+
+// Share the chunks among threads, each in parts of so many input channels; every thread has `copy_bytes` of the
+// copies. Then add up the chunks.
+static inline void spcy_weight_gradient(const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part,
+                                        char* copies, int64_t copy_bytes, spcy_team team) {
+    const int64_t parts = (plan->c_in + part - 1) / part;
+    spcy_parallel_for(team, plan->n_chunks * parts, [=](int64_t task, int thread) {
+        const int64_t first = task % parts * part, last = plan->c_in - first < part ? plan->c_in : first + part;
+        kernels->add_chunk(plan, task / parts, first, last, copies + thread * copy_bytes);
+    });
+    spcy_parallel_for(team, plan->n_offsets, [=](int64_t k, int) { kernels->reduce_chunks(plan, k); });
 }
 
 #endif

@@ -1,10 +1,11 @@
 """Gradients: of a convolution's weight, of maxima, of interpolation."""
 
 from cython cimport floating
-from cython.parallel import prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
 
+from spcy._cpu.pairs cimport pairs_of, spcy_pairs
 from spcy._cpu.simd cimport level
+from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/grad.h" nogil:
     ctypedef struct spcy_grad_plan:
@@ -27,23 +28,34 @@ cdef extern from "cpu/grad.h" nogil:
         int64_t lanes
         int64_t sum_bytes
         int64_t run
-        void (*add_chunk)(const spcy_grad_plan*, int64_t, int64_t, int64_t, void*) noexcept nogil
-        void (*reduce_chunks)(const spcy_grad_plan*, int64_t) noexcept nogil
     const spcy_grad_kernels* spcy_grad_kernels_of(int level, int number) noexcept
+    void spcy_weight_gradient(
+        const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part, char* copies,
+        int64_t copy_bytes, spcy_team team,
+    ) noexcept
     cdef enum:
         SPCY_FLOAT
         SPCY_DOUBLE
         SPCY_BFLOAT16
 
 cdef extern from "cpu/grad_rows.h" nogil:
-    void spcy_mask_relu(const float* y, const float* dy, int64_t count, float* dx) noexcept
-    void spcy_mask_relu(const double* y, const double* dy, int64_t count, double* dx) noexcept
-    void spcy_mask_relu(const uint16_t* y, const uint16_t* dy, int64_t count, uint16_t* dx) noexcept
-    void spcy_note_maxima[T](const T* x, const T* y, int64_t channels, int32_t row, int32_t* noted) noexcept
-    void spcy_add_noted[T](const T* x, const int32_t* noted, int64_t channels, int32_t row, T* y) noexcept
-    void spcy_weigh_rows[T](
-        const T* features, int64_t channels, const int32_t* entries, int64_t begin, int64_t end,
-        const double* weights, int64_t corners, T* y
+    void spcy_mask_relu_rows[T](
+        const T* y, const T* dy, int64_t rows, int64_t channels, T* dx, spcy_team team
+    ) noexcept
+    void spcy_find_maxima[T](
+        const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, int32_t* found,
+        spcy_team team,
+    ) noexcept
+    void spcy_return_maxima[T](
+        const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels, T* dx, spcy_team team
+    ) noexcept
+    void spcy_find_segment_maxima[T](
+        const T* features, const T* maxima, const int32_t* order, const int64_t* segment_ptr,
+        int64_t segments, int64_t channels, int32_t* found, spcy_team team,
+    ) noexcept
+    void spcy_weigh_segments[T](
+        const T* gradient, int64_t channels, const int32_t* entries, const int64_t* segment_ptr,
+        int64_t segments, const double* weights, int64_t corners, T* out, spcy_team team,
     ) noexcept
 
 ctypedef fused number:
@@ -58,7 +70,6 @@ cdef enum:
     CHUNK_PAIRS = 2048  # of an offset that have sums of their own ..
     CHUNKS_BYTES = 1 << 25  # .. as far as memory allows
     MOST_CHUNKS = 64
-    CHUNK_ROWS = 64  # that a thread takes at a time
 
 
 cdef const spcy_grad_kernels* _kernels(int number_bytes) noexcept nogil:
@@ -124,7 +135,6 @@ def weight_gradient(
     """Write ``out[k] = sum over pairs (i, o) of features[i]^T gradient[o]``, by group."""
     cdef const spcy_grad_kernels* kernels = _kernels(sizeof(number))
     cdef spcy_grad_plan plan
-    cdef Py_ssize_t task, k
     plan.features, plan.gradient = &features[0, 0], &gradient[0, 0]
     plan.in_rows, plan.out_rows, plan.tile_ptr = &in_rows[0], &out_rows[0], &tile_ptr[0, 0]
     plan.n_offsets, plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
@@ -138,14 +148,8 @@ def weight_gradient(
     cdef char* copies = <char*>plan.sums + n_chunks * chunk_bytes
     cdef int64_t wanted = TASKS * n_threads if n_threads > 1 else 1
     cdef int64_t part = max(_up(plan.c_in, _up(wanted, n_chunks)), min(FEWEST_CHANNELS, plan.c_in))
-    cdef int64_t parts = _up(plan.c_in, part)
-    for task in prange(n_chunks * parts, nogil=True, schedule="dynamic", num_threads=n_threads):
-        kernels.add_chunk(
-            &plan, task // parts, task % parts * part, min(task % parts * part + part, plan.c_in),
-            copies + threadid() * copy_bytes,
-        )
-    for k in prange(plan.n_offsets, nogil=True, schedule="static", num_threads=n_threads):
-        kernels.reduce_chunks(&plan, k)
+    with nogil:
+        spcy_weight_gradient(kernels, &plan, part, copies, copy_bytes, team(n_threads))
 
 
 def mask_relu(
@@ -155,10 +159,10 @@ def mask_relu(
     int n_threads,
 ):
     """Write the gradient where the ReLU passed its input, else 0."""
-    cdef Py_ssize_t row, rows
-    for row in prange(0, out.shape[0], CHUNK_ROWS, nogil=True, schedule="static", num_threads=n_threads):
-        rows = min(CHUNK_ROWS, out.shape[0] - row)
-        spcy_mask_relu(&features[row, 0], &gradient[row, 0], rows * out.shape[1], &out[row, 0])
+    with nogil:
+        spcy_mask_relu_rows(
+            &features[0, 0], &gradient[0, 0], out.shape[0], out.shape[1], &out[0, 0], team(n_threads)
+        )
 
 
 def find_maxima(
@@ -171,14 +175,11 @@ def find_maxima(
     int n_threads,
 ):
     """Find the input row of each maximum: that of its first pair, if several have it."""
-    cdef Py_ssize_t tile, k, j
-    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
-        for k in range(tile_ptr.shape[0]):
-            for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
-                spcy_note_maxima(
-                    &features[in_rows[j], 0], &maxima[out_rows[j], 0], features.shape[1], in_rows[j],
-                    &found[out_rows[j], 0],
-                )
+    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    with nogil:
+        spcy_find_maxima(
+            &features[0, 0], &maxima[0, 0], pairs, features.shape[1], &found[0, 0], team(n_threads)
+        )
 
 
 def return_maxima(
@@ -191,14 +192,11 @@ def return_maxima(
     int n_threads,
 ):
     """Add the gradient of each maximum to the row that it was found in."""
-    cdef Py_ssize_t tile, k, j
-    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
-        for k in range(tile_ptr.shape[0]):
-            for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
-                spcy_add_noted(
-                    &gradient[out_rows[j], 0], &found[out_rows[j], 0], out.shape[1], in_rows[j],
-                    &out[in_rows[j], 0],
-                )
+    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    with nogil:
+        spcy_return_maxima(
+            &gradient[0, 0], &found[0, 0], pairs, out.shape[1], &out[0, 0], team(n_threads)
+        )
 
 
 def find_segment_maxima(
@@ -210,12 +208,11 @@ def find_segment_maxima(
     int n_threads,
 ):
     """Find the row of each maximum: the first in the segment's order, if several have it."""
-    cdef Py_ssize_t s, i
-    for s in prange(
-        found.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
-    ):
-        for i in range(segment_ptr[s], segment_ptr[s + 1]):
-            spcy_note_maxima(&features[order[i], 0], &maxima[s, 0], features.shape[1], order[i], &found[s, 0])
+    with nogil:
+        spcy_find_segment_maxima(
+            &features[0, 0], &maxima[0, 0], &order[0], &segment_ptr[0], found.shape[0], features.shape[1],
+            &found[0, 0], team(n_threads),
+        )
 
 
 def weigh(
@@ -227,11 +224,8 @@ def weigh(
     int n_threads,
 ):
     """Write the weighted sum of the gradient's rows that each segment's entries name."""
-    cdef Py_ssize_t s
-    for s in prange(
-        out.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
-    ):
-        spcy_weigh_rows(
-            &gradient[0, 0], out.shape[1], &entries[0], segment_ptr[s], segment_ptr[s + 1], &weights[0, 0],
-            weights.shape[1], &out[s, 0],
+    with nogil:
+        spcy_weigh_segments(
+            &gradient[0, 0], out.shape[1], &entries[0], &segment_ptr[0], out.shape[0], &weights[0, 0],
+            weights.shape[1], &out[0, 0], team(n_threads),
         )

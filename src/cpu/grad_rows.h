@@ -1,8 +1,10 @@
-// Row operations of gradients.
+// Gradients of what is not a convolution: operations on rows, shared among threads.
 #ifndef SPCY_CPU_GRAD_ROWS_H
 #define SPCY_CPU_GRAD_ROWS_H
 
 #include <stdint.h>
+
+#include "cpu/pairs.h"
 
 // dx = dy where a ReLU passed, so its output y is not 0; NaN passes. A uint16_t is the bits of a bfloat16.
 template <typename T>
@@ -47,6 +49,62 @@ static inline void spcy_weigh_rows(const T* features, int64_t channels, const in
         }
         for (int64_t c = 0; c < size; ++c) y[first + c] = (T)value[c];
     }
+}
+
+enum { SPCY_GRAD_ROWS = 64 };  // that a thread takes at a time
+
+template <typename T>
+static inline void spcy_mask_relu_rows(const T* y, const T* dy, int64_t rows, int64_t channels, T* dx,
+                                       spcy_team team) {
+    spcy_parallel_rows(team, rows, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
+        spcy_mask_relu(y + begin * channels, dy + begin * channels, (end - begin) * channels, dx + begin * channels);
+    });
+}
+
+template <typename T>
+static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels,
+                                    int32_t* found, spcy_team team) {
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        spcy_each_pair(pairs, tile, [=](int64_t in, int64_t out) {
+            spcy_note_maxima(features + in * channels, maxima + out * channels, channels, (int32_t)in,
+                             found + out * channels);
+        });
+    });
+}
+
+// The pairs are cut into tiles of input ranks.
+template <typename T>
+static inline void spcy_return_maxima(const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels,
+                                      T* dx, spcy_team team) {
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        spcy_each_pair(pairs, tile, [=](int64_t in, int64_t out) {
+            spcy_add_noted(gradient + out * channels, found + out * channels, channels, (int32_t)in,
+                           dx + in * channels);
+        });
+    });
+}
+
+template <typename T>
+static inline void spcy_find_segment_maxima(const T* features, const T* maxima, const int32_t* order,
+                                            const int64_t* segment_ptr, int64_t segments, int64_t channels,
+                                            int32_t* found, spcy_team team) {
+    spcy_parallel_rows(team, segments, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
+        for (int64_t s = begin; s < end; ++s)
+            for (int64_t i = segment_ptr[s]; i < segment_ptr[s + 1]; ++i)
+                spcy_note_maxima(features + order[i] * channels, maxima + s * channels, channels, order[i],
+                                 found + s * channels);
+    });
+}
+
+template <typename T>
+static inline void spcy_weigh_segments(const T* gradient, int64_t channels, const int32_t* entries,
+                                       const int64_t* segment_ptr, int64_t segments, const double* weights,
+                                       int64_t corners, T* out, spcy_team team) {
+    spcy_parallel_rows(team, segments, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
+        for (int64_t s = begin; s < end; ++s)
+            spcy_weigh_rows(gradient, channels, entries, segment_ptr[s], segment_ptr[s + 1], weights, corners,
+                            out + s * channels);
+    });
 }
 
 #endif

@@ -1,18 +1,14 @@
 """Build and search the coordinate hash: key -> row."""
 
-from cython.parallel import prange
-from libc.stdint cimport int32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/hashmap.h" nogil:
-    void spcy_insert(uint64_t* slots, int bits, uint64_t key, uint64_t row) noexcept
-    void spcy_find_batch(
-        const uint64_t* slots, int bits, const uint64_t* keys, int count, int32_t* rows
+    void spcy_build_hash(const uint64_t* keys, int64_t n, uint64_t* slots, int bits, spcy_team team) noexcept
+    void spcy_find_rows(
+        const uint64_t* slots, int bits, const uint64_t* keys, int64_t n, int32_t* rows, spcy_team team
     ) noexcept
-
-cdef enum:
-    BATCH = 32  # keys looked up together
-    CHUNK = 4096  # slots or keys that a thread takes at a time
 
 
 def build(
@@ -22,14 +18,9 @@ def build(
     int n_threads,
 ):
     """Fill `slots` with (key, least row of the key)."""
-    cdef Py_ssize_t n = keys.shape[0]
-    cdef Py_ssize_t n_slots = slots.shape[0]
-    cdef Py_ssize_t block, i, size
-    for block in prange((n_slots + CHUNK - 1) // CHUNK, nogil=True, schedule="static", num_threads=n_threads):
-        size = min(CHUNK, n_slots - block * CHUNK)
-        memset(&slots[block * CHUNK, 0], 0xFF, size * 2 * sizeof(uint64_t))
-    for i in prange(n, nogil=True, schedule="static", num_threads=n_threads):
-        spcy_insert(&slots[0, 0], bits, keys[i], <uint64_t>i)
+    cdef int64_t n = keys.shape[0]
+    with nogil:
+        spcy_build_hash(&keys[0] if n else NULL, n, &slots[0, 0], bits, team(n_threads))
 
 
 def find(
@@ -40,8 +31,5 @@ def find(
     int n_threads,
 ):
     """Write the row of each key, or -1."""
-    cdef Py_ssize_t n = keys.shape[0]
-    cdef Py_ssize_t batch, start
-    for batch in prange((n + BATCH - 1) // BATCH, nogil=True, schedule="static", num_threads=n_threads):
-        start = batch * BATCH
-        spcy_find_batch(&slots[0, 0], bits, &keys[start], <int>min(BATCH, n - start), &rows[start])
+    with nogil:
+        spcy_find_rows(&slots[0, 0], bits, &keys[0], keys.shape[0], &rows[0], team(n_threads))

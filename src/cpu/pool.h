@@ -1,10 +1,12 @@
-// Row operations of pools, segments and interpolation.
+// Pools, segments and interpolation: operations on rows, shared among threads.
 #ifndef SPCY_CPU_POOL_H
 #define SPCY_CPU_POOL_H
 
 #include <stdint.h>
 
 #include <limits>
+
+#include "cpu/pairs.h"
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
 
@@ -56,6 +58,51 @@ static inline void spcy_interpolate_row(const T* features, int64_t channels, con
         const T* x = features + rows[j] * channels;
         for (int64_t c = 0; c < channels; ++c) y[c] += weight * x[c];
     }
+}
+
+enum { SPCY_POOL_ROWS = 64 };  // points, or segments of many, that a thread takes at a time
+
+// Reduce the input rows of each output row, (n_out, channels); `order` is the row of each output rank, or NULL.
+template <typename T>
+static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
+                             int64_t n_out, int64_t channels, int operation, T* out, spcy_team team) {
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
+        for (int64_t rank = first; rank < last; ++rank)
+            spcy_fill_row(out + (order ? order[rank] : rank) * channels, channels, operation);
+        spcy_each_pair(pairs, tile, [=](int64_t in, int64_t out_row) {
+            spcy_combine_row(out + out_row * channels, features + in * channels, channels, operation);
+        });
+    });
+}
+
+static inline void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) {
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        spcy_each_pair(pairs, tile, [=](int64_t, int64_t out) { ++counts[out]; });
+    });
+}
+
+template <typename T>
+static inline void spcy_reduce_segments(const T* features, int64_t channels, const int32_t* order,
+                                        const int64_t* segment_ptr, int64_t segments, int operation, double* out,
+                                        spcy_team team) {
+    const int64_t fair = segments / (4 * team.threads), most = SPCY_POOL_ROWS;
+    const int64_t size = fair < 1 ? 1 : fair < most ? fair : most;
+    spcy_parallel_rows(team, segments, size, [=](int64_t begin, int64_t end, int) {
+        for (int64_t s = begin; s < end; ++s)
+            spcy_reduce_rows(features, channels, order, segment_ptr[s], segment_ptr[s + 1], operation,
+                             out + s * channels);
+    });
+}
+
+template <typename T>
+static inline void spcy_interpolate(const T* features, int64_t channels, const int32_t* rows, const double* weights,
+                                    int64_t points, int64_t corners, bool renormalize, T* out, spcy_team team) {
+    spcy_parallel_rows(team, points, SPCY_POOL_ROWS, [=](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i)
+            spcy_interpolate_row(features, channels, rows + i * corners, weights + i * corners, corners, renormalize,
+                                 out + i * channels);
+    });
 }
 
 #endif

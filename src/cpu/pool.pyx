@@ -1,23 +1,25 @@
 """Reduce features over the pairs of a rulebook, over segments of rows, and between cells."""
 
 from cython cimport floating
-from cython.parallel import prange
 from libc.stdint cimport int32_t, int64_t
 
-cdef extern from "cpu/pool.h" nogil:
-    void spcy_fill_row[T](T* row, int64_t channels, int operation) noexcept
-    void spcy_combine_row[S, T](S* y, const T* x, int64_t channels, int operation) noexcept
-    void spcy_reduce_rows[T](
-        const T* features, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
-        int operation, double* y,
-    ) noexcept
-    void spcy_interpolate_row[T](
-        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t corners,
-        bint renormalize, T* y,
-    ) noexcept
+from spcy._cpu.pairs cimport pairs_of, spcy_pairs
+from spcy._cpu.threads cimport spcy_team, team
 
-cdef enum:
-    CHUNK_ROWS = 64  # points, or segments of many, that a thread takes at a time
+cdef extern from "cpu/pool.h" nogil:
+    void spcy_pool[T](
+        const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size, int64_t n_out,
+        int64_t channels, int operation, T* out, spcy_team team,
+    ) noexcept
+    void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
+    void spcy_reduce_segments[T](
+        const T* features, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
+        int64_t segments, int operation, double* out, spcy_team team,
+    ) noexcept
+    void spcy_interpolate[T](
+        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t points,
+        int64_t corners, bint renormalize, T* out, spcy_team team,
+    ) noexcept
 
 
 def pool(
@@ -32,24 +34,13 @@ def pool(
     int n_threads,
 ):
     """Reduce the input rows of each output row; the sum of none is 0, the maximum -inf."""
-    cdef Py_ssize_t tile
-    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
-        _pool_tile(features, in_rows, out_rows, tile_ptr, order, tile_size, operation, out, tile)
-
-
-cdef void _pool_tile(
-    const floating[:, ::1] features, const int32_t[::1] in_rows, const int32_t[::1] out_rows,
-    const int64_t[:, ::1] tile_ptr, const int32_t[::1] order, int64_t tile_size, int operation,
-    floating[:, ::1] out, Py_ssize_t tile,
-) noexcept nogil:
-    cdef Py_ssize_t rank, k, j
-    cdef int64_t channels = out.shape[1]
-    cdef bint ordered = order is not None
-    for rank in range(tile * tile_size, min((tile + 1) * tile_size, out.shape[0])):
-        spcy_fill_row(&out[order[rank] if ordered else rank, 0], channels, operation)
-    for k in range(tile_ptr.shape[0]):
-        for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
-            spcy_combine_row(&out[out_rows[j], 0], &features[in_rows[j], 0], channels, operation)
+    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
+    cdef const int32_t* rows = &order[0] if order is not None else NULL
+    with nogil:
+        spcy_pool(
+            source, pairs, rows, tile_size, out.shape[0], out.shape[1], operation, &out[0, 0], team(n_threads)
+        )
 
 
 def count_pairs_per_row(
@@ -59,11 +50,9 @@ def count_pairs_per_row(
     int n_threads,
 ):
     """Add up how many pairs each output row has."""
-    cdef Py_ssize_t tile, k, j
-    for tile in prange(tile_ptr.shape[1] - 1, nogil=True, schedule="dynamic", num_threads=n_threads):
-        for k in range(tile_ptr.shape[0]):
-            for j in range(tile_ptr[k, tile], tile_ptr[k, tile + 1]):
-                counts[out_rows[j]] += 1
+    cdef spcy_pairs pairs = pairs_of(out_rows, out_rows, tile_ptr)
+    with nogil:
+        spcy_count_pairs_per_row(pairs, &counts[0], team(n_threads))
 
 
 def segment_reduce(
@@ -75,17 +64,11 @@ def segment_reduce(
     int n_threads,
 ):
     """Reduce the rows of each segment; an empty one gives 0, its maximum -inf."""
-    cdef Py_ssize_t s
-    cdef const int32_t* rows = NULL
-    cdef const floating* source = NULL
-    if order is not None and order.shape[0]:
-        rows = &order[0]
-    if features.shape[0]:
-        source = &features[0, 0]
-    cdef Py_ssize_t chunk = max(1, min(CHUNK_ROWS, out.shape[0] // (4 * n_threads)))
-    for s in prange(out.shape[0], nogil=True, schedule="dynamic", chunksize=chunk, num_threads=n_threads):
-        spcy_reduce_rows(
-            source, out.shape[1], rows, segment_ptr[s], segment_ptr[s + 1], operation, &out[s, 0]
+    cdef const int32_t* rows = &order[0] if order is not None and order.shape[0] else NULL
+    cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
+    with nogil:
+        spcy_reduce_segments(
+            source, out.shape[1], rows, &segment_ptr[0], out.shape[0], operation, &out[0, 0], team(n_threads)
         )
 
 
@@ -98,11 +81,8 @@ def interpolate(
     int n_threads,
 ):
     """Write the weighted mean of the rows that are there, or their sum; 0 where none is."""
-    cdef Py_ssize_t i
-    for i in prange(
-        out.shape[0], nogil=True, schedule="dynamic", chunksize=CHUNK_ROWS, num_threads=n_threads
-    ):
-        spcy_interpolate_row(
-            &features[0, 0], out.shape[1], &rows[i, 0], &weights[i, 0], rows.shape[1], renormalize,
-            &out[i, 0],
+    with nogil:
+        spcy_interpolate(
+            &features[0, 0], out.shape[1], &rows[0, 0], &weights[0, 0], out.shape[0], rows.shape[1],
+            renormalize, &out[0, 0], team(n_threads),
         )

@@ -1,22 +1,27 @@
 """Count the pairs of each kernel offset, then fill them in, in the order (offset, output key)."""
 
-from cython.parallel import prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memcpy
 
-cdef extern from "cpu/walk.h" nogil:
-    void spcy_count_pairs(
-        const uint64_t* queries, const uint64_t* keys, int64_t n, int64_t begin, int64_t end,
-        const int64_t* first, const int64_t* line_ptr, int64_t n_lines, int32_t* places, int64_t stride,
-        int64_t* counts,
-    ) noexcept
-    void spcy_fill_pairs(
-        const uint64_t* queries, const uint64_t* keys, int64_t begin, int64_t end, int64_t first, int width,
-        const int32_t* places, int32_t* sites, int32_t* found, int64_t stride, int64_t* counts,
-    ) noexcept
-    void spcy_copy_rows(const int32_t* ranks, int64_t count, const int32_t* order, int32_t* rows) noexcept
+from spcy._cpu.threads cimport spcy_team, team
 
-cdef extern from "cpu/reach.h" nogil:
+cdef extern from "cpu/rulebook.h" nogil:
+    cdef enum:
+        SPCY_SITES
+    ctypedef struct spcy_walk:
+        const uint64_t* queries
+        const uint64_t* keys
+        const int64_t* line_first
+        const int64_t* line_ptr
+        int32_t* met
+        int64_t n_out
+        int64_t n_in
+        int64_t n_lines
+        int64_t n_offsets
+    void spcy_count_walked(const spcy_walk* walk, int64_t* counts, spcy_team team) noexcept
+    void spcy_fill_walked(
+        const spcy_walk* walk, const int64_t* places, const int32_t* in_order, const int32_t* out_order,
+        int32_t* in_rows, int32_t* out_rows, int32_t* ranks, int64_t* tallies, int64_t widest, spcy_team team,
+    ) noexcept
     ctypedef struct spcy_column:
         pass
     ctypedef struct spcy_reach:
@@ -38,33 +43,57 @@ cdef extern from "cpu/reach.h" nogil:
         const int64_t* entry_offsets
     ctypedef struct spcy_run:
         pass
+    ctypedef struct spcy_sites:
+        const spcy_reach* plan
+        const uint64_t* keys
+        int64_t n
+        spcy_run* runs
+        int32_t* n_runs
+        int32_t* places
+        uint64_t* scratch
+        int64_t scratch_size
+        int64_t n_offsets
     int64_t spcy_reach_scratch(const spcy_reach* reach) noexcept
-    int64_t spcy_count_reached(
-        const spcy_reach* reach, const uint64_t* keys, int64_t n_sites, spcy_run* runs, int32_t* n_runs,
-        int32_t* places, uint64_t* scratch, int64_t* counts,
+    void spcy_count_sites(
+        const spcy_sites* all, int64_t* counts, int64_t* candidates, spcy_team team
     ) noexcept
-    void spcy_fill_reached(
-        const spcy_reach* reach, const uint64_t* keys, const spcy_run* runs, int32_t n_runs,
-        const int32_t* places, uint64_t* scratch, uint64_t* blocks, uint64_t* cells,
+    void spcy_fill_candidates(
+        const spcy_sites* all, const int64_t* first, uint64_t* blocks, uint64_t* cells, spcy_team team
     ) noexcept
-    void spcy_fill_reached_pairs(
-        const spcy_reach* reach, const uint64_t* keys, int64_t first_site, const spcy_run* runs,
-        int32_t n_runs, const int32_t* places, uint64_t* scratch, const uint64_t* cells,
-        const int32_t* ranks, const int32_t* order, int64_t* pairs, int32_t* in_rows, int32_t* out_rows,
+    void spcy_fill_site_pairs(
+        const spcy_sites* all, const int64_t* first, const uint64_t* cells, const int32_t* ranks,
+        const int32_t* order, int64_t* pairs, int32_t* in_rows, int32_t* out_rows, spcy_team team,
     ) noexcept
-    int64_t spcy_merge_blocks(
-        const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
-        uint64_t* cells,
+    void spcy_merge_candidates(
+        const uint64_t* blocks, const int32_t* order, int64_t n, uint64_t* cells, int64_t* counts,
+        spcy_team team,
     ) noexcept
-    void spcy_fill_outputs(
-        const uint64_t* blocks, const int32_t* order, int64_t begin, int64_t end, int64_t n,
-        const uint64_t* cells, const int64_t* low, const int64_t* shift, int columns, int64_t rank,
-        int32_t* ranks, uint64_t* keys, int32_t* indices,
+    void spcy_write_outputs(
+        const uint64_t* blocks, const int32_t* order, int64_t n, const uint64_t* cells, const int64_t* first,
+        const int64_t* low, const int64_t* shift, int columns, int32_t* ranks, uint64_t* keys,
+        int32_t* indices, spcy_team team,
+    ) noexcept
+    void spcy_mirror_pairs(
+        const int64_t* offset_ptr, int64_t n_offsets, int32_t* in_rows, int32_t* out_rows, spcy_team team
+    ) noexcept
+    void spcy_cut_tiles(
+        const int32_t* rows, const int64_t* offset_ptr, int64_t n_offsets, const int32_t* ranks,
+        int64_t tile_size, int64_t* tile_ptr, int64_t n_cuts, spcy_team team,
     ) noexcept
 
-CHUNK = 1024  # sites walked at a time: the ranks of a line's pairs stay in the first-level cache
-cdef enum:
-    CHUNK_ROWS = 1024
+CHUNK = SPCY_SITES  # sites walked at a time: the ranks of a line's pairs stay in the first-level cache
+
+
+cdef spcy_walk _walk(
+    const uint64_t[::1] queries, const uint64_t[::1] keys, const int64_t[::1] line_first,
+    const int64_t[::1] line_ptr, const int32_t[:, ::1] met, int64_t n_offsets,
+) noexcept nogil:
+    cdef spcy_walk walk
+    walk.queries, walk.keys = &queries[0], &keys[0]
+    walk.line_first, walk.line_ptr, walk.met = &line_first[0], &line_ptr[0], <int32_t*>&met[0, 0]
+    walk.n_out, walk.n_in = met.shape[1], keys.shape[0] - 1
+    walk.n_lines, walk.n_offsets = line_first.shape[0], n_offsets
+    return walk
 
 
 def count_pairs(
@@ -77,14 +106,9 @@ def count_pairs(
     int n_threads,
 ):
     """Write how many outputs, by chunks, meet an input at each offset."""
-    cdef Py_ssize_t chunk, begin
-    cdef Py_ssize_t n_lines = line_first.shape[0], n = met.shape[1]
-    for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        begin = chunk * CHUNK_ROWS
-        spcy_count_pairs(
-            &queries[0], &keys[0], keys.shape[0] - 1, begin, min(begin + CHUNK_ROWS, n), &line_first[0],
-            &line_ptr[0], n_lines, &met[0, 0], n, &counts[chunk, 0],
-        )
+    cdef spcy_walk walk = _walk(queries, keys, line_first, line_ptr, met, counts.shape[1])
+    with nogil:
+        spcy_count_walked(&walk, &counts[0, 0], team(n_threads))
 
 
 def fill_pairs(
@@ -103,36 +127,14 @@ def fill_pairs(
     int n_threads,
 ):
     """Write the pairs counted by `count_pairs`."""
-    cdef Py_ssize_t chunk, line, begin, end, offset, width, w
-    cdef int thread
-    cdef Py_ssize_t n_lines = line_first.shape[0], n = met.shape[1]
-    cdef const int32_t* in_row = NULL
-    cdef const int32_t* out_row = NULL
-    if in_order is not None:
-        in_row = &in_order[0]
-    if out_order is not None:
-        out_row = &out_order[0]
-    for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        thread = threadid()
-        begin = chunk * CHUNK_ROWS
-        end = min(begin + CHUNK_ROWS, n)
-        for line in range(n_lines):
-            offset = line_ptr[line]
-            width = line_ptr[line + 1] - offset
-            spcy_fill_pairs(
-                &queries[0], &keys[0], begin, end, line_first[line], <int>width, &met[line, 0],
-                &ranks[thread, 0, 0], &ranks[thread, 1, 0], CHUNK_ROWS + 1, &counts[thread, 0],
-            )
-            for w in range(width):
-                if counts[thread, w]:
-                    spcy_copy_rows(
-                        &ranks[thread, 0, w * (CHUNK_ROWS + 1)], counts[thread, w], out_row,
-                        &out_rows[places[chunk, offset + w]],
-                    )
-                    spcy_copy_rows(
-                        &ranks[thread, 1, w * (CHUNK_ROWS + 1)], counts[thread, w], in_row,
-                        &in_rows[places[chunk, offset + w]],
-                    )
+    cdef spcy_walk walk = _walk(queries, keys, line_first, line_ptr, met, places.shape[1])
+    cdef const int32_t* in_row = &in_order[0] if in_order is not None else NULL
+    cdef const int32_t* out_row = &out_order[0] if out_order is not None else NULL
+    with nogil:
+        spcy_fill_walked(
+            &walk, &places[0, 0], in_row, out_row, &in_rows[0], &out_rows[0], &ranks[0, 0, 0], &counts[0, 0],
+            counts.shape[1], team(n_threads),
+        )
 
 
 cdef class Reach:
@@ -140,9 +142,7 @@ cdef class Reach:
 
     cdef spcy_reach plan
     cdef tuple arrays  # what the plan points into
-    cdef spcy_run* runs  # (sites,), those of each chunk where its sites begin
-    cdef int32_t[::1] n_runs  # (chunks,)
-    cdef int32_t[::1] places  # (sites,)
+    cdef spcy_sites sites  # without the keys
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ cdef class Reach:
         cdef spcy_reach* plan = &self.plan
         self.arrays = (
             columns, residue_ptr, residues, head_ids, head_ptr, head_low, head_high, line_steps, line_spans,
-            tail_ptr, entry_steps, entry_offsets, runs,
+            tail_ptr, entry_steps, entry_offsets, runs, n_runs, places,
         )
         plan.columns, plan.divide = columns.shape[0], divide
         plan.n_heads = head_ids.shape[0]
@@ -179,12 +179,22 @@ cdef class Reach:
         plan.line_steps, plan.line_spans = &line_steps[0, 0], &line_spans[0]
         plan.tail_ptr = &tail_ptr[0]
         plan.entry_steps, plan.entry_offsets = &entry_steps[0], &entry_offsets[0]
-        self.runs, self.n_runs, self.places = <spcy_run*>&runs[0, 0], n_runs, places
+        self.sites.plan = plan
+        self.sites.runs = <spcy_run*>&runs[0, 0]
+        self.sites.n_runs, self.sites.places = &n_runs[0], &places[0]
 
     @property
     def scratch_size(self):
         """How many uint64 each thread needs as scratch."""
         return spcy_reach_scratch(&self.plan)
+
+    cdef spcy_sites with_keys(
+        self, const uint64_t[::1] keys, uint64_t[:, ::1] scratch, int64_t n_offsets
+    ) noexcept:
+        cdef spcy_sites sites = self.sites
+        sites.keys, sites.n, sites.n_offsets = &keys[0], keys.shape[0], n_offsets
+        sites.scratch, sites.scratch_size = &scratch[0, 0], scratch.shape[1]
+        return sites
 
 
 def count_reached(
@@ -196,13 +206,9 @@ def count_reached(
     int n_threads,
 ):
     """Write how many pairs each offset has, and how many candidates for outputs there are, by chunk."""
-    cdef Py_ssize_t chunk, begin
-    for chunk in prange(counts.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        begin = chunk * CHUNK_ROWS
-        candidates[chunk] = spcy_count_reached(
-            &reach.plan, &keys[begin], min(CHUNK_ROWS, keys.shape[0] - begin), reach.runs + begin,
-            &reach.n_runs[chunk], &reach.places[begin], &scratch[threadid(), 0], &counts[chunk, 0],
-        )
+    cdef spcy_sites sites = reach.with_keys(keys, scratch, counts.shape[1])
+    with nogil:
+        spcy_count_sites(&sites, &counts[0, 0], &candidates[0], team(n_threads))
 
 
 def fill_reached(
@@ -215,13 +221,9 @@ def fill_reached(
     int n_threads,
 ):
     """Write the candidates for outputs."""
-    cdef Py_ssize_t chunk, begin
-    for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        begin = chunk * CHUNK_ROWS
-        spcy_fill_reached(
-            &reach.plan, &keys[begin], reach.runs + begin, reach.n_runs[chunk], &reach.places[begin],
-            &scratch[threadid(), 0], &blocks[0] + places[chunk], &cells[0] + places[chunk],
-        )
+    cdef spcy_sites sites = reach.with_keys(keys, scratch, 0)
+    with nogil:
+        spcy_fill_candidates(&sites, &places[0], &blocks[0], &cells[0], team(n_threads))
 
 
 def merge_blocks(
@@ -232,11 +234,9 @@ def merge_blocks(
     int n_threads,
 ):
     """Unite the candidates of each block, and count the outputs."""
-    cdef Py_ssize_t chunk
-    for chunk in prange(counts.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        counts[chunk] = spcy_merge_blocks(
-            &blocks[0], &order[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, blocks.shape[0]),
-            blocks.shape[0], &cells[0],
+    with nogil:
+        spcy_merge_candidates(
+            &blocks[0], &order[0], blocks.shape[0], &cells[0], &counts[0], team(n_threads)
         )
 
 
@@ -253,12 +253,10 @@ def fill_outputs(
     int n_threads,
 ):
     """Write the outputs, in key order."""
-    cdef Py_ssize_t chunk
-    for chunk in prange(places.shape[0], nogil=True, schedule="static", num_threads=n_threads):
-        spcy_fill_outputs(
-            &blocks[0], &order[0], chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, blocks.shape[0]),
-            blocks.shape[0], &cells[0], &low[0], &shift[0], <int>indices.shape[1], places[chunk], &ranks[0],
-            &keys[0], &indices[0, 0],
+    with nogil:
+        spcy_write_outputs(
+            &blocks[0], &order[0], blocks.shape[0], &cells[0], &places[0], &low[0], &shift[0],
+            <int>indices.shape[1], &ranks[0], &keys[0], &indices[0, 0], team(n_threads),
         )
 
 
@@ -276,16 +274,12 @@ def fill_reached_pairs(
     int n_threads,
 ):
     """Write the pairs counted by `count_reached`."""
-    cdef Py_ssize_t chunk, begin
-    cdef const int32_t* rows = NULL
-    if order is not None:
-        rows = &order[0]
-    for chunk in prange(places.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        begin = chunk * CHUNK_ROWS
-        spcy_fill_reached_pairs(
-            &reach.plan, &keys[begin], begin, reach.runs + begin, reach.n_runs[chunk], &reach.places[begin],
-            &scratch[threadid(), 0], &cells[0] + candidate_places[chunk], &ranks[0] + candidate_places[chunk],
-            rows, &places[chunk, 0], &in_rows[0], &out_rows[0],
+    cdef spcy_sites sites = reach.with_keys(keys, scratch, places.shape[1])
+    cdef const int32_t* rows = &order[0] if order is not None else NULL
+    with nogil:
+        spcy_fill_site_pairs(
+            &sites, &candidate_places[0], &cells[0], &ranks[0], rows, &places[0, 0], &in_rows[0],
+            &out_rows[0], team(n_threads),
         )
 
 
@@ -296,16 +290,10 @@ def mirror_pairs(
     int n_threads,
 ):
     """Write the pairs of the last offsets of a symmetric kernel: those of the first, swapped."""
-    cdef Py_ssize_t k
-    cdef Py_ssize_t n_offsets = offset_ptr.shape[0] - 1
-    cdef int64_t source, target, size
-    for k in prange(n_offsets // 2, nogil=True, schedule="dynamic", num_threads=n_threads):
-        source = offset_ptr[k]
-        target = offset_ptr[n_offsets - 1 - k]
-        size = (offset_ptr[k + 1] - source) * sizeof(int32_t)
-        if size:
-            memcpy(&in_rows[target], &out_rows[source], size)
-            memcpy(&out_rows[target], &in_rows[source], size)
+    with nogil:
+        spcy_mirror_pairs(
+            &offset_ptr[0], offset_ptr.shape[0] - 1, &in_rows[0], &out_rows[0], team(n_threads)
+        )
 
 
 def cut_tiles(
@@ -317,39 +305,10 @@ def cut_tiles(
     int n_threads,
 ):
     """Write where the pairs of each tile of output ranks begin, under each offset."""
-    cdef Py_ssize_t k
-    cdef const int32_t* ranks = NULL
-    cdef const int32_t* rows = NULL
-    if rank is not None:
-        ranks = &rank[0]
-    if out_rows.shape[0]:
-        rows = &out_rows[0]
-    for k in prange(tile_ptr.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        _cut_offset(
-            rows, ranks, offset_ptr[k], offset_ptr[k + 1], tile_size, &tile_ptr[k, 0],
-            tile_ptr.shape[1],
+    cdef const int32_t* rows = &out_rows[0] if out_rows.shape[0] else NULL
+    cdef const int32_t* ranks = &rank[0] if rank is not None and rank.shape[0] else NULL
+    with nogil:
+        spcy_cut_tiles(
+            rows, &offset_ptr[0], tile_ptr.shape[0], ranks, tile_size, &tile_ptr[0, 0], tile_ptr.shape[1],
+            team(n_threads),
         )
-
-
-cdef void _cut_offset(
-    const int32_t* rows, const int32_t* ranks, int64_t begin, int64_t end, int64_t tile_size,
-    int64_t* cuts, Py_ssize_t n_cuts,
-) noexcept nogil:
-    cdef Py_ssize_t cut
-    cdef int64_t low, size, half, at, limit
-    cdef int32_t value
-    low = begin
-    for cut in range(n_cuts):
-        # An output row occurs once under an offset, so a tile has at most tile_size pairs of it.
-        limit = cut * tile_size
-        size = min(tile_size, end - low) if cut else 0
-        while size > 0:
-            half = size // 2
-            at = low + half
-            value = ranks[rows[at]] if ranks != NULL else rows[at]
-            if value < limit:
-                low = at + 1
-                size = size - half - 1
-            else:
-                size = half
-        cuts[cut] = low

@@ -1,15 +1,18 @@
-"""The OpenMP runtime, as far as Python needs to see it."""
+"""The team of threads that kernels share their work with."""
 
-cdef extern from "cpu/threads.h" nogil:
-    int spcy_has_openmp() noexcept
-    int spcy_pause_threads() noexcept
+cdef extern from "cpu/team.h" nogil:
+    spcy_team spcy_team_of(int threads) noexcept
+    bint spcy_has_threads() noexcept
+    cdef enum:
+        SPCY_MOST_THREADS
+
+MOST_THREADS = SPCY_MOST_THREADS
+
+
+cdef spcy_team team(int n_threads) noexcept nogil:
+    return spcy_team_of(n_threads)
 
 
 def has_openmp():
     """Return whether this build runs kernels on more than one thread."""
-    return bool(spcy_has_openmp())
-
-
-def pause():
-    """End the runtime's idle worker threads; the next parallel region starts new ones."""
-    return spcy_pause_threads() == 0
+    return spcy_has_threads()

@@ -27,7 +27,7 @@ typedef struct {
     int64_t sum_bytes;    // of a sum, and of a unit of packed weights
     int64_t channels;     // input channels in a unit
     int64_t copied_rows;  // input rows that a tile's scratch has room for
-    // Pack one offset's (c_in / groups, c_out) weight into its places in the packed array.
+    // Pack one offset of a (n_offsets, c_in / groups, c_out) weight into its places in the packed array.
     void (*pack)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     // Compute a tile of outputs, with a scratch of tile_size * width + copied_rows * c_in sums.
     void (*conv)(const spcy_conv_plan* plan, int64_t tile, void* scratch);

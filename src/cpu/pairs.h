@@ -1,0 +1,24 @@
+// The pairs of a rulebook, cut into tiles of output ranks, as kernels go through them that have no tile kernel.
+#ifndef SPCY_CPU_PAIRS_H
+#define SPCY_CPU_PAIRS_H
+
+#include <stdint.h>
+
+#include "cpu/team.h"
+
+typedef struct {
+    const int32_t *in_rows, *out_rows;  // (pairs,)
+    const int64_t* tile_ptr;            // (offsets, tiles + 1)
+    int64_t n_offsets, n_tiles;
+} spcy_pairs;
+
+// Call body(in_row, out_row) for each pair of a tile, in the order of the offsets.
+template <typename Body>
+static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Body& body) {
+    for (int64_t k = 0; k < pairs.n_offsets; ++k) {
+        const int64_t* cut = pairs.tile_ptr + k * (pairs.n_tiles + 1) + tile;
+        for (int64_t j = cut[0]; j < cut[1]; ++j) body(pairs.in_rows[j], pairs.out_rows[j]);
+    }
+}
+
+#endif
