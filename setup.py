@@ -12,7 +12,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "grad")
+STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "pointwise", "grad")
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
 TILE_LEVELS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
@@ -21,7 +21,8 @@ TILE_LEVELS = {
     "baseline": [],
 }
 SOURCES = {"threads": ["src/cpu/team.cpp"]}
-TILES = {"conv": "tile", "grad": "grad_tile"}  # the source of a stage's kernels that every level has
+# The sources of a stage's kernels that every level has.
+TILES = {"conv": ("tile", "pointwise_loop"), "grad": ("grad_tile",), "pointwise": ("pointwise_loop",)}
 if platform.machine().lower() not in {"x86_64", "amd64"}:
     TILE_LEVELS = {"baseline": []}
 OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
@@ -52,13 +53,15 @@ class BuildExt(build_ext):
         """Compile the tile kernels first: convolutions and gradients link them."""
         openmp = self.openmp_flags()
         macros = [(f"SPCY_HAVE_{level.upper()}", "1") for level in TILE_LEVELS]
+        sources = sorted({name for names in TILES.values() for name in names})
+        objects = {name: self.tile_objects(name) for name in sources}
         for extension in self.extensions:
             extension.extra_compile_args = OPTIMIZE + openmp
             extension.extra_link_args = openmp
             extension.define_macros += macros
             stage = extension.name.rpartition(".")[2]
             if stage in TILES:
-                extension.extra_objects = self.tile_objects(f"src/cpu/{TILES[stage]}.cpp")
+                extension.extra_objects = [built for name in TILES[stage] for built in objects[name]]
         super().build_extensions()
 
     def openmp_flags(self):
@@ -79,12 +82,12 @@ class BuildExt(build_ext):
                 return []
         return OPENMP
 
-    def tile_objects(self, source):
+    def tile_objects(self, name):
         """Compile a source once per SIMD level."""
 
         def compile_for(level):
             return self.compiler.compile(
-                [source],
+                [f"src/cpu/{name}.cpp"],
                 output_dir=str(Path(self.build_temp, level)),
                 macros=[("SPCY_LEVEL", level)],
                 include_dirs=["src"],
@@ -101,7 +104,7 @@ extensions = [
         f"spcy._cpu.{stage}",
         [f"src/cpu/{stage}.pyx", *SOURCES.get(stage, ())],
         include_dirs=["src"],
-        depends=[*headers, *(f"src/cpu/{name}.cpp" for name in TILES.values())],
+        depends=[*headers, *(f"src/cpu/{name}.cpp" for names in TILES.values() for name in names)],
         language="c++",
     )
     for stage in STAGES

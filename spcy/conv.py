@@ -13,6 +13,7 @@ from ._backend import array_beside, array_module, is_bfloat16, kernels_for
 from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
+from .pointwise import activation_of
 from .rulebook import Rulebook, generative, submanifold, windows
 from .tensor import SparseTensor, require_tensor
 
@@ -36,7 +37,7 @@ def subm_conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | None = None,
+    activation: str | tuple[str, float] | None = None,
 ) -> SparseTensor:
     r"""Submanifold convolution: the output sites are the input sites.
 
@@ -64,9 +65,9 @@ def subm_conv(
         ``y[u, c] = bias[c] + sum_k x[.., c] * weight[k, 0, c]``, at the speed of memory.
     residual : SparseTensor, optional
         Added to the output before the activation: C_out channels of x's dtype, on the output's sites.
-    activation : {None, "relu"}
+    activation : {None, "relu", ("leaky_relu", slope), "gelu", "gelu_tanh", "silu"}
         Bias, residual and activation are applied, in this order, as each output row is written: they
-        take no pass over memory of their own.
+        take no pass over memory of their own. For what each computes see `spcy.nn`.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def conv(
     groups: int = 1,
     sites: str = "reached",
     residual: SparseTensor | None = None,
-    activation: str | None = None,
+    activation: str | tuple[str, float] | None = None,
 ) -> SparseTensor:
     r"""Regular sparse convolution: the output sites are all that an input site reaches.
 
@@ -167,7 +168,7 @@ def inverse_conv(
     to: SparseTensor | Coords | None = None,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | None = None,
+    activation: str | tuple[str, float] | None = None,
 ) -> SparseTensor:
     r"""Inverse convolution: restores exactly the sites that x's level was made from.
 
@@ -222,7 +223,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | None = None,
+    activation: str | tuple[str, float] | None = None,
 ) -> SparseTensor:
     r"""Transposed convolution: generates sites.
 
@@ -381,8 +382,7 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     rulebook, coords, weight, bias, groups = plan
     c_in, c_out = x.num_channels, weight.shape[2]
-    if activation is not None and (not isinstance(activation, str) or activation != "relu"):
-        raise ValueError(f"activation must be None or 'relu', got {activation!r}; y.map runs other functions")
+    activation = activation_of(activation)
     if residual is not None:
         residual = _residual(residual, coords, c_out, x.dtype)
     xp, kernels = array_module(x.features), kernels_for(x.features)
@@ -395,7 +395,7 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
         arrays = x.features, weight, bias, residual, out
         if is_bfloat16(x.dtype):
             arrays = (array if array is None else array.view(np.uint16) for array in arrays)
-        kernels.conv.conv(tiles, *arrays, activation == "relu", scratch, groups, threads)
+        kernels.conv.conv(tiles, *arrays, *(activation or (0, 0.0)), scratch, groups, threads)
     return SparseTensor._of(coords, out)
 
 

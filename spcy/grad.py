@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import _check
-from ._backend import array_module, as_array, is_bfloat16, kernels_for, widened
+from ._backend import array_module, as_array, kernels_for, widened
 from ._threads import threads_for
 from .conv import (
     Plan,
@@ -24,6 +24,7 @@ from .conv import (
     transpose_plan,
 )
 from .coords import Coords, same_sites, sort_keys
+from .pointwise import RELU, activate, activation_gradient, activation_of, as_bits
 from .pool import (
     SUM,
     avg_pool,
@@ -93,7 +94,8 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
 
     Of equal maxima the first gets the whole gradient: that of the first kernel offset (in a box, the
     first site in key order), of the first site of a batch in key order, of the first point; the zero of
-    ``empty="zero"`` comes before all. A ReLU passes the gradient where its output is not 0.
+    ``empty="zero"`` comes before all. A ReLU passes the gradient where its output is not 0, a leaky one has
+    its slope where its input is 0.
 
     The gradient with respect to a convolution's input is the convolution over the transposed rulebook with
     each cell's matrix transposed; like the tiles it is kept with the rulebook, so that
@@ -129,13 +131,17 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
 
 def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
     def rule(x, weight, bias=None, *, residual=None, activation=None, **geometry):
-        plan = plan_of(x, weight, bias, **geometry)
-        y = execute(x, plan, residual, activation)
+        plan, activation = plan_of(x, weight, bias, **geometry), activation_of(activation)
+        if activation is None or activation.reads_output:
+            y = before = execute(x, plan, residual, activation)
+        else:
+            before = execute(x, plan, residual, None)
+            y = before.replace(activate(before.features, activation))
 
         def vjp(dy):
             dy = _gradient_of(y.features, dy)
-            if activation == "relu":
-                dy = mask_relu(y.features, dy)
+            if activation is not None:
+                dy = activation_gradient(before.features, dy, activation)
             dx = execute(SparseTensor._of(plan.coords, dy), _backward(plan, x.coords), None, None).features
             dweight = _weight_gradient(x.features, dy, plan).reshape(_shape(weight))
             dbias = None if bias is None else column_sums(dy)
@@ -154,21 +160,6 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
     """Return a checked gradient of features."""
     return _check.gradient(dy, features)
-
-
-def mask_relu(features: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Return the gradient where a ReLU with these outputs passed, else 0."""
-    out = array_module(dy).empty(dy.shape, dy.dtype)
-    if len(out):
-        kernels_for(features, dy).grad.mask_relu(*_as_bits(features, dy, out), threads_for(out.size / 4))
-    return out
-
-
-def _as_bits(*arrays: np.ndarray) -> Sequence[np.ndarray]:
-    """Return arrays as kernels take them: bfloat16 as uint16."""
-    if is_bfloat16(arrays[0].dtype):
-        return [array.view(np.uint16) for array in arrays]
-    return arrays
 
 
 def _backward(plan: Plan, coords) -> Plan:
@@ -195,7 +186,7 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
     chunks = kernels.num_chunks(*sizes, *shape, dy.dtype.itemsize)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
     scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, cells, *shape, chunks, threads), np.int8)
-    x, gradient, sums = _as_bits(features, dy, out)
+    x, gradient, sums = as_bits(features, dy, out)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out
@@ -226,7 +217,7 @@ def _max_pool(x, kernel_size, *args, empty="ignore", **kwargs):
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        dy = widened(mask_relu(y.features, dy) if empty == "zero" else dy)
+        dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
         xp = array_module(dy)
         maxima, out = widened(y.features), xp.zeros(x.features.shape, dy.dtype)
         if rulebook.num_pairs:

@@ -16,6 +16,7 @@ from helpers import (
 )
 
 import spcy
+from spcy.pointwise import activate, activation_of
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -286,6 +287,31 @@ def test_epilogue(layer, channels, dtype, simd, rng):
         assert_close(LAYERS[layer](x, weight, bias, residual=more).features, expected, dtype)
         y = LAYERS[layer](x, weight, bias, residual=more, activation="relu")
         assert_close(y.features, np.maximum(expected, 0), dtype)
+
+
+ACTIVATIONS = ["relu", ("leaky_relu", 0.2), "gelu", "gelu_tanh", "silu"]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS[1:], ids=str)
+@layers
+def test_activations_as_rows_are_written(layer, activation, dtype, simd, rng):
+    """They have the bits of a pass of their own, in rows of any order."""
+    x = random_tensor(rng, 90, (5, 6, 7), 7, dtype, batch_size=2)
+    weight, bias = random_weight(rng, (3, 3, 3), 7, 19, dtype)
+    residual = residual_of(LAYERS[layer](x, weight), rng)
+    before = LAYERS[layer](x, weight, bias, residual=residual)
+    expected = activate(before.features, activation_of(activation))
+    y = LAYERS[layer](x, weight, bias, residual=residual, activation=activation)
+    np.testing.assert_array_equal(np.float64(get(y.features)), np.float64(get(expected)))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activations_of_depthwise_convolutions(activation, dtype, simd, rng):
+    x = random_tensor(rng, 90, (5, 6, 7), 6, dtype, batch_size=2)
+    weight, bias = random_weight(rng, (3, 3, 3), 1, 6, dtype)
+    expected = activate(spcy.subm_conv(x, weight, bias, groups=6).features, activation_of(activation))
+    y = spcy.subm_conv(x, weight, bias, groups=6, activation=activation)
+    np.testing.assert_array_equal(np.float64(get(y.features)), np.float64(get(expected)))
 
 
 def test_relu_keeps_nan(dtype, simd, rng):

@@ -44,8 +44,13 @@ KERNELS = {
         *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
         "count_pairs_per_row",
     ],
+    "pointwise": [
+        k
+        for name in ("activate", "activation_gradient")
+        for k in each(name, [*FLOATS, "float16", "bfloat16"], [1, 2, 3, 4, 5])
+    ],
     "grad": [
-        *[k for name in ("add_parts", "mask_relu") for k in each(name, [*FLOATS, "float16", "bfloat16"])],
+        *each("add_parts", [*FLOATS, "float16", "bfloat16"]),
         *each("add_exact", FLOATS, [32, 64]),
         *each("add_products", ["float16", "bfloat16"], [32, 64, 128], ["true", "false"]),
         *[k for name in MAXIMA for k in each(name, FLOATS)],

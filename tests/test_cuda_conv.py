@@ -92,7 +92,7 @@ def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None
         if math in WIDE:  # on the device that has it, also where it would not pay
             patch.setattr(stage, "_compute_capability", lambda: 90)
             patch.setattr(blocks_of(stage), "WIDE_CHANNELS", 1)
-        stage.conv(tiles, *arrays, out, relu, scratch, 1, 1)
+        stage.conv(tiles, *arrays, out, int(relu), 0.0, scratch, 1, 1)
     return out.get().view(features.dtype)
 
 
@@ -297,7 +297,8 @@ def test_arrays_at_any_address(cupy, stage, rng, shifted):
         moved[...] = places[shifted]
     places[shifted] = moved
     x, w, r, y = places
-    stage.conv(tiles, x, w, None, r, y, False, cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8), 1, 1)
+    scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8)
+    stage.conv(tiles, x, w, None, r, y, 0, 0.0, scratch, 1, 1)
     np.testing.assert_array_equal(y.get(), expected(book, features, weight, None, residual))
 
 
@@ -366,7 +367,7 @@ def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
         assert counts.operations <= 2  # an array of zeros, and a sort
         scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8)
         with counting() as counts:
-            stage.conv(tiles, features, weight, None, None, out, False, scratch, 1, 1)
+            stage.conv(tiles, features, weight, None, None, out, 0, 0.0, scratch, 1, 1)
         assert (counts.kernels, counts.operations) == (kernels, 0)
         assert (counts.synchronisations, counts.uploads) == (0, 0)
 

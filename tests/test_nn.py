@@ -1,7 +1,6 @@
 """Layers and networks: what they compute, their gradients, their state."""
 
 import copy
-import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -167,7 +166,14 @@ def calls(net, x, monkeypatch):
             kind,
             "_run_with",
             lambda *args, original=original: (
-                seen.append((type(args[0]).__name__, args[2] is not None, args[4] is not None, args[5])),
+                seen.append(
+                    (
+                        type(args[0]).__name__,
+                        args[2] is not None,
+                        args[4] is not None,
+                        args[5] and args[5].name,
+                    )
+                ),
                 original(*args),
             )[1],
         )
@@ -329,14 +335,6 @@ def test_dropout_scales_what_it_keeps(rng):
     y = nn.Dropout(0.25, rng=0)(x)
     assert set(np.unique(y)) == {0, 1 / 0.75}
     assert abs((y == 0).mean() - 0.25) < 0.03
-
-
-def test_gelu_is_exact(rng):
-    x = np.concatenate([rng.standard_normal(2000) * 4, [0, -40, 40, np.inf]])[:, None]
-    share = np.array([[0.5 * math.erfc(-v / math.sqrt(2))] for v in x[:, 0]])
-    np.testing.assert_allclose(nn.gauss.normal_cdf(x), share, rtol=1e-13, atol=1e-300)
-    np.testing.assert_allclose(nn.gauss.normal_cdf(np.float32(x)), share, rtol=0, atol=2e-7)
-    assert np.isnan(nn.GELU()(np.array([[np.nan]]))).all()
 
 
 TORCH = {

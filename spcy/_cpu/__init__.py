@@ -1,5 +1,16 @@
 """The CPU stages: compiled, and what takes several of their kernels."""
 
-from . import builders, conv, coords, grad, hashmap, pool, rulebook, simd, threads
+from . import builders, conv, coords, grad, hashmap, pointwise, pool, rulebook, simd, threads
 
-__all__ = ["builders", "conv", "coords", "grad", "hashmap", "pool", "rulebook", "simd", "threads"]
+__all__ = [
+    "builders",
+    "conv",
+    "coords",
+    "grad",
+    "hashmap",
+    "pointwise",
+    "pool",
+    "rulebook",
+    "simd",
+    "threads",
+]

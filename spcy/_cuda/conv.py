@@ -11,8 +11,10 @@ from .._backend import tf32_allowed
 from ._kernel import kernel, launch
 from .blocks import CHUNK_BYTES, Block, arithmetic, block_for
 from .plan import Tiles
+from .pointwise import activate
 
 NULL = np.uint64(0)  # instead of an array
+_RELU = 1
 
 
 def conv(
@@ -22,7 +24,8 @@ def conv(
     bias: cupy.ndarray | None,  # IN, (C_out,)
     residual: cupy.ndarray | None,  # IN, (n_out, C_out)
     out: cupy.ndarray,  # OUT, (n_out, C_out)
-    relu: bool,
+    activation: int,  # 0 none, others as in the pointwise stage
+    slope: float,
     scratch: cupy.ndarray | None,  # tiles.scratch_bytes(..)
     groups: int,
     n_threads: int,  # of the CPU: not read
@@ -36,7 +39,7 @@ def conv(
     for group in range(groups if groups > 1 else 0):
         x = _part(features, group, groups)
         w, b, more, y = (_part(array, group, groups) for array in (weight, bias, residual, out))
-        conv(tiles, x, w, b, more, y, relu, scratch, 1, n_threads)
+        conv(tiles, x, w, b, more, y, activation, slope, scratch, 1, n_threads)
         out[:, group * y.shape[1] : (group + 1) * y.shape[1]] = y
     if groups > 1:
         return
@@ -49,13 +52,15 @@ def conv(
     prepared = tiles.prepared.get(key) or tiles.prepared.setdefault(key, _prepare(tiles, *key))
     parts = NULL if prepared.splits == 1 else scratch.view(prepared.sum_type)
     epilogue = NULL if bias is None else bias, NULL if residual is None else residual, out
-    tail = prepared.relu if relu else prepared.linear
+    tail = prepared.relu if activation == _RELU else prepared.linear
     prepared.run(
         prepared.grid, prepared.block, (features, weight, *epilogue, parts, *tail), shared_mem=prepared.shared
     )
     if prepared.splits > 1:
         chunks = tiles.n_out * -(-c_out * size // CHUNK_BYTES)
         launch(prepared.add_parts, chunks, parts, *epilogue, *tail[-4:])
+    if activation not in (0, _RELU):
+        activate(out.reshape(-1), activation, slope, out.reshape(-1), n_threads)
 
 
 class _Prepared(NamedTuple):

@@ -73,12 +73,6 @@ def _whole(channels: int, array: cupy.ndarray) -> bool:
     return channels * array.itemsize % 16 == 0 and array.data.ptr % 16 == 0
 
 
-def mask_relu(features, gradient, out, n_threads):
-    """Write the gradient where the ReLU passed its input, else 0."""
-    function = kernel("grad", "mask_relu", type_name(out.dtype))
-    launch(function, out.size, features, gradient, np.int64(out.size), out)
-
-
 def find_maxima(features, maxima, in_rows, out_rows, tile_ptr, found, n_threads):
     """Find the input row of each maximum: that of its first pair, if several have it."""
     pairs = features, maxima, in_rows, out_rows, tile_ptr

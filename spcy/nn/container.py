@@ -7,17 +7,17 @@ from typing import Any
 from ..grad import vjp as vjp_of
 from ..tensor import SparseTensor, concat
 from .conv import Weighted
-from .module import Module, Vjp, finish, fused, fuses
+from .module import Activated, Module, Vjp, finish, fused, fuses
 from .norm import BatchNorm
-from .pointwise import Identity, ReLU
+from .pointwise import ACTIVATIONS, Identity
 
 
 class Sequential(Module):
     """Layers one after the other: what spconv calls SparseSequential.
 
-    A convolution (or `Linear`) and a `ReLU` after it run as one step, without a pass over memory for the
-    latter. So does, after `Module.eval`, a `BatchNorm` between them, folded into the weight: outputs
-    differ from those of the layers by rounding.
+    A convolution (or `Linear`) and an activation after it (`ReLU`, `LeakyReLU`, `GELU`, `SiLU`) run as
+    one step, without a pass over memory for the latter. So does, after `Module.eval`, a `BatchNorm`
+    between them, folded into the weight: outputs differ from those of the layers by rounding.
 
     Parameters
     ----------
@@ -64,11 +64,11 @@ class Sequential(Module):
             norm = ()
             if isinstance(layer, Weighted) and fuses(layer) and layers and _folds(layers[0]):
                 norm = (layers.pop(0),)
-            rectified = bool(layers) and _is(layers[0], ReLU)
-            if rectified:
-                layers.pop(0)
-            if layers or rectified:
-                x = layer._call(x, None, "relu" if rectified else None, *norm)
+            after = None
+            if layers and isinstance(layers[0], Activated) and _is(layers[0], *ACTIVATIONS):
+                after = layers.pop(0)._activation()
+            if layers or after is not None:
+                x = layer._call(x, None, after, *norm)
             else:
                 return layer._call(x, residual, activation, *norm)
         return finish(x, residual, activation)
@@ -92,7 +92,7 @@ class Residual(Module):
     """A body's output plus what went into it: ``body(x) + shortcut(x)``.
 
     A body that ends in a convolution (and after `Module.eval` in a `BatchNorm` after one) adds the
-    shortcut as it writes its output; so does a `ReLU` after the Residual in a `Sequential`.
+    shortcut as it writes its output; so does an activation after the Residual in a `Sequential`.
 
     Parameters
     ----------
@@ -172,9 +172,9 @@ class Concat(Module):
         return y, vjp
 
 
-def _is(module: Module, kind: type[Module]) -> bool:
+def _is(module: Module, *kinds: type[Module]) -> bool:
     """Return whether a module does what its kind does: a subclass may do anything."""
-    return type(module) is kind and "forward" not in vars(module)
+    return type(module) in kinds and "forward" not in vars(module)
 
 
 def _folds(module: Module) -> bool:

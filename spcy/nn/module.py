@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
 from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require, to_host, widened
+from ..pointwise import Activation, activate, activation_gradient, activation_of
 from ..tensor import SparseTensor, require_tensor
 
 Vjp = Callable[[Any], tuple]
@@ -417,6 +418,22 @@ class Pointwise(Module):
         raise NotImplementedError
 
 
+class Activated(Pointwise):
+    """A module that is an activation; `Sequential` hands it to the convolution before it."""
+
+    def _activation(self) -> Activation:
+        raise NotImplementedError
+
+    def _map(self, features):
+        return activate(features, self._activation())
+
+    def _map_vjp(self, features):
+        activation = self._activation()
+        y = activate(features, activation)
+        before = y if activation.reads_output else features
+        return y, lambda dy: activation_gradient(before, dy, activation)
+
+
 def features_of(x: SparseTensor | np.ndarray) -> np.ndarray:
     """Return the features of a tensor, or a (N, C) array itself."""
     if isinstance(x, SparseTensor):
@@ -444,16 +461,12 @@ def like(x: SparseTensor | np.ndarray, features: np.ndarray) -> SparseTensor | n
     return x.replace(features) if isinstance(x, SparseTensor) else features
 
 
-def relu(features: np.ndarray) -> np.ndarray:
-    """Return the positive part; NaN stays."""
-    return array_module(features).maximum(features, features.dtype.type(0))
-
-
 def finish(y, residual, activation):
     """Return ``activation(y + residual)`` in passes of their own."""
     if residual is not None:
         y = y + residual
-    return y if activation is None else like(y, relu(features_of(y)))
+    activation = activation_of(activation)
+    return y if activation is None else like(y, activate(features_of(y), activation))
 
 
 def _is_counter(name: str) -> bool:

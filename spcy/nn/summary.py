@@ -14,6 +14,8 @@ from .module import Module, watcher
 
 _HEADER = ("layer", "kind", "sites in", "out", "channels in", "out", "pairs", "MFLOP", "parameters", "ms")
 
+_TITLES = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "gelu": "GELU", "gelu_tanh": "GELU", "silu": "SiLU"}
+
 
 class LayerSummary(NamedTuple):
     """One run of one layer.
@@ -116,7 +118,9 @@ def summary(model: Module, x: SparseTensor | np.ndarray) -> Summary:
         start = perf_counter()
         y = module._run_unwatched(x, *after)
         ms = (perf_counter() - start) * 1e3
-        with_it = ["residual"] * (residual is not None) + ["ReLU"] * (activation is not None)
+        with_it = ["residual"] * (residual is not None)
+        if activation is not None:
+            with_it.append(_TITLES[activation.name])
         ran = [module] if norm is None else [module, norm]
         kind = " + ".join([type(part).__name__ for part in ran] + with_it)
         pairs, flop = module._work(x) if isinstance(module, Weighted) else (0, 0)

@@ -6,6 +6,16 @@ from libc.string cimport memcpy, memset
 from spcy._cpu.simd cimport level
 from spcy._cpu.threads cimport spcy_team, team
 
+cdef extern from "cpu/pointwise.h" nogil:
+    ctypedef struct spcy_activation:
+        int activation
+        double slope
+    ctypedef struct spcy_pointwise_kernels:
+        void (*apply)(const spcy_activation*, const void*, int64_t, void*) noexcept nogil
+    const spcy_pointwise_kernels* spcy_pointwise_kernels_of(int level, int number) noexcept
+    cdef enum:
+        SPCY_RELU
+
 cdef extern from "cpu/tile.h" nogil:
     ctypedef struct spcy_conv_plan:
         const void* features
@@ -29,6 +39,8 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t parts
         int64_t width
         bint relu
+        spcy_activation activation
+        void (*activate)(const spcy_activation*, const void*, int64_t, void*) noexcept nogil
     ctypedef struct spcy_tile_kernels:
         int64_t lanes
         int64_t sum_bytes
@@ -98,10 +110,12 @@ cdef class Tiles:
         )
 
 
+cdef int _number(int number_bytes) noexcept nogil:
+    return SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
+
+
 cdef const spcy_tile_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_tile_kernels_of(
-        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
-    )
+    return spcy_tile_kernels_of(level(), _number(number_bytes))
 
 
 cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
@@ -145,7 +159,8 @@ def conv(
     const number[::1] bias,  # IN or None, (C_out,)
     const number[:, ::1] residual,  # IN or None, (n_out, C_out)
     number[:, ::1] out,  # OUT, (n_out, C_out)
-    bint relu,
+    int activation,  # 0 none, others as in pointwise.pyx
+    double slope,
     char[::1] scratch,  # tiles.scratch_bytes(..)
     int64_t groups,
     int n_threads,
@@ -171,7 +186,11 @@ def conv(
     plan.weight, plan.bias, plan.out = packed, padded_bias, &out[0, 0]
     plan.features = &features[0, 0] if features.shape[0] else NULL
     plan.residual = &residual[0, 0] if residual is not None else NULL
-    plan.relu = relu
+    plan.relu = activation == SPCY_RELU
+    plan.activation.activation, plan.activation.slope = activation, slope
+    plan.activate = NULL
+    if activation and not plan.relu:
+        plan.activate = spcy_pointwise_kernels_of(level(), _number(sizeof(number))).apply
     with nogil:
         spcy_pack_weight(
             kernels, &plan, &weight[0, 0, 0], depthwise, packed,

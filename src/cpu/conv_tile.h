@@ -209,6 +209,18 @@ inline void write_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows,
     }
 }
 
+// An activation that is no ReLU, of rows that have just been written and are still in cache.
+template <typename T>
+inline void activate_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows) {
+    if (!plan->activate) return;
+    T* out = static_cast<T*>(plan->out);
+    const int64_t c_out = plan->c_out, runs = plan->order ? rows : 1, size = plan->order ? c_out : rows * c_out;
+    for (int64_t r = 0; r < runs; ++r) {
+        T* row = out + (plan->order ? plan->order[first + r] : first) * c_out;
+        plan->activate(&plan->activation, row, size, row);
+    }
+}
+
 constexpr int64_t kNearBytes = 1 << 21;  // features of this size stay in cache
 
 // The tile's pairs of the next offset lie far from this one's.
@@ -279,6 +291,7 @@ void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
         write_rows<T, false, true>(plan, first, rows, sums);
     else
         write_rows<T, false, false>(plan, first, rows, sums);
+    activate_rows<T>(plan, first, rows);
 }
 
 template <typename T>

@@ -109,6 +109,7 @@ void depthwise_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
         depthwise_rows<T, false, true>(plan, first, rows, taps, ends, sums);
     else
         depthwise_rows<T, false, false>(plan, first, rows, taps, ends, sums);
+    activate_rows<T>(plan, first, rows);
 }
 
 template <typename T>

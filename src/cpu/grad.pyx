@@ -39,9 +39,6 @@ cdef extern from "cpu/grad.h" nogil:
         SPCY_BFLOAT16
 
 cdef extern from "cpu/grad_rows.h" nogil:
-    void spcy_mask_relu_rows[T](
-        const T* y, const T* dy, int64_t rows, int64_t channels, T* dx, spcy_team team
-    ) noexcept
     void spcy_find_maxima[T](
         const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, int32_t* found,
         spcy_team team,
@@ -150,19 +147,6 @@ def weight_gradient(
     cdef int64_t part = max(_up(plan.c_in, _up(wanted, n_chunks)), min(FEWEST_CHANNELS, plan.c_in))
     with nogil:
         spcy_weight_gradient(kernels, &plan, part, copies, copy_bytes, team(n_threads))
-
-
-def mask_relu(
-    const number[:, ::1] features,  # IN, (N, C), the output of a ReLU
-    const number[:, ::1] gradient,  # IN, (N, C)
-    number[:, ::1] out,  # OUT, (N, C)
-    int n_threads,
-):
-    """Write the gradient where the ReLU passed its input, else 0."""
-    with nogil:
-        spcy_mask_relu_rows(
-            &features[0, 0], &gradient[0, 0], out.shape[0], out.shape[1], &out[0, 0], team(n_threads)
-        )
 
 
 def find_maxima(

@@ -6,17 +6,6 @@
 
 #include "cpu/pairs.h"
 
-// dx = dy where a ReLU passed, so its output y is not 0; NaN passes. A uint16_t is the bits of a bfloat16.
-template <typename T>
-static inline void spcy_mask_relu(const T* __restrict y, const T* __restrict dy, int64_t count, T* __restrict dx) {
-    for (int64_t i = 0; i < count; ++i) dx[i] = y[i] == 0 ? 0 : dy[i];
-}
-
-inline void spcy_mask_relu(const uint16_t* __restrict y, const uint16_t* __restrict dy, int64_t count,
-                           uint16_t* __restrict dx) {
-    for (int64_t i = 0; i < count; ++i) dx[i] = (y[i] & 0x7fff) == 0 ? 0 : dy[i];
-}
-
 // Note `row` for the channels in which x is the maximum y (NaN, if that is), unless one has been noted.
 template <typename T>
 static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
@@ -52,14 +41,6 @@ static inline void spcy_weigh_rows(const T* features, int64_t channels, const in
 }
 
 enum { SPCY_GRAD_ROWS = 64 };  // that a thread takes at a time
-
-template <typename T>
-static inline void spcy_mask_relu_rows(const T* y, const T* dy, int64_t rows, int64_t channels, T* dx,
-                                       spcy_team team) {
-    spcy_parallel_rows(team, rows, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
-        spcy_mask_relu(y + begin * channels, dy + begin * channels, (end - begin) * channels, dx + begin * channels);
-    });
-}
 
 template <typename T>
 static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels,

@@ -253,10 +253,11 @@ def fill_outputs(
     int n_threads,
 ):
     """Write the outputs, in key order."""
+    cdef int32_t* index = &indices[0, 0] if indices.shape[0] else NULL
     with nogil:
         spcy_write_outputs(
             &blocks[0], &order[0], blocks.shape[0], &cells[0], &places[0], &low[0], &shift[0],
-            <int>indices.shape[1], &ranks[0], &keys[0], &indices[0, 0], team(n_threads),
+            <int>indices.shape[1], &ranks[0], &keys[0], index, team(n_threads),
         )
 
 

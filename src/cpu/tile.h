@@ -4,6 +4,12 @@
 
 #include <stdint.h>
 
+// A function of each number that is written, see pointwise.h.
+typedef struct {
+    int activation;
+    double slope;  // of a leaky ReLU where x is negative
+} spcy_activation;
+
 // A convolution, cut into tiles of output ranks. Arrays are of one dtype: float, double or bfloat16.
 typedef struct {
     const void* features;     // (n_in, c_in)
@@ -20,6 +26,8 @@ typedef struct {
     int64_t c_in, c_out, groups;
     int64_t parts, width;  // sums of a row, in so many equal parts that are padded to whole vectors
     bool relu;
+    spcy_activation activation;  // another one, or `activate` is NULL
+    void (*activate)(const spcy_activation* activation, const void* x, int64_t count, void* y);
 } spcy_conv_plan;
 
 typedef struct {

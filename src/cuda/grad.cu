@@ -284,17 +284,6 @@ __global__ void __launch_bounds__(SPCY_PART, 4)
     }
 }
 
-// The gradient where a ReLU with these outputs passed, else 0.
-template <class Number>
-__global__ void mask_relu(const Number* __restrict__ features, const Number* __restrict__ gradient, int64_t n,
-                          Number* __restrict__ out) {
-    SPCY_EACH(i, n) {
-        typename spcy_sum<Number>::type value;
-        convert(features[i], &value);
-        out[i] = value == 0 ? Number() : gradient[i];
-    }
-}
-
 // The input row of each maximum: that of its first pair, if several have it. Blocks and threads as in a pool.
 template <typename T>
 __global__ void find_maxima(const T* __restrict__ features, const T* __restrict__ maxima,

@@ -1,0 +1,80 @@
+"""Activations: functions of each feature by itself, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._backend import array_module, is_bfloat16, kernels_for
+from ._threads import threads_for
+
+_KINDS = {"relu": 1, "leaky_relu": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}  # as the kernels number them
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_WORK = {1: 0.25, 2: 0.25, 3: 2.0, 4: 1.5, 5: 1.5}  # nanoseconds for a number, about
+
+
+class Activation(NamedTuple):
+    """An activation, and the slope that a leaky ReLU has where x is negative."""
+
+    kind: int
+    slope: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is called as an argument."""
+        return _NAMES[self.kind]
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether the gradient can be told from what came out."""
+        return self.kind == RELU.kind
+
+
+RELU = Activation(_KINDS["relu"])
+
+
+def activation_of(value: Any) -> Activation | None:
+    """Return what an argument ``activation`` names."""
+    if value is None or isinstance(value, Activation):
+        return value
+    name, slope = value, 0.0
+    if isinstance(value, tuple) and len(value) == 2 and value[0] == "leaky_relu":
+        name, slope = value
+        if isinstance(slope, bool) or not isinstance(slope, (int, float, np.floating, np.integer)):
+            raise TypeError(f"activation must have a number as its slope, got {slope!r}")
+    elif not isinstance(value, str) or value not in _KINDS or value == "leaky_relu":
+        raise ValueError(
+            f"activation must be None, 'relu', ('leaky_relu', slope), 'gelu', 'gelu_tanh' or 'silu', "
+            f"got {value!r}; y.map runs other functions"
+        )
+    return Activation(_KINDS[name], float(slope))
+
+
+def activate(features: np.ndarray, activation: Activation, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the function of each feature; `out` may be the features themselves."""
+    if out is None:
+        out = array_module(features).empty(features.shape, features.dtype)
+    if out.size:
+        threads = threads_for(out.size * _WORK[activation.kind])
+        x, y = as_bits(features, out, flat=True)
+        kernels_for(x).pointwise.activate(x, *activation, y, threads)
+    return out
+
+
+def activation_gradient(x: np.ndarray, dy: np.ndarray, activation: Activation) -> np.ndarray:
+    """Return the gradient times the slope at each x; a ReLU's x may be what came out of it."""
+    out = array_module(dy).empty(dy.shape, dy.dtype)
+    if out.size:
+        threads = threads_for(out.size * _WORK[activation.kind])
+        x, dy, flat = as_bits(x, dy, out, flat=True)
+        kernels_for(x, dy).pointwise.activation_gradient(x, dy, *activation, flat, threads)
+    return out
+
+
+def as_bits(*arrays: np.ndarray, flat: bool = False) -> Sequence[np.ndarray]:
+    """Return arrays as kernels take them: bfloat16 as uint16."""
+    if is_bfloat16(arrays[0].dtype):
+        arrays = tuple(array.view(np.uint16) for array in arrays)
+    return [array.reshape(-1) for array in arrays] if flat else arrays

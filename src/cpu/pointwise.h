@@ -1,0 +1,60 @@
+// The pointwise kernels' interface: what one SIMD level offers, and the choice between levels.
+#ifndef SPCY_CPU_POINTWISE_H
+#define SPCY_CPU_POINTWISE_H
+
+#include "cpu/team.h"
+#include "cpu/tile.h"
+
+// Functions of one number. The gradient of a ReLU may read its output instead of its input.
+enum { SPCY_RELU = 1, SPCY_LEAKY_RELU, SPCY_GELU, SPCY_GELU_TANH, SPCY_SILU };
+
+// Arrays are of one dtype: float, double or bfloat16. y may be x.
+typedef struct {
+    void (*apply)(const spcy_activation* activation, const void* x, int64_t count, void* y);
+    // dx = dy times the slope at x.
+    void (*gradient)(const spcy_activation* activation, const void* x, const void* dy, int64_t count, void* dx);
+} spcy_pointwise_kernels;
+
+extern "C" {
+extern const spcy_pointwise_kernels spcy_pointwise_kernels_baseline[SPCY_NUMBERS];
+extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx2[SPCY_NUMBERS];
+extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx512[SPCY_NUMBERS];
+extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx512_bf16[SPCY_NUMBERS];
+}
+
+static inline const spcy_pointwise_kernels* spcy_pointwise_kernels_of(int level, int number) {
+    switch (level) {
+#ifdef SPCY_HAVE_AVX512_BF16
+        case SPCY_AVX512_BF16: return spcy_pointwise_kernels_avx512_bf16 + number;
+#endif
+#ifdef SPCY_HAVE_AVX512
+        case SPCY_AVX512: return spcy_pointwise_kernels_avx512 + number;
+#endif
+#ifdef SPCY_HAVE_AVX2
+        case SPCY_AVX2: return spcy_pointwise_kernels_avx2 + number;
+#endif
+        default: return spcy_pointwise_kernels_baseline + number;
+    }
+}
+
+enum { SPCY_POINTWISE_BYTES = 1 << 15 };  // that a thread takes at a time
+
+static inline void spcy_activate(const spcy_pointwise_kernels* kernels, spcy_activation activation, const void* x,
+                                 int64_t count, int64_t size, void* y, spcy_team team) {
+    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
+        kernels->apply(&activation, static_cast<const char*>(x) + begin * size, end - begin,
+                       static_cast<char*>(y) + begin * size);
+    });
+}
+
+static inline void spcy_activation_gradient(const spcy_pointwise_kernels* kernels, spcy_activation activation,
+                                            const void* x, const void* dy, int64_t count, int64_t size, void* dx,
+                                            spcy_team team) {
+    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
+        kernels->gradient(&activation, static_cast<const char*>(x) + begin * size,
+                          static_cast<const char*>(dy) + begin * size, end - begin,
+                          static_cast<char*>(dx) + begin * size);
+    });
+}
+
+#endif

@@ -1,0 +1,147 @@
+// Pointwise kernels: one loop over a function of vectors, for every activation, number type and SIMD level.
+#ifndef SPCY_CPU_POINTWISE_LOOP_H
+#define SPCY_CPU_POINTWISE_LOOP_H
+
+#include "cpu/functions.h"
+#include "cpu/pointwise.h"
+
+namespace {
+
+// Numbers as vectors of the type that they are computed in.
+template <typename T>
+struct Wide {
+    typedef T type;
+    typedef typename Vector<T>::type V;
+    static V load(const T* x) { return *reinterpret_cast<const typename Vector<T>::unaligned*>(x); }
+    static void store(V value, T* y) { *reinterpret_cast<typename Vector<T>::unaligned*>(y) = value; }
+};
+
+template <>
+struct Wide<bfloat16> {
+    typedef float type;
+    typedef Vector<float>::type V;
+    typedef Vector<uint32_t>::type Bits;
+    typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), may_alias, aligned(2)));
+
+    static V load(const bfloat16* x) {
+        return (V)(__builtin_convertvector(*reinterpret_cast<const Halves*>(x), Bits) << 16);
+    }
+
+    // Round to nearest, ties to even; a NaN stays one.
+    static void store(V value, bfloat16* y) {
+        const Bits bits = (Bits)value, nan = (Bits)(value != value);
+        const Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
+        *reinterpret_cast<Halves*>(y) = __builtin_convertvector((quiet & nan) | (rounded & ~nan), Halves);
+    }
+};
+
+// Each activation: its value at x, and dy times its slope there.
+template <typename T>
+struct Relu {
+    SPCY_LANES(T);
+    V value(V x) const { return select<T>((I)(x < 0), V{}, x); }  // NaN stays
+    V gradient(V x, V dy) const { return select<T>((I)(x <= 0), V{}, dy); }
+};
+
+template <typename T>
+struct LeakyRelu {
+    SPCY_LANES(T);
+    T slope;
+    V value(V x) const { return select<T>((I)(x > 0), x, x * slope); }
+    V gradient(V x, V dy) const { return select<T>((I)(x > 0), dy, dy * slope); }
+};
+
+template <typename T>
+struct Gelu {
+    SPCY_LANES(T);
+    static V below(V x, V* density) {
+        const V size = clamp<T>(select<T>((I)(x < 0), -x, x), 0, R::tail_end);
+        *density = bell<T>(size);
+        const V tail = normal_tail<T>(size, *density);
+        return select<T>((I)(x > 0), 1 - tail, tail);
+    }
+    V value(V x) const {
+        V density;
+        return x * below(x, &density);
+    }
+    V gradient(V x, V dy) const {
+        V density;
+        const V share = below(x, &density);
+        return dy * (share + clamp<T>(x, -R::tail_end, R::tail_end) * density * T(0.3989422804014327));
+    }
+};
+
+// x times a sigmoid of 2 sqrt(2 / pi) (x + 0.044715 x**3), which is (1 + tanh) / 2 of half of it.
+template <typename T>
+struct GeluTanh {
+    SPCY_LANES(T);
+    static constexpr T scale = T(1.5957691216057308), cubic = T(0.044715);
+    V value(V x) const { return x * sigmoid<T>(scale * x * (1 + cubic * x * x)); }
+    V gradient(V x, V dy) const {
+        V rest;
+        x = clamp<T>(x, -100, 100);
+        const V share = sigmoid<T>(scale * x * (1 + cubic * x * x), &rest);
+        return dy * (share + x * share * rest * scale * (1 + 3 * cubic * x * x));
+    }
+};
+
+template <typename T>
+struct Silu {
+    SPCY_LANES(T);
+    V value(V x) const { return x * sigmoid<T>(x); }
+    V gradient(V x, V dy) const {
+        V rest;
+        x = clamp<T>(x, -1000, 1000);
+        const V share = sigmoid<T>(x, &rest);
+        return dy * (share * (1 + x * rest));
+    }
+};
+
+// y = function(x ..) for vectors, the last one from copies that are filled up.
+template <typename T, typename Function>
+inline void each_vector(int64_t count, const T* x, const T* more, T* y, Function function) {
+    typedef Wide<T> W;
+    constexpr int64_t lanes = Vector<typename W::type>::lanes;
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) W::store(function(W::load(x + i), W::load(more + i)), y + i);
+    if (i == count) return;
+    T last[3][lanes] = {};
+    memcpy(last[0], x + i, (count - i) * sizeof(T));
+    memcpy(last[1], more + i, (count - i) * sizeof(T));
+    W::store(function(W::load(last[0]), W::load(last[1])), last[2]);
+    memcpy(y + i, last[2], (count - i) * sizeof(T));
+}
+
+template <typename T, typename Use>
+inline void with_activation(const spcy_activation* activation, Use use) {
+    typedef typename Wide<T>::type W;
+    switch (activation->activation) {
+        case SPCY_RELU: return use(Relu<W>{});
+        case SPCY_LEAKY_RELU: return use(LeakyRelu<W>{(W)activation->slope});
+        case SPCY_GELU: return use(Gelu<W>{});
+        case SPCY_GELU_TANH: return use(GeluTanh<W>{});
+        case SPCY_SILU: return use(Silu<W>{});
+    }
+}
+
+template <typename T>
+void apply(const spcy_activation* activation, const void* x, int64_t count, void* y) {
+    typedef typename Wide<T>::V V;
+    const T* from = static_cast<const T*>(x);
+    with_activation<T>(activation, [=](auto function) {
+        each_vector(count, from, from, static_cast<T*>(y), [=](V a, V) { return function.value(a); });
+    });
+}
+
+template <typename T>
+void gradient(const spcy_activation* activation, const void* x, const void* dy, int64_t count, void* dx) {
+    typedef typename Wide<T>::V V;
+    with_activation<T>(activation, [=](auto function) {
+        each_vector(count, static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<T*>(dx),
+                    [=](V a, V b) { return function.gradient(a, b); });
+    });
+}
+
+}  // namespace
+
+#endif

@@ -1,0 +1,176 @@
+"""Activations and their gradients, beside NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import get, put
+
+import spcy
+from spcy import _threads, nn
+from spcy.pointwise import activate, activation_gradient, activation_of
+
+pytestmark = pytest.mark.usefixtures("backend")
+NAMES = ["relu", ("leaky_relu", 0.2), ("leaky_relu", -0.5), "gelu", "gelu_tanh", "silu"]
+names = pytest.mark.parametrize("name", NAMES, ids=str)
+SCALE, CUBIC = math.sqrt(8 / math.pi), 0.044715
+
+
+def normal_share(x):
+    return np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.ravel()]).reshape(x.shape)
+
+
+def sigmoid(x):
+    less = np.exp(-np.abs(x))
+    return np.where(x < 0, less, 1) / (1 + less)
+
+
+def value(name, x):
+    """The function in float64."""
+    if name == "relu":
+        return np.where(x < 0, 0, x)
+    if name == "gelu":
+        return x * normal_share(x)
+    if name == "gelu_tanh":
+        return x * sigmoid(SCALE * x * (1 + CUBIC * x * x))
+    if name == "silu":
+        return x * sigmoid(x)
+    return np.where(x > 0, x, x * name[1])
+
+
+def slope(name, x):
+    """Its derivative in float64."""
+    if name == "relu":
+        return np.where(x <= 0, 0.0, 1.0)
+    if name == "gelu":
+        return normal_share(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    if name == "gelu_tanh":
+        inner = SCALE * x * (1 + CUBIC * x * x)
+        return sigmoid(inner) * (1 + x * sigmoid(-inner) * SCALE * (1 + 3 * CUBIC * x * x))
+    if name == "silu":
+        return sigmoid(x) * (1 + x * sigmoid(-x))
+    return np.where(x > 0, 1, name[1])
+
+
+def condition(name, x, dtype):
+    """By how much the last bit of an exponent, ours or the reference's, changes the value."""
+    if name == "gelu_tanh":
+        return np.abs(SCALE * x * (1 + CUBIC * x * x))
+    exact = name != "gelu" or (dtype == np.float32 and spcy.get_backend() == "cpu")
+    return 0 if exact else x * x
+
+
+def epsilon(dtype):
+    return 2.0**-8 if dtype.itemsize == 2 else np.finfo(dtype).eps
+
+
+def numbers(rng, dtype, size=3001):
+    """Numbers of all magnitudes that the functions tell apart."""
+    scales = np.array([1e-30, 1e-3, 0.5, 2, 6, 20])[rng.integers(0, 6, size)]
+    return (rng.standard_normal(size) * scales).astype(dtype)
+
+
+@names
+def test_values_and_gradients(name, dtype, simd, threads, rng):
+    x, dy = numbers(rng, dtype), rng.standard_normal(3001).astype(dtype)
+    wide, activation = x.astype(np.float64), activation_of(name)
+    expected = value(name, wide)
+    bound = 5 * epsilon(dtype) * np.abs(expected) * (1 + condition(name, wide, dtype))
+    y = get(activate(put(x), activation)).astype(np.float64)
+    assert (np.abs(y - expected) <= bound + 1e-37).all()
+    dx = get(activation_gradient(put(x), put(dy), activation)).astype(np.float64)
+    expected = slope(name, wide) * dy.astype(np.float64)
+    assert (np.abs(dx - expected) <= 8 * epsilon(dtype) * np.abs(dy.astype(np.float64)) + 1e-37).all()
+
+
+@names
+def test_special_numbers(name, dtype, simd):
+    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e38, -3e38], dtype)
+    wide = x.astype(np.float64)
+    y = get(activate(put(x), activation_of(name))).astype(np.float64)
+    assert np.isnan(y[4])
+    np.testing.assert_array_equal(y[:2], 0)
+    assert y[2] == np.inf
+    assert y[7] == wide[7]
+    if not isinstance(name, tuple):
+        assert y[8] == 0
+        assert y[3] == 0 if name == "relu" else np.isnan(y[3])  # inf * 0, as everywhere
+    else:
+        assert y[3] == -math.copysign(np.inf, name[1])
+    ones = np.ones(9, dtype)
+    dx = get(activation_gradient(put(x), put(ones), activation_of(name))).astype(np.float64)
+    left = name[1] if isinstance(name, tuple) else 0
+    np.testing.assert_allclose(dx[[2, 3, 7, 8]], [1, left, 1, left], rtol=2 * epsilon(dtype))
+    smooth = not isinstance(name, tuple) and name != "relu"
+    np.testing.assert_allclose(dx[[0, 1]], 0.5 if smooth else left, rtol=2 * epsilon(dtype))
+    dy = np.full(9, np.nan, dtype)
+    dx = get(activation_gradient(put(np.ones(9, dtype)), put(dy), activation_of(name)))
+    assert np.isnan(dx.astype(np.float64)).all()
+
+
+@names
+def test_any_length_and_number_of_threads_gives_the_same_bits(name, dtype, simd, rng, monkeypatch):
+    monkeypatch.setattr(_threads, "GRAIN", 1)
+    x = numbers(rng, dtype, 30_000)
+    dy = numbers(rng, dtype, 30_000)
+    activation = activation_of(name)
+    results = []
+    for threads in (1, 3):
+        spcy.set_num_threads(threads)
+        results.append((activate(put(x), activation), activation_gradient(put(x), put(dy), activation)))
+    spcy.set_num_threads(None)
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(get(first).view(np.uint8), get(second).view(np.uint8))
+    for size in (0, 1, 5, 17, 63):
+        part = get(activate(put(x[:size]), activation))
+        np.testing.assert_array_equal(part.view(np.uint8), get(results[0][0])[:size].view(np.uint8))
+        part = get(activation_gradient(put(x[:size]), put(dy[:size]), activation))
+        np.testing.assert_array_equal(part.view(np.uint8), get(results[0][1])[:size].view(np.uint8))
+
+
+def test_errors_over_all_exponents(simd):
+    """What docstrings say, in units in the last place."""
+    if spcy.get_backend() != "cpu":
+        pytest.skip("a GPU has functions of its own")
+    exponents = np.ldexp(np.float32(1), np.arange(-126, 7))
+    x = np.concatenate([s * exponents * m for s in (-1, 1) for m in np.float32([1, 1.3, 1.7])])
+    for name, worst in (("silu", 3), ("gelu", 5)):
+        wide = x.astype(np.float64)
+        expected = value(name, wide)
+        normal = (np.abs(expected) > 1e-37) & (wide > (-87 if name == "silu" else -13))
+        y = get(activate(put(x), activation_of(name)))
+        units = np.abs(y - expected) / np.spacing(np.abs(expected).astype(np.float32))
+        assert units[normal].max() <= worst
+
+
+def test_layers_take_rows_of_any_strides(rng):
+    x = rng.standard_normal((6, 10))
+    for layer in (nn.ReLU(), nn.LeakyReLU(0.3), nn.GELU(), nn.GELU("tanh"), nn.SiLU()):
+        y, vjp = layer.vjp(put(np.ascontiguousarray(x[::2, 1::3])))
+        dx = vjp(y)[0]
+        if spcy.get_backend() == "cpu":
+            again, pull = layer.vjp(x[::2, 1::3])
+            np.testing.assert_array_equal(again, y)
+            np.testing.assert_array_equal(pull(y[:, ::-1][:, ::-1])[0], dx)
+            np.testing.assert_array_equal(layer(x[::2, 1::3].astype(">f8")), y)
+
+
+BAD = [
+    ("softplus", ValueError, "^activation .*got 'softplus'"),
+    ("leaky_relu", ValueError, "^activation .*slope.*got 'leaky_relu'"),
+    (("leaky_relu", "steep"), TypeError, "^activation .*number as its slope, got 'steep'"),
+    (("gelu", 1.0), ValueError, "^activation "),
+    (3, ValueError, "^activation .*got 3"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD, ids=str)
+def test_bad_activations(bad, error, message):
+    x = spcy.SparseTensor([[0, 4]], put(np.ones((1, 1))))
+    with pytest.raises(error, match=message):
+        spcy.subm_conv(x, put(np.ones((3, 1, 1))), activation=bad)
+
+
+def test_bad_approximation():
+    with pytest.raises(ValueError, match=r"^approximate must be 'none' or 'tanh', got 'erf'"):
+        nn.GELU("erf")
