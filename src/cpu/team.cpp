@@ -8,8 +8,8 @@
 // Where other programs want the cores, a helper must not lose its core while it holds a tile, since the caller
 // would wait for a time slice; so it offers the core, between two tiles, before its slice is over. It must not
 // keep the caller from its core either: on the same one it takes nothing, and when it was woken there it leaves.
-// Still the scheduler may even things out and give the caller's core to others for a slice. A caller that sees
-// it works alone for a while: then it has a core of its own as far as there is one.
+// Still the scheduler may even things out and give the caller's core to others for a slice. Where that happens
+// again and again, callers work alone for a while: then they have a core of their own as far as there is one.
 #include "cpu/team.h"
 
 #ifdef _OPENMP
@@ -41,7 +41,8 @@ constexpr auto kSpin = std::chrono::microseconds(100);     // of a helper that f
 constexpr auto kTurn = std::chrono::microseconds(500);     // of a helper on its core; then it offers it to others
 constexpr auto kPatience = std::chrono::microseconds(50);  // of a caller when a missing tile should be there
 constexpr auto kLoss = std::chrono::milliseconds(1);       // of a caller that had no core for so long ..
-constexpr auto kAlone = std::chrono::milliseconds(50);     // .. and then works alone
+constexpr auto kMemory = std::chrono::milliseconds(200);   // .. twice within this time
+constexpr auto kAlone = std::chrono::milliseconds(100);    // .. and then works alone
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -108,14 +109,18 @@ struct alignas(64) Job {
         return tiles - (int64_t)(seen & kTiles);
     }
 
-    // Do tiles as the caller, the first of which nobody else can take, until all are done.
-    void do_tiles() {
+    // Do tiles as the caller, the first of which nobody else can take, until all are done. Returns whether it had
+    // a core for its own, but for moments.
+    bool do_tiles() {
         const auto start = Clock::now();
+        const auto had = core_time();
         int64_t count = 0;
         for (int64_t tile = 0; tile >= 0; tile = take(), ++count) body(context, tile, 0);
-        if (done.fetch_add(count) + count == tiles) return;
+        const int64_t all = done.fetch_add(count) + count;
         const auto end = Clock::now();
-        wait(end + (end - start) / count + kPatience);
+        const bool had_core = end - start < kLoss || end - start - (core_time() - had) < kLoss;
+        if (all != tiles) wait(end + (end - start) / count + kPatience);
+        return had_core;
     }
 
     // Do tiles as a helper until none is left or the turn ends; `number` is its number among so many threads.
@@ -174,8 +179,7 @@ inline int number_of(int helper, int size, int place, int threads) {
 class Team {
    public:
     void share(int64_t tiles, int threads, spcy_body body, void* context) {
-        const auto start = Clock::now();
-        const int place = start.time_since_epoch().count() < alone_until_.load() ? -1 : free_place();
+        const int place = Clock::now().time_since_epoch().count() < alone_until_.load() ? -1 : free_place();
         if (place < 0) {
             for (int64_t tile = 0; tile < tiles; ++tile) body(context, tile, 0);
             return;
@@ -190,11 +194,7 @@ class Team {
         job.left.store((uint64_t)threads << kTileBits | (uint64_t)(tiles - 1), std::memory_order_release);
         last_core_.store(job.core.load(std::memory_order_relaxed), std::memory_order_relaxed);
         call(place, threads);
-        const auto had = core_time();
-        job.do_tiles();
-        const auto end = Clock::now();
-        if (end - start > kLoss && end - start - (core_time() - had) > kLoss)
-            alone_until_.store((end + kAlone).time_since_epoch().count());
+        if (!job.do_tiles()) note_loss(Clock::now());
         job.owned.store(false, std::memory_order_release);
     }
 
@@ -207,7 +207,7 @@ class Team {
     Helper helpers_[SPCY_MOST_THREADS - 1];
     alignas(64) std::atomic<uint32_t> calls_{0};
     std::atomic<int> last_core_{-1};  // of the last caller
-    std::atomic<Clock::rep> alone_until_{0};
+    std::atomic<Clock::rep> alone_until_{0}, last_loss_{0};  // since the clock's epoch
     std::atomic<int> wanted_{0};  // helpers, the most that a call has asked for
     std::atomic<int> size_{0};    // what was wanted when the region was opened; the runtime may grant less
     std::mutex mutex_;
@@ -220,6 +220,13 @@ class Team {
                 return place;
         }
         return -1;
+    }
+
+    // Once may be anything, as the machine below a virtual one.
+    void note_loss(Clock::time_point now) {
+        const auto since = now.time_since_epoch();
+        const Clock::rep before = last_loss_.exchange(since.count());
+        if (since - Clock::duration(before) < kMemory) alone_until_.store((since + kAlone).count());
     }
 
     bool fits() const { return size_.load() == wanted_.load(); }
