@@ -12,7 +12,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "pointwise", "grad")
+STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "pointwise", "norm", "grad")
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
 TILE_LEVELS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
@@ -22,10 +22,23 @@ TILE_LEVELS = {
 }
 SOURCES = {"threads": ["src/cpu/team.cpp"]}
 # The sources of a stage's kernels that every level has.
-TILES = {"conv": ("tile", "pointwise_loop"), "grad": ("grad_tile",), "pointwise": ("pointwise_loop",)}
+TILES = {
+    "conv": ("tile", "pointwise_loop"),
+    "grad": ("grad_tile",),
+    "norm": ("norm_loop",),
+    "pointwise": ("pointwise_loop",),
+}
 if platform.machine().lower() not in {"x86_64", "amd64"}:
     TILE_LEVELS = {"baseline": []}
-OPTIMIZE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+OPTIMIZE = [
+    "-O3",
+    "-std=c++17",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    "-g0",
+]
 OPENMP = ["-fopenmp"]
 OPENMP_PROBE = """
 #include <omp.h>

@@ -44,6 +44,11 @@ KERNELS = {
         *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
         "count_pairs_per_row",
     ],
+    "norm": [
+        k
+        for name in ("moments", "apply", "gradient_sums", "gradient")
+        for k in each(name, [*FLOATS, "float16", "bfloat16"])
+    ],
     "pointwise": [
         k
         for name in ("activate", "activation_gradient")

@@ -9,6 +9,7 @@ import numpy as np
 from .. import _check
 from .._backend import array_module, widened
 from ..grad import column_sums
+from ..norm import Norm, column_moments
 from .conv import Weighted
 from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
 
@@ -30,21 +31,6 @@ class _Norm(Pointwise):
         wide = widened(features)
         require_fit(self, wide, self.num_features, self.weight.data.dtype)
         return wide
-
-    def _affine_vjp(self, normal: np.ndarray, dtype, normal_vjp) -> tuple[np.ndarray, Callable]:
-        """Return ``normal * weight + bias`` and its vjp, given that of the normalised features."""
-        weight = self.weight.data
-
-        def vjp(dy):
-            dy = widened(dy)
-            dweight, dbias = column_sums(dy * normal), column_sums(dy)
-            self.weight.accumulate(dweight)
-            self.bias.accumulate(dbias)
-            return normal_vjp(dy, dweight, dbias).astype(dtype, copy=False)
-
-        y = normal * weight
-        y += self.bias.data
-        return y.astype(dtype, copy=False), vjp
 
 
 class BatchNorm(_Norm):
@@ -81,46 +67,43 @@ class BatchNorm(_Norm):
         self.running_var = Buffer(np.ones(self.num_features, np.float32))
 
     def _map(self, features):
-        wide = self._features(features)
-        if self.training:
-            scale, shift = self.weight.data, self.bias.data
-            wide = self._normalise(wide)[0]
-        else:
-            scale, shift = (a.astype(wide.dtype, copy=False) for a in self._scale_and_shift())
-        y = wide * scale
-        y += shift
-        return y.astype(features.dtype, copy=False)
+        return self._norm(features)[0].apply(features)
 
     def _map_vjp(self, features):
-        normal, inverse = self._normalise(self._features(features))
-        scale = inverse * self.weight.data
         over_batch = self.training
+        norm, inverse = self._norm(features)
 
-        def normal_vjp(dy, dweight, dbias):
-            if over_batch and len(dy):
-                dy = dy - dbias / len(dy)
-                dy -= normal * (dweight / len(dy))
-            return dy * scale
+        def vjp(dy):
+            mean_dy, slope = norm.gradient_sums(features, dy)
+            dtype = norm.scale.dtype
+            slope *= inverse
+            self.weight.accumulate(slope)
+            self.bias.accumulate(mean_dy)
+            if not over_batch:
+                mean_dy, slope = 0 * inverse, 0 * inverse
+            share = 1 / max(1, len(dy))
+            return norm.gradient(
+                features, dy, (mean_dy * share).astype(dtype), (slope * inverse * share).astype(dtype)
+            )
 
-        return self._affine_vjp(normal, features.dtype, normal_vjp)
+        return norm.apply(features), vjp
 
-    def _normalise(self, features) -> tuple[np.ndarray, np.ndarray]:
-        """Return normalised features and the inverse standard deviation; in training, update the running."""
-        xp, count = array_module(features), len(features)
+    def _norm(self, features: np.ndarray) -> tuple[Norm, np.ndarray]:
+        """Return the norm, and the inverse standard deviation in double precision.
+
+        In training they are the batch's, and the running ones are updated.
+        """
+        dtype, count = self._features(features[:0]).dtype, len(features)
         if self.training and count == 1:
             raise ValueError("x must have more than one site to train a batch norm; eval() takes any number")
         mean, variance = self.running_mean.data, self.running_var.data
-        over_batch = self.training and count > 0
-        if over_batch:
-            mean = column_sums(features) / features.dtype.type(count)
-        normal = features - mean
-        if over_batch:
-            variance = column_sums(normal * normal) / features.dtype.type(count)
+        if self.training and count:
+            mean, variance = column_moments(features)
             self._update(self.running_mean, mean)
             self._update(self.running_var, variance * (count / (count - 1)))
-        inverse = (1 / xp.sqrt(variance + self.eps)).astype(features.dtype, copy=False)
-        normal *= inverse
-        return normal, inverse
+        inverse = 1 / array_module(features).sqrt(variance.astype(np.float64) + self.eps)
+        scale = inverse * self.weight.data
+        return Norm(mean.astype(dtype), scale.astype(dtype), self.bias.data.astype(dtype)), inverse
 
     def _update(self, running: Buffer, value: np.ndarray) -> None:
         step = self.momentum * (value - running.data)
@@ -199,6 +182,21 @@ class LayerNorm(_Norm):
             return (dy - dy.mean(axis=1, keepdims=True) - normal * along) * inverse
 
         return self._affine_vjp(normal, features.dtype, normal_vjp)
+
+    def _affine_vjp(self, normal: np.ndarray, dtype, normal_vjp) -> tuple[np.ndarray, Callable]:
+        """Return ``normal * weight + bias`` and its vjp, given that of the normalised features."""
+        weight = self.weight.data
+
+        def vjp(dy):
+            dy = widened(dy)
+            dweight, dbias = column_sums(dy * normal), column_sums(dy)
+            self.weight.accumulate(dweight)
+            self.bias.accumulate(dbias)
+            return normal_vjp(dy, dweight, dbias).astype(dtype, copy=False)
+
+        y = normal * weight
+        y += self.bias.data
+        return y.astype(dtype, copy=False), vjp
 
     def _say(self) -> str:
         return f"{self.num_features}, eps={self.eps}"

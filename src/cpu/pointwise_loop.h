@@ -4,36 +4,9 @@
 
 #include "cpu/functions.h"
 #include "cpu/pointwise.h"
+#include "cpu/wide.h"
 
 namespace {
-
-// Numbers as vectors of the type that they are computed in.
-template <typename T>
-struct Wide {
-    typedef T type;
-    typedef typename Vector<T>::type V;
-    static V load(const T* x) { return *reinterpret_cast<const typename Vector<T>::unaligned*>(x); }
-    static void store(V value, T* y) { *reinterpret_cast<typename Vector<T>::unaligned*>(y) = value; }
-};
-
-template <>
-struct Wide<bfloat16> {
-    typedef float type;
-    typedef Vector<float>::type V;
-    typedef Vector<uint32_t>::type Bits;
-    typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), may_alias, aligned(2)));
-
-    static V load(const bfloat16* x) {
-        return (V)(__builtin_convertvector(*reinterpret_cast<const Halves*>(x), Bits) << 16);
-    }
-
-    // Round to nearest, ties to even; a NaN stays one.
-    static void store(V value, bfloat16* y) {
-        const Bits bits = (Bits)value, nan = (Bits)(value != value);
-        const Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, quiet = bits >> 16 | 0x40;
-        *reinterpret_cast<Halves*>(y) = __builtin_convertvector((quiet & nan) | (rounded & ~nan), Halves);
-    }
-};
 
 // Each activation: its value at x, and dy times its slope there.
 template <typename T>
@@ -105,11 +78,7 @@ inline void each_vector(int64_t count, const T* x, const T* more, T* y, Function
     int64_t i = 0;
     for (; i + lanes <= count; i += lanes) W::store(function(W::load(x + i), W::load(more + i)), y + i);
     if (i == count) return;
-    T last[3][lanes] = {};
-    memcpy(last[0], x + i, (count - i) * sizeof(T));
-    memcpy(last[1], more + i, (count - i) * sizeof(T));
-    W::store(function(W::load(last[0]), W::load(last[1])), last[2]);
-    memcpy(y + i, last[2], (count - i) * sizeof(T));
+    store_part(function(load_part(x + i, count - i), load_part(more + i, count - i)), y + i, count - i);
 }
 
 template <typename T, typename Use>

@@ -1,0 +1,35 @@
+"""Norms over all rows, by columns: moments, the norm itself, its gradient."""
+
+import numpy as np
+
+from ._kernel import kernel, launch, type_name
+
+BLOCK = 256  # rows that have sums of their own
+
+
+def moments(x, sums, n_threads):
+    """Write, for each block of rows, each column's mean and the sum of the squares of what lies beyond."""
+    launch(kernel("norm", "moments", type_name(x.dtype)), sums.size // 2, x, *_shape(x), sums)
+
+
+def apply(x, centre, scale, shift, out, n_threads):
+    """Write ``(x - centre) * scale + shift``."""
+    function = kernel("norm", "apply", type_name(x.dtype))
+    launch(function, x.size, x, np.int64(x.size), np.int64(x.shape[1]), centre, scale, shift, out)
+
+
+def gradient_sums(x, dy, centre, sums, n_threads):
+    """Write, for each block of rows, the columns' sums of dy and of ``dy * (x - centre)``."""
+    function = kernel("norm", "gradient_sums", type_name(x.dtype))
+    launch(function, sums.size // 2, x, dy, *_shape(x), centre, sums)
+
+
+def gradient(x, dy, centre, mean, slope, scale, out, n_threads):
+    """Write ``(dy - mean - (x - centre) * slope) * scale``."""
+    function = kernel("norm", "gradient", type_name(x.dtype))
+    sizes = np.int64(x.size), np.int64(x.shape[1])
+    launch(function, x.size, x, dy, *sizes, centre, mean, slope, scale, out)
+
+
+def _shape(x):
+    return np.int64(x.shape[0]), np.int64(x.shape[1])

@@ -1,0 +1,90 @@
+// The interface of norms over all rows: what one SIMD level offers, and the choice between levels.
+#ifndef SPCY_CPU_NORM_H
+#define SPCY_CPU_NORM_H
+
+#include "cpu/team.h"
+#include "cpu/tile.h"
+
+enum { SPCY_NORM_ROWS = 256 };  // that have sums of their own, so that threads change no bit
+
+// Rows of `channels` numbers, float, double or bfloat16; what is kept for each channel is of the type that they
+// are computed in, sums are double.
+typedef struct {
+    // The mean of each column, and the sum of the squares of what lies beyond: (2, channels).
+    void (*moments)(const void* x, int64_t rows, int64_t channels, double* sums);
+    // y = (x - centre) * scale + shift.
+    void (*apply)(const void* x, int64_t rows, int64_t channels, const void* centre, const void* scale,
+                  const void* shift, void* y);
+    // The sums of dy and of dy * (x - centre): (2, channels).
+    void (*gradient_sums)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
+                          double* sums);
+    // dx = (dy - mean - (x - centre) * slope) * scale.
+    void (*gradient)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
+                     const void* mean, const void* slope, const void* scale, void* dx);
+} spcy_norm_kernels;
+
+extern "C" {
+extern const spcy_norm_kernels spcy_norm_kernels_baseline[SPCY_NUMBERS];
+extern const spcy_norm_kernels spcy_norm_kernels_avx2[SPCY_NUMBERS];
+extern const spcy_norm_kernels spcy_norm_kernels_avx512[SPCY_NUMBERS];
+extern const spcy_norm_kernels spcy_norm_kernels_avx512_bf16[SPCY_NUMBERS];
+}
+
+static inline const spcy_norm_kernels* spcy_norm_kernels_of(int level, int number) {
+    switch (level) {
+#ifdef SPCY_HAVE_AVX512_BF16
+        case SPCY_AVX512_BF16: return spcy_norm_kernels_avx512_bf16 + number;
+#endif
+#ifdef SPCY_HAVE_AVX512
+        case SPCY_AVX512: return spcy_norm_kernels_avx512 + number;
+#endif
+#ifdef SPCY_HAVE_AVX2
+        case SPCY_AVX2: return spcy_norm_kernels_avx2 + number;
+#endif
+        default: return spcy_norm_kernels_baseline + number;
+    }
+}
+
+// A matrix (rows, channels) of numbers of `size` bytes.
+typedef struct {
+    int64_t rows, channels, size;
+} spcy_matrix;
+
+static inline const char* spcy_row(const void* x, spcy_matrix m, int64_t row) {
+    return static_cast<const char*>(x) + row * m.channels * m.size;
+}
+
+static inline void spcy_column_moments(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, double* sums,
+                                       spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->moments(spcy_row(x, m, begin), end - begin, m.channels,
+                         sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
+    });
+}
+
+static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* centre,
+                                   const void* scale, const void* shift, void* y, spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, centre, scale, shift,
+                       const_cast<char*>(spcy_row(y, m, begin)));
+    });
+}
+
+static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
+                                           const void* dy, const void* centre, double* sums, spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->gradient_sums(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre,
+                               sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
+    });
+}
+
+static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy,
+                                      const void* centre, const void* mean, const void* slope, const void* scale,
+                                      void* dx, spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
+                          scale, const_cast<char*>(spcy_row(dx, m, begin)));
+    });
+}
+
+#endif

@@ -1,0 +1,119 @@
+"""Norms over all rows, by columns: moments, the norm itself, its gradient."""
+
+from libc.stdint cimport int64_t, uint16_t
+
+from spcy._cpu.simd cimport level
+from spcy._cpu.threads cimport spcy_team, team
+
+cdef extern from "cpu/norm.h" nogil:
+    ctypedef struct spcy_norm_kernels:
+        pass
+    ctypedef struct spcy_matrix:
+        int64_t rows
+        int64_t channels
+        int64_t size
+    const spcy_norm_kernels* spcy_norm_kernels_of(int level, int number) noexcept
+    void spcy_column_moments(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, double* sums, spcy_team team
+    ) noexcept
+    void spcy_apply_norm(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* centre, const void* scale,
+        const void* shift, void* y, spcy_team team,
+    ) noexcept
+    void spcy_norm_gradient_sums(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* centre,
+        double* sums, spcy_team team,
+    ) noexcept
+    void spcy_norm_gradient(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* centre,
+        const void* mean, const void* slope, const void* scale, void* dx, spcy_team team,
+    ) noexcept
+    cdef enum:
+        SPCY_FLOAT
+        SPCY_DOUBLE
+        SPCY_BFLOAT16
+        SPCY_NORM_ROWS
+
+ctypedef fused number:
+    float
+    double
+    uint16_t  # the bits of a bfloat16
+ctypedef fused wide:
+    float
+    double
+
+BLOCK = SPCY_NORM_ROWS  # rows that have sums of their own
+
+
+cdef const spcy_norm_kernels* _kernels(int number_bytes) noexcept nogil:
+    return spcy_norm_kernels_of(
+        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
+    )
+
+
+cdef spcy_matrix _matrix(int64_t rows, int64_t channels, int64_t size) noexcept nogil:
+    cdef spcy_matrix m
+    m.rows, m.channels, m.size = rows, channels, size
+    return m
+
+
+def moments(
+    const number[:, ::1] x,  # IN, (N, C)
+    double[:, :, ::1] sums,  # OUT, (blocks, 2, C)
+    int n_threads,
+):
+    """Write, for each block of rows, each column's mean and the sum of the squares of what lies beyond."""
+    with nogil:
+        spcy_column_moments(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0],
+            &sums[0, 0, 0], team(n_threads),
+        )
+
+
+def apply(
+    const number[:, ::1] x,  # IN, (N, C)
+    const wide[::1] centre,  # IN, (C,)
+    const wide[::1] scale,  # IN
+    const wide[::1] shift,  # IN
+    number[:, ::1] out,  # OUT, (N, C)
+    int n_threads,
+):
+    """Write ``(x - centre) * scale + shift``."""
+    with nogil:
+        spcy_apply_norm(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &centre[0],
+            &scale[0], &shift[0], &out[0, 0], team(n_threads),
+        )
+
+
+def gradient_sums(
+    const number[:, ::1] x,  # IN, (N, C)
+    const number[:, ::1] dy,  # IN, (N, C)
+    const wide[::1] centre,  # IN, (C,)
+    double[:, :, ::1] sums,  # OUT, (blocks, 2, C)
+    int n_threads,
+):
+    """Write, for each block of rows, the columns' sums of dy and of ``dy * (x - centre)``."""
+    with nogil:
+        spcy_norm_gradient_sums(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            &centre[0], &sums[0, 0, 0], team(n_threads),
+        )
+
+
+def gradient(
+    const number[:, ::1] x,  # IN, (N, C)
+    const number[:, ::1] dy,  # IN, (N, C)
+    const wide[::1] centre,  # IN, (C,)
+    const wide[::1] mean,  # IN
+    const wide[::1] slope,  # IN
+    const wide[::1] scale,  # IN
+    number[:, ::1] out,  # OUT, (N, C)
+    int n_threads,
+):
+    """Write ``(dy - mean - (x - centre) * slope) * scale``."""
+    with nogil:
+        spcy_norm_gradient(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            &centre[0], &mean[0], &slope[0], &scale[0], &out[0, 0], team(n_threads),
+        )

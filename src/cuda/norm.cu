@@ -1,0 +1,81 @@
+// Norms over all rows, by columns. A thread has a column of a block of rows, or a number.
+
+enum { SPCY_NORM_ROWS = 256 };
+
+template <class Number>
+struct spcy_wide {
+    typedef float type;
+};
+template <>
+struct spcy_wide<double> {
+    typedef double type;
+};
+
+template <class Number>
+__device__ inline typename spcy_wide<Number>::type spcy_at(const Number* x, int64_t i) {
+    typename spcy_wide<Number>::type value;
+    convert(x[i], &value);
+    return value;
+}
+
+template <class Number>
+__global__ void moments(const Number* __restrict__ x, int64_t rows, int64_t channels, double* __restrict__ sums) {
+    const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
+    SPCY_EACH(i, blocks * channels) {
+        const int64_t block = i / channels, c = i % channels, begin = block * SPCY_NORM_ROWS;
+        const int64_t end = rows - begin < SPCY_NORM_ROWS ? rows : begin + SPCY_NORM_ROWS;
+        const double first = spcy_at(x, begin * channels + c);
+        double sum = 0, squares = 0;
+        for (int64_t r = begin; r < end; ++r) {
+            const double value = spcy_at(x, r * channels + c) - first;
+            sum += value;
+            squares += value * value;
+        }
+        const double mean = sum / (double)(end - begin);
+        sums[2 * block * channels + c] = first + mean;
+        sums[(2 * block + 1) * channels + c] = squares - mean * sum;
+    }
+}
+
+template <class Number>
+__global__ void apply(const Number* __restrict__ x, int64_t n, int64_t channels,
+                      const typename spcy_wide<Number>::type* __restrict__ centre,
+                      const typename spcy_wide<Number>::type* __restrict__ scale,
+                      const typename spcy_wide<Number>::type* __restrict__ shift, Number* __restrict__ out) {
+    SPCY_EACH(i, n) {
+        const int64_t c = i % channels;
+        convert((spcy_at(x, i) - centre[c]) * scale[c] + shift[c], &out[i]);
+    }
+}
+
+template <class Number>
+__global__ void gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
+                              int64_t channels, const typename spcy_wide<Number>::type* __restrict__ centre,
+                              double* __restrict__ sums) {
+    const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
+    SPCY_EACH(i, blocks * channels) {
+        const int64_t block = i / channels, c = i % channels, begin = block * SPCY_NORM_ROWS;
+        const int64_t end = rows - begin < SPCY_NORM_ROWS ? rows : begin + SPCY_NORM_ROWS;
+        const double middle = centre[c];
+        double sum = 0, products = 0;
+        for (int64_t r = begin; r < end; ++r) {
+            const double gradient = spcy_at(dy, r * channels + c);
+            sum += gradient;
+            products += gradient * (spcy_at(x, r * channels + c) - middle);
+        }
+        sums[2 * block * channels + c] = sum;
+        sums[(2 * block + 1) * channels + c] = products;
+    }
+}
+
+template <class Number>
+__global__ void gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t n, int64_t channels,
+                         const typename spcy_wide<Number>::type* __restrict__ centre,
+                         const typename spcy_wide<Number>::type* __restrict__ mean,
+                         const typename spcy_wide<Number>::type* __restrict__ slope,
+                         const typename spcy_wide<Number>::type* __restrict__ scale, Number* __restrict__ out) {
+    SPCY_EACH(i, n) {
+        const int64_t c = i % channels;
+        convert((spcy_at(dy, i) - mean[c] - (spcy_at(x, i) - centre[c]) * slope[c]) * scale[c], &out[i]);
+    }
+}

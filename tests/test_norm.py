@@ -1,0 +1,115 @@
+"""Norms over all rows, beside NumPy in float64."""
+
+import numpy as np
+import pytest
+from helpers import get, put
+
+import spcy
+from spcy import _threads, nn
+from spcy.norm import Norm, column_moments
+
+pytestmark = pytest.mark.usefixtures("backend")
+shapes = pytest.mark.parametrize("shape", [(1, 3), (5, 1), (255, 16), (700, 33), (2000, 20)], ids=str)
+
+
+def wide(array):
+    return get(array).astype(np.float64)
+
+
+def number(dtype):
+    """The type that features are computed in."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+def parameters(rng, channels, dtype):
+    return [rng.standard_normal(channels).astype(number(dtype)) for _ in range(5)]
+
+
+def epsilon(dtype):
+    return 2.0**-8 if dtype.itemsize == 2 else np.finfo(dtype).eps
+
+
+@shapes
+def test_moments(shape, dtype, simd, threads, rng):
+    x = (rng.standard_normal(shape) * rng.uniform(0.1, 10, shape[1]) + rng.uniform(-50, 50, shape[1])).astype(
+        dtype
+    )
+    mean, variance = column_moments(put(x))
+    assert mean.dtype == variance.dtype == np.float64
+    np.testing.assert_allclose(get(mean), x.astype(np.float64).mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(get(variance), x.astype(np.float64).var(axis=0), rtol=1e-10, atol=1e-18)
+
+
+def test_moments_far_from_zero(simd, rng):
+    """No difference of large numbers: columns at 1e6 and more keep all digits of their spread."""
+    x = rng.standard_normal((3000, 5)) + np.array([0, 1e3, 1e6, 1e9, -1e9])
+    mean, variance = column_moments(put(x))
+    np.testing.assert_allclose(get(mean), x.mean(axis=0), rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(get(variance), x.var(axis=0), rtol=1e-8)
+
+
+@shapes
+def test_norm_and_gradient(shape, dtype, simd, threads, rng):
+    x, dy = rng.standard_normal((2, *shape)).astype(dtype)
+    centre, scale, shift, level, slope = parameters(rng, shape[1], dtype)
+    norm = Norm(put(centre), put(scale), put(shift))
+    beyond = x.astype(np.float64) - centre
+    expected = beyond * scale + shift
+    bound = 4 * epsilon(dtype) * (np.abs(beyond * scale) + np.abs(shift))
+    y = norm.apply(put(x))
+    assert y.dtype == dtype
+    assert (np.abs(wide(y) - expected) <= bound).all()
+    for found, terms in zip(
+        norm.gradient_sums(put(x), put(dy)),
+        (dy.astype(np.float64), dy.astype(np.float64) * beyond),
+        strict=True,
+    ):
+        np.testing.assert_allclose(get(found), terms.sum(axis=0), rtol=1e-12, atol=1e-12 * len(x))
+    dx = norm.gradient(put(x), put(dy), put(level), put(slope))
+    expected = (dy.astype(np.float64) - level - beyond * slope) * scale
+    size = (np.abs(dy.astype(np.float64)) + np.abs(level) + np.abs(beyond * slope)) * np.abs(scale)
+    assert (np.abs(wide(dx) - expected) <= 4 * epsilon(dtype) * size).all()
+
+
+def test_any_number_of_threads_gives_the_same_bits(dtype, simd, rng, monkeypatch):
+    if spcy.get_backend() != "cpu":
+        pytest.skip("a GPU has no threads of the host")
+    monkeypatch.setattr(_threads, "GRAIN", 1)
+    x, dy = rng.standard_normal((2, 5000, 19)).astype(dtype)
+    results = []
+    for threads in (1, 2, 4):
+        spcy.set_num_threads(threads)
+        norm = Norm(*parameters(np.random.default_rng(0), 19, dtype)[:3])
+        more = parameters(np.random.default_rng(1), 19, dtype)[:2]
+        results.append(
+            [
+                *column_moments(x),
+                norm.apply(x).view(np.uint8),
+                *norm.gradient_sums(x, dy),
+                norm.gradient(x, dy, *more).view(np.uint8),
+            ]
+        )
+    spcy.set_num_threads(None)
+    for other in results[1:]:
+        for actual, expected in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
+def test_what_is_no_number_stays_in_its_column(dtype, simd, rng):
+    x = rng.standard_normal((600, 18)).astype(dtype)
+    x[300, 2], x[0, 5] = np.nan, np.inf
+    mean, variance = map(get, column_moments(put(x)))
+    others = np.delete(np.arange(18), [2, 5])
+    assert np.isnan(mean[2])
+    assert np.isnan(variance[[2, 5]]).all()
+    np.testing.assert_allclose(mean[others], x.astype(np.float64).mean(axis=0)[others], atol=1e-12)
+    y = wide(nn.BatchNorm(18).astype(number(dtype))(put(x)))
+    assert np.isfinite(y[:, others]).all()
+
+
+def test_batch_norm_of_no_rows():
+    norm = nn.BatchNorm(3)
+    y, vjp = norm.vjp(put(np.empty((0, 3), np.float32)))
+    assert y.shape == vjp(y)[0].shape == (0, 3)
+    np.testing.assert_array_equal(get(norm.weight.grad), 0)
+    np.testing.assert_array_equal(get(norm.running_mean.data), 0)
