@@ -12,7 +12,19 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-STAGES = ("threads", "simd", "coords", "hashmap", "rulebook", "conv", "pool", "pointwise", "norm", "grad")
+STAGES = (
+    "threads",
+    "simd",
+    "coords",
+    "hashmap",
+    "rulebook",
+    "conv",
+    "pool",
+    "pointwise",
+    "norm",
+    "loss",
+    "grad",
+)
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
 TILE_LEVELS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
@@ -25,6 +37,7 @@ SOURCES = {"threads": ["src/cpu/team.cpp"]}
 TILES = {
     "conv": ("tile", "pointwise_loop"),
     "grad": ("grad_tile",),
+    "loss": ("loss_loop",),
     "norm": ("norm_loop",),
     "pointwise": ("pointwise_loop",),
 }

@@ -18,6 +18,8 @@ assert spcy.subm_conv(x, np.ones((3, 1, 1))).features[:, 0].tolist() == [2, 2, 1
 print(spcy.__file__)
 """
 
+DATA_ONLY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in 3.11.0 .. 3.11.3
+
 
 def build(source, folder, *options, **env):
     """Build in isolation, as pip does; return the output."""
@@ -53,7 +55,7 @@ def sdist(tmp_path_factory):
     build(ROOT, folder, "--sdist")
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder, **DATA_ONLY)
     return next(path for path in folder.iterdir() if path.is_dir())
 
 

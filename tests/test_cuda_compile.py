@@ -44,6 +44,7 @@ KERNELS = {
         *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
         "count_pairs_per_row",
     ],
+    "loss": [*each("cross_entropy", [*FLOATS, "float16", "bfloat16"]), "add_losses"],
     "norm": [
         k
         for name in ("moments", "apply", "gradient_sums", "gradient")

@@ -1,6 +1,6 @@
 """The CPU stages: compiled, and what takes several of their kernels."""
 
-from . import builders, conv, coords, grad, hashmap, norm, pointwise, pool, rulebook, simd, threads
+from . import builders, conv, coords, grad, hashmap, loss, norm, pointwise, pool, rulebook, simd, threads
 
 __all__ = [
     "builders",
@@ -8,6 +8,7 @@ __all__ = [
     "coords",
     "grad",
     "hashmap",
+    "loss",
     "norm",
     "pointwise",
     "pool",
