@@ -28,38 +28,24 @@ import numpy as np  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 
 from benchmarks.common import random, weight  # noqa: E402
-from benchmarks.network import HIGH, backbone, parameters  # noqa: E402
+from benchmarks.network import backbone, coords, parameters, scan_coords  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
 
 import spcy  # noqa: E402
-from spcy.demo.scan import read_scan  # noqa: E402
 
 NEIGHBOURS = (0, 1, 2)
 TITLES = {"network": "VoxelBackBone8x", "convolution": "submanifold 16 -> 16"}
+SITES = 13_000  # where no scan is given
 SMALL_SITES = 3_000  # of the networks that worker processes run
 CALLERS = 8
 NETWORKS = 60
 
 
-def sites(args):
-    """Return the coords of the scan, or of a generated street."""
-    if args.scan:
-        bounds = args.range and (args.range[:3], args.range[3:])
-        made = spcy.voxelize(read_scan(args.scan).points[:, ::-1], args.voxel, bounds=bounds).tensor.coords
-        shape = made.shape or (HIGH, *(made.indices[:, 2:].max(axis=0) + 1))
-        return spcy.Coords(made.indices.copy(), (max(HIGH, shape[0] + 1), *shape[1:]), 1)
-    indices, shape = scene("street", 13_000)
-    return spcy.Coords(indices, (max(HIGH, shape[0]), *shape[1:]))
-
-
 def jobs(args):
     """Return what is timed, by name: functions without arguments, their rulebooks ready."""
-    coords = sites(args)
-    x, y, w = (
-        spcy.SparseTensor(coords, random((len(coords), 4))),
-        spcy.SparseTensor(coords, random((len(coords), 16))),
-        weight(16, 16),
-    )
+    sites = scan_coords(args.scan, args.voxel, args.range) if args.scan else coords("street", SITES)
+    x, y = (spcy.SparseTensor(sites, random((len(sites), channels))) for channels in (4, 16))
+    w = weight(16, 16)
     return {
         "network": lambda: backbone(x, parameters()),
         "convolution": lambda: spcy.subm_conv(y, w),
@@ -68,8 +54,7 @@ def jobs(args):
 
 def small_network(seed):
     """Run a network on a small scene, from sites to output."""
-    indices, shape = scene("street", SMALL_SITES)
-    x = spcy.SparseTensor(spcy.Coords(indices, shape), random((len(indices), 16)))
+    x = spcy.SparseTensor(spcy.Coords(*scene("street", SMALL_SITES)), random((SMALL_SITES, 16)))
     x = spcy.subm_conv(spcy.subm_conv(x, weight(16, 16)), weight(16, 16))
     return float(spcy.conv(x, weight(16, 32), stride=2).features.sum())
 

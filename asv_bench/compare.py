@@ -32,14 +32,13 @@ import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from benchmarks import network  # noqa: E402
 from benchmarks.common import random, weight  # noqa: E402
-from benchmarks.network import HIGH, LAYERS  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
 from engines import ENGINES, KINDS, Engine, Norm, Spcy, Task, Unfit  # noqa: E402
 from report import chart, judge, show, show_targets  # noqa: E402
 
 import spcy  # noqa: E402
-from spcy.demo.scan import read_scan  # noqa: E402
 
 CONVS = [("submanifold", c, c) for c in (16, 32, 64, 128)]
 CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
@@ -54,20 +53,10 @@ SETTLE = 0.04  # seconds in which the idle threads of another engine stop spinni
 def scenes(args):
     """Yield (name, coords)."""
     for sites in args.sites:
-        indices, shape = scene(args.scene, sites)
-        yield f"{args.scene} {sites:,}", spcy.Coords(indices, (max(HIGH, shape[0]), *shape[1:]))
+        yield f"{args.scene} {sites:,}", network.coords(args.scene, sites)
     for scan in args.scan:
-        points = read_scan(scan).points[:, ::-1]  # z, y, x
-        bounds = args.range and (args.range[:3], args.range[3:])
-        coords = spcy.voxelize(points, args.voxel, bounds=bounds).tensor.coords
-        indices, shape = coords.indices.copy(), coords.shape
-        if shape is None:
-            indices[:, 1:] -= indices[:, 1:].min(axis=0)
-            shape = indices[:, 1:].max(axis=0) + 1
-            shape[0] = max(HIGH, shape[0])
-        else:
-            shape = (shape[0] + 1, *shape[1:])  # as OpenPCDet has it
-        yield f"{Path(scan).stem} {len(indices):,}", spcy.Coords(indices, shape, 1)
+        coords = network.scan_coords(scan, args.voxel, args.range)
+        yield f"{Path(scan).stem} {len(coords):,}", coords
 
 
 def installed(coords):
@@ -227,7 +216,7 @@ class Bench:
     def network(self):
         """Return the row of VoxelBackBone8x with its batch norms, from sites to output."""
         rng, norms = np.random.default_rng(0), []
-        for layer in LAYERS:
+        for layer in network.LAYERS:
             w = weight(layer.c_in, layer.c_out, layer.kernel_size) * np.float32((layer.c_in * 9) ** -0.5)
             scale, variance = rng.uniform(0.5, 1.5, (2, layer.c_out))
             shift, mean = rng.normal(0, 0.1, (2, layer.c_out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -225,6 +225,13 @@ def freeze(*arrays: np.ndarray) -> None:
 def is_bfloat16(dtype: np.dtype) -> bool:
     """Whether a dtype is ml_dtypes' bfloat16, which NumPy itself knows by name only."""
     return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def as_bits(*arrays: np.ndarray | None) -> Sequence[np.ndarray | None]:
+    """Return arrays of one dtype as kernels take them: bfloat16 as uint16."""
+    if is_bfloat16(arrays[0].dtype):
+        return [None if array is None else array.view(np.uint16) for array in arrays]
+    return arrays
 
 
 def widened(features: np.ndarray) -> np.ndarray:

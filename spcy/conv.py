@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import array_beside, array_module, is_bfloat16, kernels_for
+from ._backend import array_beside, array_module, as_bits, kernels_for
 from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
@@ -392,9 +392,7 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
         scratch_bytes = tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, groups, threads)
         scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
-        arrays = x.features, weight, bias, residual, out
-        if is_bfloat16(x.dtype):
-            arrays = (array if array is None else array.view(np.uint16) for array in arrays)
+        arrays = as_bits(x.features, weight, bias, residual, out)
         kernels.conv.conv(tiles, *arrays, *(activation or (0, 0.0)), scratch, groups, threads)
     return SparseTensor._of(coords, out)
 

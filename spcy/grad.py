@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._backend import array_module, as_array, kernels_for, widened
+from ._backend import array_module, as_array, as_bits, kernels_for, widened
 from ._threads import threads_for
 from .conv import (
     Plan,
@@ -24,7 +24,7 @@ from .conv import (
     transpose_plan,
 )
 from .coords import Coords, same_sites, sort_keys
-from .pointwise import RELU, activate, activation_gradient, activation_of, as_bits
+from .pointwise import RELU, activate, activation_gradient, activation_of
 from .pool import (
     SUM,
     avg_pool,

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._backend import array_module, kernels_for
+from ._backend import array_module, as_bits, kernels_for
 from ._threads import threads_for
-from .pointwise import as_bits
 
 _WORK = 0.3  # nanoseconds for a number, about
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._backend import array_module, is_bfloat16, kernels_for
+from ._backend import array_module, as_bits, kernels_for
 from ._threads import threads_for
 
 _KINDS = {"relu": 1, "leaky_relu": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}  # as the kernels number them
@@ -52,13 +51,12 @@ def activation_of(value: Any) -> Activation | None:
     return Activation(_KINDS[name], float(slope))
 
 
-def activate(features: np.ndarray, activation: Activation, out: np.ndarray | None = None) -> np.ndarray:
-    """Return the function of each feature; `out` may be the features themselves."""
-    if out is None:
-        out = array_module(features).empty(features.shape, features.dtype)
+def activate(features: np.ndarray, activation: Activation) -> np.ndarray:
+    """Return the function of each feature."""
+    out = array_module(features).empty(features.shape, features.dtype)
     if out.size:
         threads = threads_for(out.size * _WORK[activation.kind])
-        x, y = as_bits(features, out, flat=True)
+        x, y = (array.reshape(-1) for array in as_bits(features, out))
         kernels_for(x).pointwise.activate(x, *activation, y, threads)
     return out
 
@@ -68,13 +66,6 @@ def activation_gradient(x: np.ndarray, dy: np.ndarray, activation: Activation) -
     out = array_module(dy).empty(dy.shape, dy.dtype)
     if out.size:
         threads = threads_for(out.size * _WORK[activation.kind])
-        x, dy, flat = as_bits(x, dy, out, flat=True)
+        x, dy, flat = (array.reshape(-1) for array in as_bits(x, dy, out))
         kernels_for(x, dy).pointwise.activation_gradient(x, dy, *activation, flat, threads)
     return out
-
-
-def as_bits(*arrays: np.ndarray, flat: bool = False) -> Sequence[np.ndarray]:
-    """Return arrays as kernels take them: bfloat16 as uint16."""
-    if is_bfloat16(arrays[0].dtype):
-        arrays = tuple(array.view(np.uint16) for array in arrays)
-    return [array.reshape(-1) for array in arrays] if flat else arrays

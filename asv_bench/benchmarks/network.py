@@ -4,6 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 import spcy
+from spcy.demo.scan import read_scan
 
 from .common import SITES, Suite, place, random
 from .scenes import scene
@@ -65,6 +66,21 @@ def coords(name, num_sites):
     """Return new coords of a scene, on a grid that is high enough."""
     indices, shape = scene(name, num_sites)
     return spcy.Coords(indices, (max(shape[0], HIGH), *shape[1:]))
+
+
+def scan_coords(file, voxel, limits=None):
+    """Return the coords of a scan's voxels, on the grid of some limits (z y x twice) or around them."""
+    points = read_scan(file).points[:, ::-1]  # z, y, x
+    bounds = limits and (limits[:3], limits[3:])
+    found = spcy.voxelize(points, voxel, bounds=bounds).tensor.coords
+    indices, shape = found.indices.copy(), found.shape
+    if shape is None:
+        indices[:, 1:] -= indices[:, 1:].min(axis=0)
+        shape = indices[:, 1:].max(axis=0) + 1
+        shape[0] = max(HIGH, shape[0])
+    else:
+        shape = (shape[0] + 1, *shape[1:])  # as OpenPCDet has it
+    return spcy.Coords(indices, shape, 1)
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 from ..grad import vjp as vjp_of
 from ..tensor import SparseTensor, concat
 from .conv import Weighted
-from .module import Activated, Module, Vjp, finish, fused, fuses
+from .module import Module, Vjp, finish, fused, fuses
 from .norm import BatchNorm
 from .pointwise import ACTIVATIONS, Identity
 
@@ -65,7 +65,7 @@ class Sequential(Module):
             if isinstance(layer, Weighted) and fuses(layer) and layers and _folds(layers[0]):
                 norm = (layers.pop(0),)
             after = None
-            if layers and isinstance(layers[0], Activated) and _is(layers[0], *ACTIVATIONS):
+            if layers and _is(layers[0], *ACTIVATIONS):
                 after = layers.pop(0)._activation()
             if layers or after is not None:
                 x = layer._call(x, None, after, *norm)

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import _check
-from .._backend import array_module, kernels_for
+from .._backend import array_module, as_bits, kernels_for
 from .._threads import threads_for
-from ..pointwise import as_bits
 from ..tensor import SparseTensor
 from .module import features_of
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
 from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require, to_host, widened
-from ..pointwise import Activation, activate, activation_gradient, activation_of
+from ..pointwise import Activation, activate, activation_gradient
 from ..tensor import SparseTensor, require_tensor
 
 Vjp = Callable[[Any], tuple]
@@ -465,7 +465,6 @@ def finish(y, residual, activation):
     """Return ``activation(y + residual)`` in passes of their own."""
     if residual is not None:
         y = y + residual
-    activation = activation_of(activation)
     return y if activation is None else like(y, activate(features_of(y), activation))
 
 

@@ -1,9 +1,9 @@
 """Run a rulebook with a weight, in tiles of output rows."""
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from spcy._cpu.simd cimport level
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pointwise.h" nogil:
@@ -47,10 +47,6 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t channels
         int64_t copied_rows
     const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) noexcept
-    cdef enum:
-        SPCY_FLOAT
-        SPCY_DOUBLE
-        SPCY_BFLOAT16
 
 cdef extern from "cpu/conv.h" nogil:
     void spcy_pack_weight(
@@ -62,10 +58,6 @@ cdef extern from "cpu/conv.h" nogil:
         int64_t tile_bytes, spcy_team team,
     ) noexcept
 
-ctypedef fused number:
-    float
-    double
-    uint16_t  # the bits of a bfloat16
 
 cdef enum:
     CACHE_LINE = 64
@@ -110,12 +102,8 @@ cdef class Tiles:
         )
 
 
-cdef int _number(int number_bytes) noexcept nogil:
-    return SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
-
-
 cdef const spcy_tile_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_tile_kernels_of(level(), _number(number_bytes))
+    return spcy_tile_kernels_of(level(), kind_of(number_bytes))
 
 
 cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
@@ -190,7 +178,7 @@ def conv(
     plan.activation.activation, plan.activation.slope = activation, slope
     plan.activate = NULL
     if activation and not plan.relu:
-        plan.activate = spcy_pointwise_kernels_of(level(), _number(sizeof(number))).apply
+        plan.activate = spcy_pointwise_kernels_of(level(), kind_of(sizeof(number))).apply
     with nogil:
         spcy_pack_weight(
             kernels, &plan, &weight[0, 0, 0], depthwise, packed,

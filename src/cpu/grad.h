@@ -33,27 +33,7 @@ typedef struct {
     void (*reduce_chunks)(const spcy_grad_plan* plan, int64_t offset);
 } spcy_grad_kernels;
 
-extern "C" {
-extern const spcy_grad_kernels spcy_grad_kernels_baseline[SPCY_NUMBERS];
-extern const spcy_grad_kernels spcy_grad_kernels_avx2[SPCY_NUMBERS];
-extern const spcy_grad_kernels spcy_grad_kernels_avx512[SPCY_NUMBERS];
-extern const spcy_grad_kernels spcy_grad_kernels_avx512_bf16[SPCY_NUMBERS];
-}
-
-static inline const spcy_grad_kernels* spcy_grad_kernels_of(int level, int number) {
-    switch (level) {
-#ifdef SPCY_HAVE_AVX512_BF16
-        case SPCY_AVX512_BF16: return spcy_grad_kernels_avx512_bf16 + number;
-#endif
-#ifdef SPCY_HAVE_AVX512
-        case SPCY_AVX512: return spcy_grad_kernels_avx512 + number;
-#endif
-#ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return spcy_grad_kernels_avx2 + number;
-#endif
-        default: return spcy_grad_kernels_baseline + number;
-    }
-}
+SPCY_LEVEL_TABLES(spcy_grad_kernels)
 
 // Share the chunks among threads, each in parts of so many input channels; every thread has `copy_bytes` of the
 // copies. Then add up the chunks.

@@ -1,10 +1,10 @@
 """Gradients: of a convolution's weight, of maxima, of interpolation."""
 
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t, uint16_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 
 from spcy._cpu.pairs cimport pairs_of, spcy_pairs
-from spcy._cpu.simd cimport level
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/grad.h" nogil:
@@ -33,10 +33,6 @@ cdef extern from "cpu/grad.h" nogil:
         const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part, char* copies,
         int64_t copy_bytes, spcy_team team,
     ) noexcept
-    cdef enum:
-        SPCY_FLOAT
-        SPCY_DOUBLE
-        SPCY_BFLOAT16
 
 cdef extern from "cpu/grad_rows.h" nogil:
     void spcy_find_maxima[T](
@@ -55,10 +51,6 @@ cdef extern from "cpu/grad_rows.h" nogil:
         int64_t segments, const double* weights, int64_t corners, T* out, spcy_team team,
     ) noexcept
 
-ctypedef fused number:
-    float
-    double
-    uint16_t  # the bits of a bfloat16
 
 cdef enum:
     CACHE_LINE = 64
@@ -70,9 +62,7 @@ cdef enum:
 
 
 cdef const spcy_grad_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_grad_kernels_of(
-        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
-    )
+    return spcy_grad_kernels_of(level(), kind_of(number_bytes))
 
 
 cdef int64_t _up(int64_t count, int64_t divisor) noexcept nogil:

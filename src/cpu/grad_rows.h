@@ -45,11 +45,9 @@ enum { SPCY_GRAD_ROWS = 64 };  // that a thread takes at a time
 template <typename T>
 static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels,
                                     int32_t* found, spcy_team team) {
-    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        spcy_each_pair(pairs, tile, [=](int64_t in, int64_t out) {
-            spcy_note_maxima(features + in * channels, maxima + out * channels, channels, (int32_t)in,
-                             found + out * channels);
-        });
+    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
+        spcy_note_maxima(features + in * channels, maxima + out * channels, channels, (int32_t)in,
+                         found + out * channels);
     });
 }
 
@@ -57,11 +55,8 @@ static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pai
 template <typename T>
 static inline void spcy_return_maxima(const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels,
                                       T* dx, spcy_team team) {
-    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        spcy_each_pair(pairs, tile, [=](int64_t in, int64_t out) {
-            spcy_add_noted(gradient + out * channels, found + out * channels, channels, (int32_t)in,
-                           dx + in * channels);
-        });
+    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
+        spcy_add_noted(gradient + out * channels, found + out * channels, channels, (int32_t)in, dx + in * channels);
     });
 }
 

@@ -23,27 +23,7 @@ typedef struct {
                      const void* mean, const void* slope, const void* scale, void* dx);
 } spcy_norm_kernels;
 
-extern "C" {
-extern const spcy_norm_kernels spcy_norm_kernels_baseline[SPCY_NUMBERS];
-extern const spcy_norm_kernels spcy_norm_kernels_avx2[SPCY_NUMBERS];
-extern const spcy_norm_kernels spcy_norm_kernels_avx512[SPCY_NUMBERS];
-extern const spcy_norm_kernels spcy_norm_kernels_avx512_bf16[SPCY_NUMBERS];
-}
-
-static inline const spcy_norm_kernels* spcy_norm_kernels_of(int level, int number) {
-    switch (level) {
-#ifdef SPCY_HAVE_AVX512_BF16
-        case SPCY_AVX512_BF16: return spcy_norm_kernels_avx512_bf16 + number;
-#endif
-#ifdef SPCY_HAVE_AVX512
-        case SPCY_AVX512: return spcy_norm_kernels_avx512 + number;
-#endif
-#ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return spcy_norm_kernels_avx2 + number;
-#endif
-        default: return spcy_norm_kernels_baseline + number;
-    }
-}
+SPCY_LEVEL_TABLES(spcy_norm_kernels)
 
 // A matrix (rows, channels) of numbers of `size` bytes.
 typedef struct {

@@ -1,8 +1,8 @@
 """Norms over all rows, by columns: moments, the norm itself, its gradient."""
 
-from libc.stdint cimport int64_t, uint16_t
+from libc.stdint cimport int64_t
 
-from spcy._cpu.simd cimport level
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/norm.h" nogil:
@@ -29,15 +29,8 @@ cdef extern from "cpu/norm.h" nogil:
         const void* mean, const void* slope, const void* scale, void* dx, spcy_team team,
     ) noexcept
     cdef enum:
-        SPCY_FLOAT
-        SPCY_DOUBLE
-        SPCY_BFLOAT16
         SPCY_NORM_ROWS
 
-ctypedef fused number:
-    float
-    double
-    uint16_t  # the bits of a bfloat16
 ctypedef fused wide:
     float
     double
@@ -46,9 +39,7 @@ BLOCK = SPCY_NORM_ROWS  # rows that have sums of their own
 
 
 cdef const spcy_norm_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_norm_kernels_of(
-        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
-    )
+    return spcy_norm_kernels_of(level(), kind_of(number_bytes))
 
 
 cdef spcy_matrix _matrix(int64_t rows, int64_t channels, int64_t size) noexcept nogil:

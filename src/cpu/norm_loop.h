@@ -15,26 +15,19 @@ struct Doubles {
 // A vector of columns of rows that lie `channels` numbers apart; the last one may have fewer columns.
 template <typename T>
 struct Columns {
-    typedef Wide<T> W;
-    typedef typename W::type Number;
-    typedef typename W::V V;
-    static constexpr int lanes = Vector<Number>::lanes;
-    typedef typename Doubles<lanes>::type Sums;
+    typedef typename Wide<T>::type Number;
+    typedef typename Wide<T>::V V;
+    typedef typename Doubles<Vector<Number>::lanes>::type Sums;
 
     int64_t channels, first, count;
 
     V load(const void* x, int64_t row) const {
-        const T* from = static_cast<const T*>(x) + row * channels + first;
-        return count == lanes ? W::load(from) : load_part(from, count);
+        return ::load(static_cast<const T*>(x) + row * channels + first, count);
     }
     void store(V value, void* y, int64_t row) const {
-        T* to = static_cast<T*>(y) + row * channels + first;
-        count == lanes ? W::store(value, to) : store_part(value, to, count);
+        ::store(value, static_cast<T*>(y) + row * channels + first, count);
     }
-    V parameter(const void* values) const {
-        const Number* from = static_cast<const Number*>(values) + first;
-        return count == lanes ? Wide<Number>::load(from) : load_part(from, count);
-    }
+    V parameter(const void* values) const { return ::load(static_cast<const Number*>(values) + first, count); }
     static Sums widen(V value) { return __builtin_convertvector(value, Sums); }
     void write(Sums value, double* sums) const {
         for (int64_t c = 0; c < count; ++c) sums[first + c] = value[c];
@@ -43,10 +36,7 @@ struct Columns {
 
 template <typename T, typename Use>
 inline void each_vector_of_columns(int64_t channels, Use use) {
-    constexpr int lanes = Columns<T>::lanes;
-    int64_t c = 0;
-    for (; c + lanes <= channels; c += lanes) use(Columns<T>{channels, c, lanes});
-    if (c < channels) use(Columns<T>{channels, c, channels - c});
+    each_vector<T>(channels, [=](int64_t first, int64_t count) { use(Columns<T>{channels, first, count}); });
 }
 
 template <typename T>

@@ -21,4 +21,10 @@ static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Body& bo
     }
 }
 
+// The same for all tiles, shared among threads: pairs of different tiles have different outputs.
+template <typename Body>
+static inline void spcy_parallel_pairs(spcy_team team, spcy_pairs pairs, const Body& body) {
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) { spcy_each_pair(pairs, tile, body); });
+}
+
 #endif

@@ -15,27 +15,7 @@ typedef struct {
     void (*gradient)(const spcy_activation* activation, const void* x, const void* dy, int64_t count, void* dx);
 } spcy_pointwise_kernels;
 
-extern "C" {
-extern const spcy_pointwise_kernels spcy_pointwise_kernels_baseline[SPCY_NUMBERS];
-extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx2[SPCY_NUMBERS];
-extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx512[SPCY_NUMBERS];
-extern const spcy_pointwise_kernels spcy_pointwise_kernels_avx512_bf16[SPCY_NUMBERS];
-}
-
-static inline const spcy_pointwise_kernels* spcy_pointwise_kernels_of(int level, int number) {
-    switch (level) {
-#ifdef SPCY_HAVE_AVX512_BF16
-        case SPCY_AVX512_BF16: return spcy_pointwise_kernels_avx512_bf16 + number;
-#endif
-#ifdef SPCY_HAVE_AVX512
-        case SPCY_AVX512: return spcy_pointwise_kernels_avx512 + number;
-#endif
-#ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return spcy_pointwise_kernels_avx2 + number;
-#endif
-        default: return spcy_pointwise_kernels_baseline + number;
-    }
-}
+SPCY_LEVEL_TABLES(spcy_pointwise_kernels)
 
 enum { SPCY_POINTWISE_BYTES = 1 << 15 };  // that a thread takes at a time
 

@@ -1,8 +1,8 @@
 """Functions of each feature by itself, and their gradients."""
 
-from libc.stdint cimport int64_t, uint16_t
+from libc.stdint cimport int64_t
 
-from spcy._cpu.simd cimport level
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pointwise.h" nogil:
@@ -20,21 +20,10 @@ cdef extern from "cpu/pointwise.h" nogil:
         const spcy_pointwise_kernels* kernels, spcy_activation activation, const void* x, const void* dy,
         int64_t count, int64_t size, void* dx, spcy_team team,
     ) noexcept
-    cdef enum:
-        SPCY_FLOAT
-        SPCY_DOUBLE
-        SPCY_BFLOAT16
-
-ctypedef fused number:
-    float
-    double
-    uint16_t  # the bits of a bfloat16
 
 
 cdef const spcy_pointwise_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_pointwise_kernels_of(
-        level(), SPCY_DOUBLE if number_bytes == 8 else SPCY_FLOAT if number_bytes == 4 else SPCY_BFLOAT16
-    )
+    return spcy_pointwise_kernels_of(level(), kind_of(number_bytes))
 
 
 def activate(

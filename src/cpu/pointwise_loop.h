@@ -70,17 +70,6 @@ struct Silu {
     }
 };
 
-// y = function(x ..) for vectors, the last one from copies that are filled up.
-template <typename T, typename Function>
-inline void each_vector(int64_t count, const T* x, const T* more, T* y, Function function) {
-    typedef Wide<T> W;
-    constexpr int64_t lanes = Vector<typename W::type>::lanes;
-    int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) W::store(function(W::load(x + i), W::load(more + i)), y + i);
-    if (i == count) return;
-    store_part(function(load_part(x + i, count - i), load_part(more + i, count - i)), y + i, count - i);
-}
-
 template <typename T, typename Use>
 inline void with_activation(const spcy_activation* activation, Use use) {
     typedef typename Wide<T>::type W;
@@ -95,19 +84,23 @@ inline void with_activation(const spcy_activation* activation, Use use) {
 
 template <typename T>
 void apply(const spcy_activation* activation, const void* x, int64_t count, void* y) {
-    typedef typename Wide<T>::V V;
     const T* from = static_cast<const T*>(x);
+    T* to = static_cast<T*>(y);
     with_activation<T>(activation, [=](auto function) {
-        each_vector(count, from, from, static_cast<T*>(y), [=](V a, V) { return function.value(a); });
+        each_vector<T>(count, [=](int64_t i, int64_t some) {
+            store(function.value(load(from + i, some)), to + i, some);
+        });
     });
 }
 
 template <typename T>
 void gradient(const spcy_activation* activation, const void* x, const void* dy, int64_t count, void* dx) {
-    typedef typename Wide<T>::V V;
+    const T *at = static_cast<const T*>(x), *from = static_cast<const T*>(dy);
+    T* to = static_cast<T*>(dx);
     with_activation<T>(activation, [=](auto function) {
-        each_vector(count, static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<T*>(dx),
-                    [=](V a, V b) { return function.gradient(a, b); });
+        each_vector<T>(count, [=](int64_t i, int64_t some) {
+            store(function.gradient(load(at + i, some), load(from + i, some)), to + i, some);
+        });
     });
 }
 

@@ -77,9 +77,7 @@ static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t*
 }
 
 static inline void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) {
-    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        spcy_each_pair(pairs, tile, [=](int64_t, int64_t out) { ++counts[out]; });
-    });
+    spcy_parallel_pairs(team, pairs, [=](int64_t, int64_t out) { ++counts[out]; });
 }
 
 template <typename T>

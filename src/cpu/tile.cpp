@@ -10,10 +10,7 @@ static constexpr spcy_tile_kernels kernels_of() {
             pack_weight<T>, conv_tile<T>, pack_depthwise<T>, depthwise_tile<T>};
 }
 
-#define SPCY_JOIN(a, b) a##b
-#define SPCY_TABLE(level) SPCY_JOIN(spcy_tile_kernels_, level)
-
-extern "C" const spcy_tile_kernels SPCY_TABLE(SPCY_LEVEL)[SPCY_NUMBERS] = {
+extern "C" const spcy_tile_kernels SPCY_TABLE(spcy_tile_kernels)[SPCY_NUMBERS] = {
     kernels_of<float>(),
     kernels_of<double>(),
     kernels_of<bfloat16>(),

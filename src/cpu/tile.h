@@ -49,13 +49,45 @@ enum { SPCY_BASELINE, SPCY_AVX2, SPCY_AVX512, SPCY_AVX512_BF16, SPCY_LEVELS };
 // What features can be, and the place of their kernels in a level's table.
 enum { SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_NUMBERS };
 
-// The kernels of each level: the same source, compiled once per level.
-extern "C" {
-extern const spcy_tile_kernels spcy_tile_kernels_baseline[SPCY_NUMBERS];
-extern const spcy_tile_kernels spcy_tile_kernels_avx2[SPCY_NUMBERS];
-extern const spcy_tile_kernels spcy_tile_kernels_avx512[SPCY_NUMBERS];
-extern const spcy_tile_kernels spcy_tile_kernels_avx512_bf16[SPCY_NUMBERS];
-}
+// Declares the tables of a kind of kernels, one for each level, and `<kind>_of`, which chooses. The same
+// source is compiled once per level, and defines its table as SPCY_TABLE(kind).
+#define SPCY_LEVEL_TABLES(kind)                                         \
+    extern "C" {                                                        \
+    extern const kind kind##_baseline[SPCY_NUMBERS];                    \
+    extern const kind kind##_avx2[SPCY_NUMBERS];                        \
+    extern const kind kind##_avx512[SPCY_NUMBERS];                      \
+    extern const kind kind##_avx512_bf16[SPCY_NUMBERS];                 \
+    }                                                                   \
+    static inline const kind* kind##_of(int level, int number) {        \
+        switch (level) {                                                \
+            SPCY_CASE_AVX512_BF16(kind)                                 \
+            SPCY_CASE_AVX512(kind)                                      \
+            SPCY_CASE_AVX2(kind)                                        \
+            default: return kind##_baseline + number;                   \
+        }                                                               \
+    }
+#define SPCY_CASE(level, table) \
+    case level: return table + number;
+#ifdef SPCY_HAVE_AVX512_BF16
+#define SPCY_CASE_AVX512_BF16(kind) SPCY_CASE(SPCY_AVX512_BF16, kind##_avx512_bf16)
+#else
+#define SPCY_CASE_AVX512_BF16(kind)
+#endif
+#ifdef SPCY_HAVE_AVX512
+#define SPCY_CASE_AVX512(kind) SPCY_CASE(SPCY_AVX512, kind##_avx512)
+#else
+#define SPCY_CASE_AVX512(kind)
+#endif
+#ifdef SPCY_HAVE_AVX2
+#define SPCY_CASE_AVX2(kind) SPCY_CASE(SPCY_AVX2, kind##_avx2)
+#else
+#define SPCY_CASE_AVX2(kind)
+#endif
+#define SPCY_JOIN(a, b) a##b
+#define SPCY_TABLE_OF(kind, level) SPCY_JOIN(kind##_, level)
+#define SPCY_TABLE(kind) SPCY_TABLE_OF(kind, SPCY_LEVEL)
+
+SPCY_LEVEL_TABLES(spcy_tile_kernels)
 
 static inline bool spcy_has_level(int level) {
     switch (level) {
@@ -72,21 +104,6 @@ static inline bool spcy_has_level(int level) {
         case SPCY_AVX512_BF16: return spcy_has_level(SPCY_AVX512) && __builtin_cpu_supports("avx512bf16");
 #endif
         default: return false;
-    }
-}
-
-static inline const spcy_tile_kernels* spcy_tile_kernels_of(int level, int number) {
-    switch (level) {
-#ifdef SPCY_HAVE_AVX512_BF16
-        case SPCY_AVX512_BF16: return spcy_tile_kernels_avx512_bf16 + number;
-#endif
-#ifdef SPCY_HAVE_AVX512
-        case SPCY_AVX512: return spcy_tile_kernels_avx512 + number;
-#endif
-#ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return spcy_tile_kernels_avx2 + number;
-#endif
-        default: return spcy_tile_kernels_baseline + number;
     }
 }
 

@@ -35,17 +35,30 @@ struct Wide<bfloat16> {
 
 // The first `count` of a vector's numbers, the others 0; and back.
 template <typename T>
-inline typename Wide<T>::V load_part(const T* x, int64_t count) {
-    T whole[Vector<typename Wide<T>::type>::lanes] = {};
+inline typename Wide<T>::V load(const T* x, int64_t count) {
+    constexpr int lanes = Vector<typename Wide<T>::type>::lanes;
+    if (count == lanes) return Wide<T>::load(x);
+    T whole[lanes] = {};
     memcpy(whole, x, count * sizeof(T));
     return Wide<T>::load(whole);
 }
 
 template <typename T>
-inline void store_part(typename Wide<T>::V value, T* y, int64_t count) {
-    T whole[Vector<typename Wide<T>::type>::lanes];
+inline void store(typename Wide<T>::V value, T* y, int64_t count) {
+    constexpr int lanes = Vector<typename Wide<T>::type>::lanes;
+    if (count == lanes) return Wide<T>::store(value, y);
+    T whole[lanes];
     Wide<T>::store(value, whole);
     memcpy(y, whole, count * sizeof(T));
+}
+
+// Call use(place, count) for the vectors of `size` numbers, of which the last may have fewer.
+template <typename T, typename Use>
+inline void each_vector(int64_t size, Use use) {
+    constexpr int64_t lanes = Vector<typename Wide<T>::type>::lanes;
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) use(i, lanes);
+    if (i < size) use(i, size - i);
 }
 
 }  // namespace

@@ -6,16 +6,6 @@
 // one after the other. A block sums a chunk for EDGE x EDGE channels of a group, pair after pair, and `add_parts`
 // adds an offset's chunks in ascending order: the bits depend on the size of the chunks alone.
 
-// How numbers of a type are summed.
-template <class Number>
-struct spcy_sum {
-    typedef float type;
-};
-template <>
-struct spcy_sum<double> {
-    typedef double type;
-};
-
 struct spcy_chunks {
     const int64_t* tile_ptr;  // (K, cuts): the pairs of an offset begin at its first cut, and end at its last
     int64_t offsets, cuts, pairs;  // pairs of a chunk

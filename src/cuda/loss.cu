@@ -2,25 +2,11 @@
 
 enum { SPCY_LOSS_ROWS = 256 };
 
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
-__device__ inline float logarithm(float x) { return logf(x); }
-__device__ inline double logarithm(double x) { return log(x); }
-
-template <class Number>
-struct spcy_wide {
-    typedef float type;
-};
-template <>
-struct spcy_wide<double> {
-    typedef double type;
-};
-
 template <class Number>
 __global__ void cross_entropy(const Number* __restrict__ logits, const int32_t* __restrict__ target,
                               const double* __restrict__ share, int64_t rows, int64_t classes,
                               double* __restrict__ losses, Number* __restrict__ out) {
-    typedef typename spcy_wide<Number>::type T;
+    typedef typename spcy_sum<Number>::type T;
     SPCY_EACH(r, rows) {
         const Number* x = logits + r * classes;
         T most, value, sum = 0;

@@ -3,17 +3,8 @@
 enum { SPCY_NORM_ROWS = 256 };
 
 template <class Number>
-struct spcy_wide {
-    typedef float type;
-};
-template <>
-struct spcy_wide<double> {
-    typedef double type;
-};
-
-template <class Number>
-__device__ inline typename spcy_wide<Number>::type spcy_at(const Number* x, int64_t i) {
-    typename spcy_wide<Number>::type value;
+__device__ inline typename spcy_sum<Number>::type spcy_at(const Number* x, int64_t i) {
+    typename spcy_sum<Number>::type value;
     convert(x[i], &value);
     return value;
 }
@@ -39,9 +30,9 @@ __global__ void moments(const Number* __restrict__ x, int64_t rows, int64_t chan
 
 template <class Number>
 __global__ void apply(const Number* __restrict__ x, int64_t n, int64_t channels,
-                      const typename spcy_wide<Number>::type* __restrict__ centre,
-                      const typename spcy_wide<Number>::type* __restrict__ scale,
-                      const typename spcy_wide<Number>::type* __restrict__ shift, Number* __restrict__ out) {
+                      const typename spcy_sum<Number>::type* __restrict__ centre,
+                      const typename spcy_sum<Number>::type* __restrict__ scale,
+                      const typename spcy_sum<Number>::type* __restrict__ shift, Number* __restrict__ out) {
     SPCY_EACH(i, n) {
         const int64_t c = i % channels;
         convert((spcy_at(x, i) - centre[c]) * scale[c] + shift[c], &out[i]);
@@ -50,7 +41,7 @@ __global__ void apply(const Number* __restrict__ x, int64_t n, int64_t channels,
 
 template <class Number>
 __global__ void gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
-                              int64_t channels, const typename spcy_wide<Number>::type* __restrict__ centre,
+                              int64_t channels, const typename spcy_sum<Number>::type* __restrict__ centre,
                               double* __restrict__ sums) {
     const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
     SPCY_EACH(i, blocks * channels) {
@@ -70,10 +61,10 @@ __global__ void gradient_sums(const Number* __restrict__ x, const Number* __rest
 
 template <class Number>
 __global__ void gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t n, int64_t channels,
-                         const typename spcy_wide<Number>::type* __restrict__ centre,
-                         const typename spcy_wide<Number>::type* __restrict__ mean,
-                         const typename spcy_wide<Number>::type* __restrict__ slope,
-                         const typename spcy_wide<Number>::type* __restrict__ scale, Number* __restrict__ out) {
+                         const typename spcy_sum<Number>::type* __restrict__ centre,
+                         const typename spcy_sum<Number>::type* __restrict__ mean,
+                         const typename spcy_sum<Number>::type* __restrict__ slope,
+                         const typename spcy_sum<Number>::type* __restrict__ scale, Number* __restrict__ out) {
     SPCY_EACH(i, n) {
         const int64_t c = i % channels;
         convert((spcy_at(dy, i) - mean[c] - (spcy_at(x, i) - centre[c]) * slope[c]) * scale[c], &out[i]);

@@ -2,8 +2,6 @@
 
 enum { SPCY_RELU = 1, SPCY_LEAKY_RELU, SPCY_GELU, SPCY_GELU_TANH, SPCY_SILU };
 
-__device__ inline float exponential(float x) { return expf(x); }
-__device__ inline double exponential(double x) { return exp(x); }
 __device__ inline float normal_share(float x) { return 0.5f * erfcf(x * -0.70710678f); }
 __device__ inline double normal_share(double x) { return 0.5 * erfc(x * -0.7071067811865476); }
 
@@ -56,18 +54,9 @@ __device__ inline T gradient_at(T x, T dy, T slope) {
     }
 }
 
-template <class Number>
-struct spcy_wide {
-    typedef float type;
-};
-template <>
-struct spcy_wide<double> {
-    typedef double type;
-};
-
 template <class Number, int KIND>
 __global__ void activate(const Number* __restrict__ x, int64_t n, double slope, Number* out) {
-    typedef typename spcy_wide<Number>::type T;
+    typedef typename spcy_sum<Number>::type T;
     SPCY_EACH(i, n) {
         T value;
         convert(x[i], &value);
@@ -78,7 +67,7 @@ __global__ void activate(const Number* __restrict__ x, int64_t n, double slope, 
 template <class Number, int KIND>
 __global__ void activation_gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t n,
                                     double slope, Number* __restrict__ out) {
-    typedef typename spcy_wide<Number>::type T;
+    typedef typename spcy_sum<Number>::type T;
     SPCY_EACH(i, n) {
         T value, gradient;
         convert(x[i], &value);
