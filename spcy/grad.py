@@ -39,6 +39,7 @@ from .pool import (
     segment_reduce,
     sum_pool,
     unpool,
+    windows_are_disjoint,
 )
 from .rulebook import Rulebook
 from .tensor import SparseTensor, add, concat, prune
@@ -211,29 +212,49 @@ def _avg_pool(x, kernel_size, *args, count="sites", **kwargs):
     return y, _return_sums(x, y, rulebook, rulebook.num_offsets if count == "window" else _sites(rulebook))
 
 
-def _max_pool(x, kernel_size, *args, empty="ignore", **kwargs):
-    y = max_pool(x, kernel_size, *args, empty=empty, **kwargs)
-    rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
+def _max_pool(x, kernel_size, stride=None, padding=0, dilation=1, *, sites="reached", empty="ignore"):
+    geometry = kernel_size, stride, padding, dilation
+    y = max_pool(x, *geometry, sites=sites, empty=empty)
+    rulebook, _ = pool_plan(x, *geometry, sites)
+    gradient = _move_maxima if windows_are_disjoint(x.ndim, *geometry) else _find_maxima
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
         dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
-        xp = array_module(dy)
-        maxima, out = widened(y.features), xp.zeros(x.features.shape, dy.dtype)
-        if rulebook.num_pairs:
-            found = xp.full(maxima.shape, -1, np.int32)
-            threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
-            stages = kernels_for(dy, x.features)
-            rows = rulebook.in_rows, rulebook.out_rows
-            tile_size = stages.builders.tile_size_for(x.num_channels, rulebook.num_out, threads)
-            tiles = rulebook._tiles(tile_size)
-            stages.grad.find_maxima(widened(x.features), maxima, *rows, tiles, found, threads)
-            tile_size = stages.builders.tile_size_for(x.num_channels, rulebook.num_in, threads)
-            tiles = rulebook.transposed()._tiles(tile_size)
-            stages.grad.return_maxima(dy, found, *rows, tiles, out, threads)
-        return (out.astype(x.dtype, copy=False),)
+        if not rulebook.num_pairs:
+            return (array_module(dy).zeros(x.features.shape, x.dtype),)
+        return (gradient(widened(x.features), widened(y.features), dy, rulebook).astype(x.dtype, copy=False),)
 
     return y, vjp
+
+
+def _move_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
+    """Return the gradient of maxima over windows that share no input row."""
+    xp = array_module(features)
+    make = xp.empty if rulebook.num_pairs == rulebook.num_in else xp.zeros
+    out = make(features.shape, dy.dtype)
+    rows, tiles, threads, kernels = _pairs(features, rulebook, rulebook)
+    kernels.move_maxima(features, maxima, *rows, tiles, dy.copy(), out, threads)
+    return out
+
+
+def _find_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
+    """Return the gradient of maxima over any windows."""
+    xp = array_module(features)
+    out, found = xp.zeros(features.shape, dy.dtype), xp.full(maxima.shape, -1, np.int32)
+    rows, tiles, threads, kernels = _pairs(features, rulebook, rulebook)
+    kernels.find_maxima(features, maxima, *rows, tiles, found, threads)
+    _, tiles, threads, kernels = _pairs(features, rulebook, rulebook.transposed())
+    kernels.return_maxima(dy, found, *rows, tiles, out, threads)
+    return out
+
+
+def _pairs(features, rulebook: Rulebook, direction: Rulebook) -> tuple:
+    """Return a rulebook's pairs, cut by the outputs of a direction, and the threads and kernels for them."""
+    threads = threads_for(rulebook.num_pairs * (features.shape[1] + 7) / 8)
+    stages = kernels_for(features, rulebook.in_rows)
+    tiles = direction._tiles(stages.builders.tile_size_for(features.shape[1], direction.num_out, threads))
+    return (rulebook.in_rows, rulebook.out_rows), tiles, threads, stages.grad
 
 
 def _unpool(x, *, to=None):

@@ -1,4 +1,4 @@
-"""Norms over all rows: the statistics of columns, what they are taken to, and the gradient."""
+"""Norms, over all rows or of each row: statistics, what they are taken to, and the gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ._backend import array_module, as_bits, kernels_for
 from ._threads import threads_for
 
-_WORK = 0.3  # nanoseconds for a number, about
+_WORK, _ROW_WORK = 0.3, 0.6  # nanoseconds for a number, about
 
 
 def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,3 +59,31 @@ class Norm(NamedTuple):
             parameters = self.centre, mean, slope, self.scale
             kernels_for(x, dy).norm.gradient(x, dy, *parameters, flat, threads_for(out.size * _WORK))
         return out
+
+
+class LayerNorm(NamedTuple):
+    """``y = (x - mean) / deviation * weight + bias`` for every row, in the type that features are computed in."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    eps: float
+
+    def apply(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the norm makes of features, and what `gradient` takes."""
+        xp = array_module(x)
+        out, moments = xp.empty(x.shape, x.dtype), xp.empty((len(x), 2), self.weight.dtype)
+        if out.size:
+            bits, flat = as_bits(x, out)
+            arguments = bits, self.weight, self.bias, self.eps, moments, flat
+            kernels_for(x).norm.layer(*arguments, threads_for(_ROW_WORK * x.size))
+        return out, moments
+
+    def gradient(self, x: np.ndarray, dy: np.ndarray, moments: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the gradients of x, weight and bias, the last two in double precision."""
+        xp, kernels = array_module(x), kernels_for(x, dy).norm
+        out = xp.empty(x.shape, x.dtype)
+        sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
+        if out.size:
+            arguments = *as_bits(x, dy), self.weight, moments, *as_bits(out), sums
+            kernels.layer_gradient(*arguments, threads_for(_ROW_WORK * x.size))
+        return out, sums[:, 1].sum(axis=0), sums[:, 0].sum(axis=0)

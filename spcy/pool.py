@@ -290,6 +290,14 @@ def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1, sites="reached
     return windows(x.coords, stencil, stride, padding, sites)
 
 
+def windows_are_disjoint(ndim: int, kernel_size, stride, padding, dilation) -> bool:
+    """Return whether no site is in two windows of a pool."""
+    kernel_size = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
+    stride = kernel_size if stride is None else _check.per_axis(stride, ndim, "stride", 1)
+    dilation = _check.per_axis(dilation, ndim, "dilation", 1)
+    return all(s > (k - 1) * d for k, s, d in zip(kernel_size, stride, dilation, strict=True))
+
+
 def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: str = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)

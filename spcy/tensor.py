@@ -231,9 +231,11 @@ class SparseTensor:
                 "SparseTensor(x.indices, x.features, shape=..) has one"
             )
         xp = array_module(self._features)
-        dense = xp.zeros((self.batch_size, *self.shape, self.num_channels), self.dtype)
-        dense[tuple(self.indices.T)] = self._features
-        return xp.ascontiguousarray(xp.moveaxis(dense, -1, 1)) if channels_first else dense
+        cells, channels = self.shape, (self.num_channels,)
+        shape = (*channels, *cells) if channels_first else (*cells, *channels)
+        dense = xp.zeros((self.batch_size, *shape), self.dtype)
+        (xp.moveaxis(dense, 1, -1) if channels_first else dense)[tuple(self.indices.T)] = self._features
+        return dense
 
     def to(self, backend: str) -> SparseTensor:
         """Return the tensor on another backend, itself if it is there already.

@@ -11,7 +11,8 @@ from cuda_on_cpu import nvrtc
 pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
 FLOATS = ["float", "double"]
-MAXIMA = ("find_maxima", "return_maxima", "find_segment_maxima", "weigh")
+MAXIMA = ("find_maxima", "return_maxima", "move_maxima", "find_segment_maxima", "weigh")
+LAYER = ("layer", "layer_gradient", "layer_gradient_sums")
 PER_COLUMNS = ("bounds", "join_bounds", "pack", "pack_inside", "unpack", "repack")
 AXES, COLUMNS = [1, 2, 3, 4], [2, 3, 4, 5]
 
@@ -47,7 +48,7 @@ KERNELS = {
     "loss": [*each("cross_entropy", [*FLOATS, "float16", "bfloat16"]), "add_losses"],
     "norm": [
         k
-        for name in ("moments", "apply", "gradient_sums", "gradient")
+        for name in ("moments", "apply", "gradient_sums", "gradient", *LAYER)
         for k in each(name, [*FLOATS, "float16", "bfloat16"])
     ],
     "pointwise": [

@@ -1,4 +1,4 @@
-"""Norms over all rows, beside NumPy in float64."""
+"""Norms, over all rows and of each row, beside NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from helpers import get, put
 
 import spcy
 from spcy import _threads, nn
-from spcy.norm import Norm, column_moments
+from spcy.norm import LayerNorm, Norm, column_moments
 
 pytestmark = pytest.mark.usefixtures("backend")
 shapes = pytest.mark.parametrize("shape", [(1, 3), (5, 1), (255, 16), (700, 33), (2000, 20)], ids=str)
@@ -71,6 +71,53 @@ def test_norm_and_gradient(shape, dtype, simd, threads, rng):
     assert (np.abs(wide(dx) - expected) <= 4 * epsilon(dtype) * size).all()
 
 
+@shapes
+def test_layer_norm_and_gradient(shape, dtype, simd, threads, rng):
+    x, dy = rng.standard_normal((2, *shape)).astype(dtype)
+    weight, bias = parameters(rng, shape[1], dtype)[:2]
+    norm = LayerNorm(put(weight), put(bias), 1e-5)
+    y, moments = norm.apply(put(x))
+    x, g = x.astype(np.float64), dy.astype(np.float64) * weight
+    mean, inverse = x.mean(axis=1, keepdims=True), 1 / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    tiny = np.finfo(number(dtype)).eps
+    np.testing.assert_allclose(get(moments), np.hstack([mean, inverse]), rtol=8 * tiny, atol=8 * tiny)
+    normal = (x - mean) * inverse
+    assert y.dtype == dtype
+    size = np.abs(normal * weight) + np.abs(bias) + (np.abs(x) + np.abs(mean)) * inverse * np.abs(weight)
+    assert (np.abs(wide(y) - (normal * weight + bias)) <= 8 * epsilon(dtype) * size).all()
+    dx, dweight, dbias = norm.gradient(put(x.astype(dtype)), put(dy), moments)
+    level, slope = g.mean(axis=1, keepdims=True), (g * normal).mean(axis=1, keepdims=True)
+    size = np.abs(g) + np.abs(g).mean(axis=1, keepdims=True)
+    unsure = 1 + np.abs(normal) + (np.abs(x) + np.abs(mean)) * inverse
+    size = (size + unsure * np.abs(g * (1 + np.abs(normal))).mean(axis=1, keepdims=True)) * inverse
+    assert dx.dtype == dtype
+    assert (np.abs(wide(dx) - (g - level - normal * slope) * inverse) <= 16 * epsilon(dtype) * size).all()
+    terms = dy.astype(np.float64) * normal
+    size = np.abs(terms) + np.abs(dy.astype(np.float64)) * (np.abs(x) + np.abs(mean)) * inverse
+    bound = 8 * tiny * size.sum(axis=0)
+    assert (np.abs(get(dweight) - terms.sum(axis=0)) <= bound).all()
+    np.testing.assert_allclose(get(dbias), dy.astype(np.float64).sum(axis=0), rtol=1e-12, atol=1e-12 * len(x))
+
+
+def test_layer_norm_keeps_what_is_no_number_in_its_row(dtype, simd, rng):
+    x = rng.standard_normal((600, 18)).astype(dtype)
+    x[300, 2], x[0, 5] = np.nan, np.inf
+    norm = nn.LayerNorm(18).astype(number(dtype))
+    y, vjp = norm.vjp(put(x))
+    dx = wide(vjp(put(np.ones_like(x)))[0])
+    others = np.delete(np.arange(600), [300, 0])
+    assert np.isnan(wide(y)[[300, 0]]).any(axis=1).all()
+    assert np.isfinite(wide(y)[others]).all()
+    assert np.isfinite(dx[others]).all()
+
+
+def test_layer_norm_of_no_rows():
+    norm = nn.LayerNorm(3)
+    y, vjp = norm.vjp(put(np.empty((0, 3), np.float32)))
+    assert y.shape == vjp(y)[0].shape == (0, 3)
+    np.testing.assert_array_equal(get(norm.weight.grad), 0)
+
+
 def test_any_number_of_threads_gives_the_same_bits(dtype, simd, rng, monkeypatch):
     if spcy.get_backend() != "cpu":
         pytest.skip("a GPU has no threads of the host")
@@ -81,12 +128,16 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, simd, rng, monkeypatch
         spcy.set_num_threads(threads)
         norm = Norm(*parameters(np.random.default_rng(0), 19, dtype)[:3])
         more = parameters(np.random.default_rng(1), 19, dtype)[:2]
+        rows = LayerNorm(*more, 1e-5)
+        y, moments = rows.apply(x)
         results.append(
             [
                 *column_moments(x),
                 norm.apply(x).view(np.uint8),
                 *norm.gradient_sums(x, dy),
                 norm.gradient(x, dy, *more).view(np.uint8),
+                y.view(np.uint8),
+                *(part.view(np.uint8) for part in rows.gradient(x, dy, moments)),
             ]
         )
     spcy.set_num_threads(None)

@@ -85,6 +85,12 @@ def return_maxima(gradient, found, in_rows, out_rows, tile_ptr, out, n_threads):
     _by_tiles("return_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, gradient), out)
 
 
+def move_maxima(features, maxima, in_rows, out_rows, tile_ptr, left, out, n_threads):
+    """Move the gradient of each maximum to its input row: that of its first pair, if several have it."""
+    pairs = features, maxima, in_rows, out_rows, tile_ptr
+    _by_tiles("move_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, features), left, out)
+
+
 def find_segment_maxima(features, maxima, order, segment_ptr, found, n_threads):
     """Find the row of each maximum: the first in the segment's order, if several have it."""
     sizes = np.int64(found.shape[0]), np.int32(found.shape[1])

@@ -1,4 +1,4 @@
-"""Norms over all rows, by columns: moments, the norm itself, its gradient."""
+"""Norms over all rows, by columns, and of each row: moments, the norm itself, its gradient."""
 
 import numpy as np
 
@@ -29,6 +29,20 @@ def gradient(x, dy, centre, mean, slope, scale, out, n_threads):
     function = kernel("norm", "gradient", type_name(x.dtype))
     sizes = np.int64(x.size), np.int64(x.shape[1])
     launch(function, x.size, x, dy, *sizes, centre, mean, slope, scale, out)
+
+
+def layer(x, weight, bias, eps, moments, out, n_threads):
+    """Write ``(x - mean) * inverse * weight + bias``, by row."""
+    function = kernel("norm", "layer", type_name(x.dtype))
+    launch(function, len(x), x, *_shape(x), weight, bias, np.float64(eps), moments, out)
+
+
+def layer_gradient(x, dy, weight, moments, out, sums, n_threads):
+    """Write the gradient; and, for each block of rows, the columns' sums of dy and of dy times the normal."""
+    function = kernel("norm", "layer_gradient", type_name(x.dtype))
+    launch(function, len(x), x, dy, *_shape(x), weight, moments, out)
+    function = kernel("norm", "layer_gradient_sums", type_name(x.dtype))
+    launch(function, sums.size // 2, x, dy, *_shape(x), moments, sums)
 
 
 def _shape(x):

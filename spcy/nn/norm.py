@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .. import _check
 from .._backend import array_module, widened
-from ..grad import column_sums
+from ..norm import LayerNorm as norm_of_rows
 from ..norm import Norm, column_moments
 from .conv import Weighted
 from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
@@ -169,34 +167,17 @@ class LayerNorm(_Norm):
         super().__init__(num_features, eps)
 
     def _map_vjp(self, features):
-        wide = self._features(features)
-        normal = wide - wide.mean(axis=1, keepdims=True)
-        variance = (normal * normal).mean(axis=1, keepdims=True)
-        inverse = (1 / array_module(wide).sqrt(variance + self.eps)).astype(wide.dtype)
-        normal *= inverse
-        weight = self.weight.data
-
-        def normal_vjp(dy, dweight, dbias):
-            dy = dy * weight
-            along = (dy * normal).mean(axis=1, keepdims=True)
-            return (dy - dy.mean(axis=1, keepdims=True) - normal * along) * inverse
-
-        return self._affine_vjp(normal, features.dtype, normal_vjp)
-
-    def _affine_vjp(self, normal: np.ndarray, dtype, normal_vjp) -> tuple[np.ndarray, Callable]:
-        """Return ``normal * weight + bias`` and its vjp, given that of the normalised features."""
-        weight = self.weight.data
+        dtype = self._features(features[:0]).dtype
+        norm = norm_of_rows(self.weight.data.astype(dtype), self.bias.data.astype(dtype), float(self.eps))
+        y, moments = norm.apply(features)
 
         def vjp(dy):
-            dy = widened(dy)
-            dweight, dbias = column_sums(dy * normal), column_sums(dy)
+            dx, dweight, dbias = norm.gradient(features, dy, moments)
             self.weight.accumulate(dweight)
             self.bias.accumulate(dbias)
-            return normal_vjp(dy, dweight, dbias).astype(dtype, copy=False)
+            return dx
 
-        y = normal * weight
-        y += self.bias.data
-        return y.astype(dtype, copy=False), vjp
+        return y, vjp
 
     def _say(self) -> str:
         return f"{self.num_features}, eps={self.eps}"

@@ -42,6 +42,9 @@ cdef extern from "cpu/grad_rows.h" nogil:
     void spcy_return_maxima[T](
         const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels, T* dx, spcy_team team
     ) noexcept
+    void spcy_move_maxima[T](
+        const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, T* left, T* dx, spcy_team team
+    ) noexcept
     void spcy_find_segment_maxima[T](
         const T* features, const T* maxima, const int32_t* order, const int64_t* segment_ptr,
         int64_t segments, int64_t channels, int32_t* found, spcy_team team,
@@ -170,6 +173,24 @@ def return_maxima(
     with nogil:
         spcy_return_maxima(
             &gradient[0, 0], &found[0, 0], pairs, out.shape[1], &out[0, 0], team(n_threads)
+        )
+
+
+def move_maxima(
+    const floating[:, ::1] features,  # IN, (n_in, C)
+    const floating[:, ::1] maxima,  # IN, (n_out, C)
+    const int32_t[::1] in_rows,  # IN, each row once at most
+    const int32_t[::1] out_rows,  # IN
+    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
+    floating[:, ::1] left,  # INOUT, (n_out, C), the gradient; zeros where a maximum was found
+    floating[:, ::1] out,  # OUT, (n_in, C), the rows that have a pair
+    int n_threads,
+):
+    """Move the gradient of each maximum to its input row: that of its first pair, if several have it."""
+    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    with nogil:
+        spcy_move_maxima(
+            &features[0, 0], &maxima[0, 0], pairs, out.shape[1], &left[0, 0], &out[0, 0], team(n_threads)
         )
 
 

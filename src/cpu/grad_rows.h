@@ -23,6 +23,18 @@ static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restri
     for (int64_t c = 0; c < channels; ++c) y[c] += noted[c] == row ? x[c] : T(0);
 }
 
+// Move what is left of the gradient to the channels in which x is the maximum y (NaN, if that is).
+template <typename T>
+static inline void spcy_move_gradient(const T* __restrict x, const T* __restrict y, int64_t channels,
+                                      T* __restrict left, T* __restrict dx) {
+    for (int64_t c = 0; c < channels; ++c) {
+        const bool maximum = (x[c] == y[c]) | ((x[c] != x[c]) & (y[c] != y[c]));
+        const T rest = left[c];
+        dx[c] = maximum ? rest : T(0);
+        left[c] = maximum ? T(0) : rest;
+    }
+}
+
 // The sum of rows entries[begin:end] / corners by their entries' weights, in double precision.
 template <typename T>
 static inline void spcy_weigh_rows(const T* features, int64_t channels, const int32_t* entries, int64_t begin,
@@ -57,6 +69,16 @@ static inline void spcy_return_maxima(const T* gradient, const int32_t* found, s
                                       T* dx, spcy_team team) {
     spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
         spcy_add_noted(gradient + out * channels, found + out * channels, channels, (int32_t)in, dx + in * channels);
+    });
+}
+
+// What the two above do where no input row has two pairs: the first pair of a maximum takes all that is left.
+template <typename T>
+static inline void spcy_move_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, T* left,
+                                    T* dx, spcy_team team) {
+    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
+        spcy_move_gradient(features + in * channels, maxima + out * channels, channels, left + out * channels,
+                           dx + in * channels);
     });
 }
 

@@ -1,4 +1,4 @@
-// The interface of norms over all rows: what one SIMD level offers, and the choice between levels.
+// The interface of norms, over all rows or of each row: what one SIMD level offers, and the choice between levels.
 #ifndef SPCY_CPU_NORM_H
 #define SPCY_CPU_NORM_H
 
@@ -21,6 +21,14 @@ typedef struct {
     // dx = (dy - mean - (x - centre) * slope) * scale.
     void (*gradient)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
                      const void* mean, const void* slope, const void* scale, void* dx);
+    // y = (x - mean) * inverse * weight + bias, with each row's own mean and inverse standard deviation, which
+    // are written too: (rows, 2).
+    void (*layer)(const void* x, int64_t rows, int64_t channels, const void* weight, const void* bias, double eps,
+                  void* moments, void* y);
+    // dx = (g - mean of g - normal * mean of g * normal) * inverse for g = dy * weight, by row; and the columns'
+    // sums of dy and of dy * normal: (2, channels).
+    void (*layer_gradient)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* weight,
+                           const void* moments, void* dx, double* sums);
 } spcy_norm_kernels;
 
 SPCY_LEVEL_TABLES(spcy_norm_kernels)
@@ -64,6 +72,27 @@ static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_mat
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
         kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
                           scale, const_cast<char*>(spcy_row(dx, m, begin)));
+    });
+}
+
+// A row's moments are two numbers of `wide_size` bytes.
+static inline void spcy_layer_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight,
+                                   const void* bias, double eps, void* moments, int64_t wide_size, void* y,
+                                   spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->layer(spcy_row(x, m, begin), end - begin, m.channels, weight, bias, eps,
+                       static_cast<char*>(moments) + begin * 2 * wide_size, const_cast<char*>(spcy_row(y, m, begin)));
+    });
+}
+
+static inline void spcy_layer_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
+                                            const void* dy, const void* weight, const void* moments,
+                                            int64_t wide_size, void* dx, double* sums, spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->layer_gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, weight,
+                                static_cast<const char*>(moments) + begin * 2 * wide_size,
+                                const_cast<char*>(spcy_row(dx, m, begin)),
+                                sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
     });
 }
 

@@ -1,4 +1,4 @@
-"""Norms over all rows, by columns: moments, the norm itself, its gradient."""
+"""Norms over all rows, by columns, and of each row: moments, the norm itself, its gradient."""
 
 from libc.stdint cimport int64_t
 
@@ -27,6 +27,14 @@ cdef extern from "cpu/norm.h" nogil:
     void spcy_norm_gradient(
         const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* centre,
         const void* mean, const void* slope, const void* scale, void* dx, spcy_team team,
+    ) noexcept
+    void spcy_layer_norm(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight, const void* bias,
+        double eps, void* moments, int64_t wide_size, void* y, spcy_team team,
+    ) noexcept
+    void spcy_layer_norm_gradient(
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* weight,
+        const void* moments, int64_t wide_size, void* dx, double* sums, spcy_team team,
     ) noexcept
     cdef enum:
         SPCY_NORM_ROWS
@@ -107,4 +115,38 @@ def gradient(
         spcy_norm_gradient(
             _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
             &centre[0], &mean[0], &slope[0], &scale[0], &out[0, 0], team(n_threads),
+        )
+
+
+def layer(
+    const number[:, ::1] x,  # IN, (N, C)
+    const wide[::1] weight,  # IN, (C,)
+    const wide[::1] bias,  # IN
+    double eps,
+    wide[:, ::1] moments,  # OUT, (N, 2), each row's mean and inverse standard deviation
+    number[:, ::1] out,  # OUT, (N, C)
+    int n_threads,
+):
+    """Write ``(x - mean) * inverse * weight + bias``, by row."""
+    with nogil:
+        spcy_layer_norm(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &weight[0],
+            &bias[0], eps, &moments[0, 0], sizeof(wide), &out[0, 0], team(n_threads),
+        )
+
+
+def layer_gradient(
+    const number[:, ::1] x,  # IN, (N, C)
+    const number[:, ::1] dy,  # IN, (N, C)
+    const wide[::1] weight,  # IN, (C,)
+    const wide[:, ::1] moments,  # IN, (N, 2)
+    number[:, ::1] out,  # OUT, (N, C)
+    double[:, :, ::1] sums,  # OUT, (blocks, 2, C)
+    int n_threads,
+):
+    """Write the gradient; and, for each block of rows, the columns' sums of dy and of dy times the normal."""
+    with nogil:
+        spcy_layer_norm_gradient(
+            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            &weight[0], &moments[0, 0], sizeof(wide), &out[0, 0], &sums[0, 0, 0], team(n_threads),
         )

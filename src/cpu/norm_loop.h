@@ -1,6 +1,8 @@
-// Norms over all rows, for every number type and SIMD level: columns are taken a vector at a time.
+// Norms, for every number type and SIMD level: over all rows a vector of columns at a time, of each row in passes.
 #ifndef SPCY_CPU_NORM_LOOP_H
 #define SPCY_CPU_NORM_LOOP_H
+
+#include <math.h>
 
 #include "cpu/norm.h"
 #include "cpu/wide.h"
@@ -91,6 +93,75 @@ void norm_gradient(const void* x, const void* dy, int64_t rows, int64_t channels
         for (int64_t r = 0; r < rows; ++r)
             columns.store((columns.load(dy, r) - b - (columns.load(x, r) - a) * c) * d, dx, r);
     });
+}
+
+// The sum of use(first, count), a vector for each vector of columns; lanes beyond `count` do not count.
+template <typename T, typename Use>
+inline double sum_over_row(int64_t channels, Use use) {
+    typedef typename Wide<T>::type Number;
+    typename Columns<T>::Sums sums = {};
+    each_vector<T>(channels, [&](int64_t first, int64_t count) {
+        typename Wide<T>::V value = use(first, count);
+        for (int64_t lane = count; lane < Vector<Number>::lanes; ++lane) value[lane] = 0;
+        sums += Columns<T>::widen(value);
+    });
+    double sum = 0;
+    for (int lane = 0; lane < Vector<Number>::lanes; ++lane) sum += sums[lane];
+    return sum;
+}
+
+template <typename T>
+void layer_norm(const void* features, int64_t rows, int64_t channels, const void* weight, const void* bias, double eps,
+                void* moments, void* out) {
+    typedef typename Wide<T>::type Number;
+    typedef typename Wide<T>::V V;
+    const T* x = static_cast<const T*>(features);
+    const Number *scale = static_cast<const Number*>(weight), *shift = static_cast<const Number*>(bias);
+    Number* kept = static_cast<Number*>(moments);
+    T* y = static_cast<T*>(out);
+    for (int64_t r = 0; r < rows; ++r, x += channels, y += channels, kept += 2) {
+        const Number mean = (Number)(sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return load(x + c, n); }) /
+                                     (double)channels);
+        const double squares = sum_over_row<T>(channels, [=](int64_t c, int64_t n) {
+            const V beyond = load(x + c, n) - mean;
+            return beyond * beyond;
+        });
+        const Number inverse = (Number)(1 / sqrt(squares / (double)channels + eps));
+        kept[0] = mean;
+        kept[1] = inverse;
+        each_vector<T>(channels, [=](int64_t c, int64_t n) {
+            store((load(x + c, n) - mean) * inverse * load(scale + c, n) + load(shift + c, n), y + c, n);
+        });
+    }
+}
+
+template <typename T>
+void layer_norm_gradient(const void* features, const void* gradient, int64_t rows, int64_t channels,
+                         const void* weight, const void* moments, void* out, double* sums) {
+    typedef typename Wide<T>::type Number;
+    typedef typename Columns<T>::Sums Sums;
+    const T *x = static_cast<const T*>(features), *dy = static_cast<const T*>(gradient);
+    const Number *scale = static_cast<const Number*>(weight), *kept = static_cast<const Number*>(moments);
+    T* dx = static_cast<T*>(out);
+    for (int64_t c = 0; c < 2 * channels; ++c) sums[c] = 0;
+    for (int64_t r = 0; r < rows; ++r, x += channels, dy += channels, dx += channels, kept += 2) {
+        const Number mean = kept[0], inverse = kept[1];
+        const auto normal = [=](int64_t c, int64_t n) { return (load(x + c, n) - mean) * inverse; };
+        const auto scaled = [=](int64_t c, int64_t n) { return load(dy + c, n) * load(scale + c, n); };
+        const Number level = (Number)(sum_over_row<T>(channels, scaled) / (double)channels);
+        const Number slope = (Number)(
+            sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) /
+            (double)channels);
+        each_vector<T>(channels, [=](int64_t c, int64_t n) {
+            const auto own = normal(c, n), all = load(dy + c, n);
+            store((scaled(c, n) - level - own * slope) * inverse, dx + c, n);
+            const Sums sum = Columns<T>::widen(all), product = Columns<T>::widen(all * own);
+            for (int64_t lane = 0; lane < n; ++lane) {
+                sums[c + lane] += sum[lane];
+                sums[channels + c + lane] += product[lane];
+            }
+        });
+    }
 }
 
 }  // namespace

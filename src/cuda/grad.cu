@@ -313,6 +313,28 @@ __global__ void return_maxima(const T* __restrict__ gradient, const int32_t* __r
         }
 }
 
+// What these two do where no input row has two pairs: the first pair of a maximum takes all that is left.
+template <typename T>
+__global__ void move_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
+                            const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
+                            const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
+                            T* left, T* __restrict__ out) {
+    SPCY_EACH_BLOCK(tile, tiles)
+        for (int64_t k = 0; k < offsets; ++k) {
+            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
+            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
+            if (elements) __syncthreads();
+            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
+                const int64_t pair = begin + e / channels, in = (int64_t)in_rows[pair] * channels + e % channels;
+                const int64_t at = (int64_t)out_rows[pair] * channels + e % channels;
+                const T x = features[in], y = maxima[at];
+                const bool maximum = x == y || (x != x && y != y);
+                out[in] = maximum ? left[at] : T(0);
+                if (maximum) left[at] = T(0);
+            }
+        }
+}
+
 // The row of each segment's maximum: the first in its order, if several have it.
 template <typename T>
 __global__ void find_segment_maxima(const T* __restrict__ features, const T* __restrict__ maxima,

@@ -1,4 +1,4 @@
-// Norms over all rows, by columns. A thread has a column of a block of rows, or a number.
+// Norms, over all rows or of each row. A thread has a column of a block of rows, a row, or a number.
 
 enum { SPCY_NORM_ROWS = 256 };
 
@@ -68,5 +68,70 @@ __global__ void gradient(const Number* __restrict__ x, const Number* __restrict_
     SPCY_EACH(i, n) {
         const int64_t c = i % channels;
         convert((spcy_at(dy, i) - mean[c] - (spcy_at(x, i) - centre[c]) * slope[c]) * scale[c], &out[i]);
+    }
+}
+
+template <class Number>
+__global__ void layer(const Number* __restrict__ x, int64_t rows, int64_t channels,
+                      const typename spcy_sum<Number>::type* __restrict__ weight,
+                      const typename spcy_sum<Number>::type* __restrict__ bias, double eps,
+                      typename spcy_sum<Number>::type* __restrict__ moments, Number* __restrict__ out) {
+    typedef typename spcy_sum<Number>::type T;
+    SPCY_EACH(r, rows) {
+        const int64_t first = r * channels;
+        double sum = 0, squares = 0;
+        for (int64_t c = 0; c < channels; ++c) sum += spcy_at(x, first + c);
+        const T mean = (T)(sum / (double)channels);
+        for (int64_t c = 0; c < channels; ++c) {
+            const T beyond = spcy_at(x, first + c) - mean;
+            squares += beyond * beyond;
+        }
+        const T inverse = (T)(1 / sqrt(squares / (double)channels + eps));
+        moments[2 * r] = mean;
+        moments[2 * r + 1] = inverse;
+        for (int64_t c = 0; c < channels; ++c)
+            convert((spcy_at(x, first + c) - mean) * inverse * weight[c] + bias[c], &out[first + c]);
+    }
+}
+
+template <class Number>
+__global__ void layer_gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
+                               int64_t channels, const typename spcy_sum<Number>::type* __restrict__ weight,
+                               const typename spcy_sum<Number>::type* __restrict__ moments,
+                               Number* __restrict__ out) {
+    typedef typename spcy_sum<Number>::type T;
+    SPCY_EACH(r, rows) {
+        const int64_t first = r * channels;
+        const T mean = moments[2 * r], inverse = moments[2 * r + 1];
+        double sum = 0, products = 0;
+        for (int64_t c = 0; c < channels; ++c) {
+            const T scaled = spcy_at(dy, first + c) * weight[c];
+            sum += scaled;
+            products += scaled * ((spcy_at(x, first + c) - mean) * inverse);
+        }
+        const T level = (T)(sum / (double)channels), slope = (T)(products / (double)channels);
+        for (int64_t c = 0; c < channels; ++c) {
+            const T normal = (spcy_at(x, first + c) - mean) * inverse;
+            convert((spcy_at(dy, first + c) * weight[c] - level - normal * slope) * inverse, &out[first + c]);
+        }
+    }
+}
+
+template <class Number>
+__global__ void layer_gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
+                                    int64_t channels, const typename spcy_sum<Number>::type* __restrict__ moments,
+                                    double* __restrict__ sums) {
+    const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
+    SPCY_EACH(i, blocks * channels) {
+        const int64_t block = i / channels, c = i % channels, begin = block * SPCY_NORM_ROWS;
+        const int64_t end = rows - begin < SPCY_NORM_ROWS ? rows : begin + SPCY_NORM_ROWS;
+        double sum = 0, products = 0;
+        for (int64_t r = begin; r < end; ++r) {
+            const double gradient = spcy_at(dy, r * channels + c);
+            sum += gradient;
+            products += gradient * ((spcy_at(x, r * channels + c) - moments[2 * r]) * moments[2 * r + 1]);
+        }
+        sums[2 * block * channels + c] = sum;
+        sums[(2 * block + 1) * channels + c] = products;
     }
 }
