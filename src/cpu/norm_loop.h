@@ -97,15 +97,15 @@ void norm_gradient(const void* x, const void* dy, int64_t rows, int64_t channels
 
 // The sum of use(first, count), a vector for each vector of columns; lanes beyond `count` do not count.
 template <typename T, typename Use>
-inline double sum_over_row(int64_t channels, Use use) {
+inline typename Wide<T>::type sum_over_row(int64_t channels, Use use) {
     typedef typename Wide<T>::type Number;
-    typename Columns<T>::Sums sums = {};
+    typename Wide<T>::V sums = {};
     each_vector<T>(channels, [&](int64_t first, int64_t count) {
         typename Wide<T>::V value = use(first, count);
         for (int64_t lane = count; lane < Vector<Number>::lanes; ++lane) value[lane] = 0;
-        sums += Columns<T>::widen(value);
+        sums += value;
     });
-    double sum = 0;
+    Number sum = 0;
     for (int lane = 0; lane < Vector<Number>::lanes; ++lane) sum += sums[lane];
     return sum;
 }
@@ -118,15 +118,18 @@ void layer_norm(const void* features, int64_t rows, int64_t channels, const void
     const T* x = static_cast<const T*>(features);
     const Number *scale = static_cast<const Number*>(weight), *shift = static_cast<const Number*>(bias);
     Number* kept = static_cast<Number*>(moments);
+    const Number count = (Number)channels;
     T* y = static_cast<T*>(out);
     for (int64_t r = 0; r < rows; ++r, x += channels, y += channels, kept += 2) {
-        const Number mean = (Number)(sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return load(x + c, n); }) /
-                                     (double)channels);
-        const double squares = sum_over_row<T>(channels, [=](int64_t c, int64_t n) {
+        Number first;  // near the mean, most often: sums of what lies beyond keep their digits
+        convert(x[0], &first);
+        const Number mean =
+            first + sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return load(x + c, n) - first; }) / count;
+        const Number squares = sum_over_row<T>(channels, [=](int64_t c, int64_t n) {
             const V beyond = load(x + c, n) - mean;
             return beyond * beyond;
         });
-        const Number inverse = (Number)(1 / sqrt(squares / (double)channels + eps));
+        const Number inverse = 1 / sqrt(squares / count + (Number)eps);
         kept[0] = mean;
         kept[1] = inverse;
         each_vector<T>(channels, [=](int64_t c, int64_t n) {
@@ -142,16 +145,16 @@ void layer_norm_gradient(const void* features, const void* gradient, int64_t row
     typedef typename Columns<T>::Sums Sums;
     const T *x = static_cast<const T*>(features), *dy = static_cast<const T*>(gradient);
     const Number *scale = static_cast<const Number*>(weight), *kept = static_cast<const Number*>(moments);
+    const Number count = (Number)channels;
     T* dx = static_cast<T*>(out);
     for (int64_t c = 0; c < 2 * channels; ++c) sums[c] = 0;
     for (int64_t r = 0; r < rows; ++r, x += channels, dy += channels, dx += channels, kept += 2) {
         const Number mean = kept[0], inverse = kept[1];
         const auto normal = [=](int64_t c, int64_t n) { return (load(x + c, n) - mean) * inverse; };
         const auto scaled = [=](int64_t c, int64_t n) { return load(dy + c, n) * load(scale + c, n); };
-        const Number level = (Number)(sum_over_row<T>(channels, scaled) / (double)channels);
-        const Number slope = (Number)(
-            sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) /
-            (double)channels);
+        const Number level = sum_over_row<T>(channels, scaled) / count;
+        const Number slope =
+            sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) / count;
         each_vector<T>(channels, [=](int64_t c, int64_t n) {
             const auto own = normal(c, n), all = load(dy + c, n);
             store((scaled(c, n) - level - own * slope) * inverse, dx + c, n);
