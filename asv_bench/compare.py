@@ -18,7 +18,6 @@ import json
 import math
 import os
 import platform
-import statistics
 import sys
 import time
 from importlib.metadata import version
@@ -35,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benchmarks import network  # noqa: E402
 from benchmarks.common import random, weight  # noqa: E402
 from benchmarks.scenes import scene  # noqa: E402
-from engines import ENGINES, KINDS, Engine, Norm, Spcy, Task, Unfit  # noqa: E402
+from engines import ENGINES, KINDS, Engine, Norm, Spcy, Unfit  # noqa: E402
 from report import chart, judge, show, show_targets  # noqa: E402
+from timing import SETTLE, Task, interleaved, on_threads  # noqa: E402
 
 import spcy  # noqa: E402
 
@@ -44,10 +44,7 @@ CONVS = [("submanifold", c, c) for c in (16, 32, 64, 128)]
 CONVS += [("stride 2", 32, 64), ("inverse", 64, 32), ("transposed", 64, 32)]
 CONVS += [("submanifold", c, c, "float64") for c in (32, 64)]
 SGEMM = random((1024, 1024))  # its product with itself is timed beside convolutions
-FEWEST = 3  # rounds
 IDLE = 0.3  # programs that the machine may be busy with
-SHORTEST = 2e-3  # seconds that are timed at once
-SETTLE = 0.04  # seconds in which the idle threads of another engine stop spinning: OpenBLAS's take 20 ms
 
 
 def scenes(args):
@@ -87,36 +84,6 @@ def require_equal(ours, theirs):
         if np.ndim(our_values):  # features, not a number of pairs
             their_values = their_values[order]
     np.testing.assert_allclose(our_values, their_values, rtol=0, atol=1e-4 * np.abs(our_values).max())
-
-
-def interleaved(tasks, clock, rounds, seconds, settle):
-    """Return the median seconds of each task, their runs interleaved; fewer rounds if they take long."""
-    times = {name: [] for name in tasks}
-    for number in range(rounds):
-        for name, task in tasks.items():
-            if number >= FEWEST and sum(times[name]) > seconds:
-                continue
-            time.sleep(settle)
-            last = times[name][-1] if times[name] else 0
-            if last < 0.1:
-                task.run(*task.prepare())
-            prepared = task.prepare()
-            calls = range(1 if prepared or not last else max(1, int(SHORTEST / last)))
-            start = clock()
-            for _ in calls:
-                task.run(*prepared)
-            times[name].append((clock() - start) / len(calls))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def on_threads(threads, task):
-    """Return a task of spcy's on so many threads."""
-
-    def prepare():
-        spcy.set_num_threads(threads)
-        return task.prepare()
-
-    return Task(task.run, prepare)
 
 
 class Bench:

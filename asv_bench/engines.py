@@ -6,11 +6,11 @@ number of pairs. None: the engine does not offer it. `Unfit`: it would not fit, 
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from benchmarks.network import LAYERS, backbone
+from timing import Task
 
 import spcy
 
@@ -20,13 +20,6 @@ MOST_FLOP = 1e11  # of one call
 
 class Unfit(Exception):
     """An operation would take too much memory or time."""
-
-
-class Task(NamedTuple):
-    """``run(*prepare())`` gives the result; only the run is timed."""
-
-    run: Callable
-    prepare: Callable[[], Any] = tuple
 
 
 class Kind(NamedTuple):

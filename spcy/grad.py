@@ -268,12 +268,14 @@ def _sites(rulebook: Rulebook) -> np.ndarray:
     return array_module(rulebook.out_rows).maximum(pairs_per_row(rulebook), 1)[:, None]
 
 
-def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: Any = 1) -> Vjp:
+def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: Any = None) -> Vjp:
     """Return the vjp of ``y = sums of x over a rulebook / divisor``: the sums back."""
 
     def vjp(dy):
         dy = widened(_gradient_of(y.features, dy))
-        dy = SparseTensor._of(y.coords, (dy / divisor).astype(dy.dtype))
+        if divisor is not None:
+            dy = dy / array_module(dy).asarray(divisor, dy.dtype)
+        dy = SparseTensor._of(y.coords, dy)
         return (reduce_pairs(dy, rulebook.transposed(), SUM).astype(x.dtype, copy=False),)
 
     return vjp
@@ -373,6 +375,9 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
     def vjp(dy):
         dy = _gradient_of(y.tensor.features, dy)
         xp = array_module(dy)
+        if reduce in ("mean", "sum") and options.get("max_points") is None:  # all points have the same share
+            share = widened(dy) / xp.asarray(y.counts[:, None], widened(dy).dtype) if reduce == "mean" else dy
+            return (_rows_or_zeros(share.astype(dy.dtype, copy=False), y.rows),)
         order, starts = _in_segments(y.rows, y.tensor.num_sites)
         if reduce == "first" or not len(dy):
             out = xp.zeros((len(y.rows), dy.shape[1]), dy.dtype)
@@ -389,6 +394,16 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
         return (out,)
 
     return y, vjp
+
+
+def _rows_or_zeros(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return values by row, zeros for the row -1."""
+    xp = array_module(values)
+    if not len(values):
+        return xp.zeros((len(rows), values.shape[1]), values.dtype)
+    out = values.take(rows, axis=0)
+    out[rows < 0] = 0
+    return out
 
 
 def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):

@@ -62,7 +62,7 @@ class Norm(NamedTuple):
 
 
 class LayerNorm(NamedTuple):
-    """``y = (x - mean) / deviation * weight + bias`` for every row, in the type that features are computed in."""
+    """``y = (x - mean) / deviation * weight + bias`` for every row, in the type of what `Norm` keeps."""
 
     weight: np.ndarray
     bias: np.ndarray

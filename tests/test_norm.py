@@ -90,7 +90,8 @@ def test_layer_norm_and_gradient(shape, dtype, simd, threads, rng):
     dx, dweight, dbias = norm.gradient(put(x.astype(dtype)), put(dy), moments)
     level, slope = g.mean(axis=1, keepdims=True), (g * normal).mean(axis=1, keepdims=True)
     size = np.abs(g) + np.abs(g).mean(axis=1, keepdims=True)
-    size = (size + (1 + np.abs(normal) + unsure) * np.abs(g * (1 + np.abs(normal))).mean(axis=1, keepdims=True)) * inverse
+    along = np.abs(g * (1 + np.abs(normal))).mean(axis=1, keepdims=True)
+    size = (size + (1 + np.abs(normal) + unsure) * along) * inverse
     assert dx.dtype == dtype
     assert (np.abs(wide(dx) - (g - level - normal * slope) * inverse) <= 16 * epsilon(dtype) * size).all()
     terms = dy.astype(np.float64) * normal

@@ -1,0 +1,42 @@
+"""The benchmark of what stands around convolutions, with tiny runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "asv_bench" / "roofline.py"
+
+
+def roofline(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_every_operation_is_timed_on_every_number_of_threads():
+    out = roofline("--points", 500, "--channels", 5, "--rounds", 1, "--seconds", 0)
+    assert out.returncode == 0, out.stderr
+    rows = [line.split("|")[1:-1] for line in out.stdout.splitlines() if line.startswith("| ")]
+    heads = [i for i, row in enumerate(rows) if row[2].strip() == "ms"]
+    assert [rows[i][0].strip() for i in heads] == ["1 thread", "2 threads"]
+    first, second = rows[1 : heads[1]], rows[heads[1] + 1 :]
+    assert [row[:2] for row in first] == [row[:2] for row in second]
+    timed = {(name.strip(), side.strip()) for name, side, *_ in first}
+    assert {("LayerNorm", "gradient"), ("voxelize", "gradient"), ("Coords, sorted", "forward")} <= timed
+    assert all(float(row[2]) >= 0 and float(row[3]) > 0 for row in first + second)
+
+
+def test_only_what_is_named():
+    arguments = "--points", 500, "--only", "pool", "--dtype", "float64", "--threads", 1, "--rounds", 1
+    out = roofline(*arguments, "--seconds", 0)
+    assert out.returncode == 0, out.stderr
+    names = {line.split("|")[1].strip() for line in out.stdout.splitlines() if line.startswith("| ")}
+    assert names - {"1 thread"} == {
+        *(f"{kind} pool {window}" for kind in ("max", "avg") for window in ("2", "3, stride 2")),
+        *("sum pool 2", "unpool", "global max pool", "global avg pool"),
+    }
+
+
+def test_a_scan_that_is_not_there():
+    out = roofline("--scan", "nowhere.bin")
+    assert out.returncode == 2
+    assert "no file nowhere.bin" in out.stderr
