@@ -414,10 +414,13 @@ def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
         dy = widened(_gradient_of(y, dy))
         out = array_module(dy).zeros(x.features.shape, dy.dtype)
         if len(dy) and x.num_sites:
-            entries, starts = _in_segments(rows.ravel(), x.num_sites)
             xp = array_module(dy)
-            total = xp.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
-            scaled = weights / xp.where(total > 0, total, 1) if renormalize else weights
+            there = xp.flatnonzero(rows.ravel() >= 0).astype(np.int32)
+            order, starts = _in_segments(rows.ravel()[there], x.num_sites)
+            entries, scaled = there[order], weights
+            if renormalize:
+                total = xp.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
+                scaled = weights / xp.where(total > 0, total, 1)
             threads = threads_for(rows.size * (x.num_channels + 7) / 8)
             kernels_for(dy, rows).grad.weigh(dy, scaled, entries, starts, out, threads)
         return (out.astype(x.dtype, copy=False),)

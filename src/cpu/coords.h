@@ -164,24 +164,25 @@ template <typename T>
 static inline uint8_t spcy_point_corners(const T* point, int ndim, int64_t batch, const double* origin,
                                          const double* voxel_size, const int64_t* low, const int64_t* high,
                                          const int64_t* shift, uint64_t* keys, double* weights) {
-    const int corners = 1 << ndim;
     const bool in_batch = low[0] <= batch && batch <= high[0];
     bool finite = true;
-    for (int corner = 0; corner < corners; ++corner) {
-        weights[corner] = 1;
-        keys[corner] = in_batch ? (uint64_t)(batch - low[0]) << shift[0] : SPCY_NO_KEY;
-    }
+    weights[0] = 1;
+    keys[0] = in_batch ? (uint64_t)(batch - low[0]) << shift[0] : SPCY_NO_KEY;
     for (int d = 0; d < ndim; ++d) {
         const double place = (point[d] - origin[d]) / voxel_size[d] - 0.5;
         const double cell = floor(place), fraction = place - cell;
         finite = finite && point[d] - point[d] == 0;
-        for (int corner = 0; corner < corners; ++corner) {
-            const int upper = corner >> (ndim - 1 - d) & 1;
-            weights[corner] *= upper ? fraction : 1 - fraction;
-            if (keys[corner] == SPCY_NO_KEY || !(low[1 + d] <= cell + upper && cell + upper <= high[1 + d]))
-                keys[corner] = SPCY_NO_KEY;
-            else
-                keys[corner] += (uint64_t)((int64_t)cell + upper - low[1 + d]) << shift[1 + d];
+        const double least = (double)low[1 + d], most = (double)high[1 + d], next = cell + 1;
+        const bool has_lower = least <= cell && cell <= most, has_upper = least <= next && next <= most;
+        const uint64_t lower = has_lower ? (uint64_t)((int64_t)cell - low[1 + d]) << shift[1 + d] : 0;
+        const uint64_t upper = has_upper ? (uint64_t)((int64_t)next - low[1 + d]) << shift[1 + d] : 0;
+        for (int part = (1 << d) - 1; part >= 0; --part) {  // of the axes before: each becomes two
+            const uint64_t key = keys[part];
+            const double weight = weights[part];
+            keys[2 * part] = key != SPCY_NO_KEY && has_lower ? key + lower : SPCY_NO_KEY;
+            keys[2 * part + 1] = key != SPCY_NO_KEY && has_upper ? key + upper : SPCY_NO_KEY;
+            weights[2 * part] = weight * (1 - fraction);
+            weights[2 * part + 1] = weight * fraction;
         }
     }
     return finite ? 0 : 2;

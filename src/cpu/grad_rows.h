@@ -20,7 +20,10 @@ static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y
 template <typename T>
 static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restrict noted, int64_t channels,
                                   int32_t row, T* __restrict y) {
-    for (int64_t c = 0; c < channels; ++c) y[c] += noted[c] == row ? x[c] : T(0);
+    for (int64_t c = 0; c < channels; ++c) {
+        const T value = x[c];  // read in any case, so that vectors can be
+        y[c] += noted[c] == row ? value : T(0);
+    }
 }
 
 // Move what is left of the gradient to the channels in which x is the maximum y (NaN, if that is).

@@ -46,17 +46,30 @@ static inline void spcy_reduce_rows(const T* features, int64_t channels, const i
 template <typename T>
 static inline void spcy_interpolate_row(const T* features, int64_t channels, const int32_t* rows,
                                         const double* weights, int64_t corners, bool renormalize, T* y) {
+    constexpr int kBlock = 16, kMost = 16;  // channels that registers hold the sums of, corners in 4 dimensions
     double total = 0;
-    for (int64_t c = 0; c < channels; ++c) y[c] = 0;
+    const T* there[kMost];
+    T share[kMost];
+    int count = 0;
     for (int64_t j = 0; j < corners; ++j)
         if (rows[j] >= 0) total += weights[j];
-    if (!(total > 0)) return;
-    if (!renormalize) total = 1;
-    for (int64_t j = 0; j < corners; ++j) {
+    const double divisor = renormalize ? total : 1;
+    for (int64_t j = 0; total > 0 && j < corners; ++j) {
         if (rows[j] < 0 || weights[j] == 0) continue;
-        const T weight = (T)(weights[j] / total);
-        const T* x = features + rows[j] * channels;
-        for (int64_t c = 0; c < channels; ++c) y[c] += weight * x[c];
+        there[count] = features + rows[j] * channels;
+        share[count++] = (T)(weights[j] / divisor);
+    }
+    int64_t c = 0;
+    for (; c + kBlock <= channels; c += kBlock) {
+        T sum[kBlock] = {};
+        for (int j = 0; j < count; ++j)
+            for (int i = 0; i < kBlock; ++i) sum[i] += share[j] * there[j][c + i];
+        for (int i = 0; i < kBlock; ++i) y[c + i] = sum[i];
+    }
+    for (; c < channels; ++c) {
+        T sum = 0;
+        for (int j = 0; j < count; ++j) sum += share[j] * there[j][c];
+        y[c] = sum;
     }
 }
 
