@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import spcy
+from spcy._backend import to_host
 
 from .common import Suite, place, random
 from .scenes import points as scene_points
@@ -41,7 +42,7 @@ class Case(NamedTuple):
 
 def cloud_of(points, voxel_size, channels, dtype="float32"):
     """Return a cloud of points (M, 3)."""
-    found = spcy.voxelize(points, voxel_size).tensor.indices.copy()
+    found = to_host(spcy.voxelize(points, voxel_size).tensor.indices).copy()
     found[:, 1:] -= found[:, 1:].min(axis=0)
     coords = spcy.Coords(found, [int(n) + 2 for n in found[:, 1:].max(axis=0)], 1)
     near = found[::2] + np.int32([0, 0, 0, 1])
@@ -145,7 +146,9 @@ OPERATIONS = {
     "add, other sites": lambda c: case(spcy.add, c.x, c.other, reads=[c.x, c.other]),
     "concat": lambda c: case(spcy.concat, [c.x, c.x], reads=[c.x, c.x]),
     "concat, other sites": lambda c: case(spcy.concat, [c.x, c.other], reads=[c.x, c.other]),
-    "prune half": lambda c: case(spcy.prune, c.x, np.arange(c.x.num_sites) % 2 == 0, reads=[c.x]),
+    "prune half": lambda c: case(
+        spcy.prune, c.x, place(np.arange(c.x.num_sites) % 2 == 0, bool), reads=[c.x]
+    ),
     "to_dense": lambda c: case(spcy.SparseTensor.to_dense, c.thin, True, reads=[c.thin]),
     "from_dense": lambda c: case(spcy.SparseTensor.from_dense, dense(c.thin), True, reads=[dense(c.thin)]),
     "voxelize": voxelize,
