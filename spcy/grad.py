@@ -375,9 +375,12 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
     def vjp(dy):
         dy = _gradient_of(y.tensor.features, dy)
         xp = array_module(dy)
-        if reduce in ("mean", "sum") and options.get("max_points") is None:  # all points have the same share
-            share = widened(dy) / xp.asarray(y.counts[:, None], widened(dy).dtype) if reduce == "mean" else dy
-            return (_rows_or_zeros(share.astype(dy.dtype, copy=False), y.rows),)
+        share = dy
+        if reduce == "mean":
+            wide = widened(dy)
+            share = (wide / xp.asarray(y.counts[:, None], wide.dtype)).astype(dy.dtype, copy=False)
+        if reduce in ("mean", "sum") and options.get("max_points") is None:
+            return (_rows_or_zeros(share, y.rows),)
         order, starts = _in_segments(y.rows, y.tensor.num_sites)
         if reduce == "first" or not len(dy):
             out = xp.zeros((len(y.rows), dy.shape[1]), dy.dtype)
@@ -388,10 +391,9 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
         if reduce == "max":
             starts = xp.concatenate([starts[:1], xp.cumsum(y.counts)])
             return (_return_maxima(features, y.tensor.features, dy, order[kept], starts),)
-        divisor = y.counts[:, None] if reduce == "mean" else 1
-        out = xp.empty((len(order), dy.shape[1]), dy.dtype)
-        out[order] = xp.where(kept[:, None], (widened(dy) / divisor).astype(dy.dtype)[rows], dy.dtype.type(0))
-        return (out,)
+        rows_kept = xp.empty_like(y.rows)
+        rows_kept[order] = xp.where(kept, rows, np.int32(-1))
+        return (_rows_or_zeros(share, rows_kept),)
 
     return y, vjp
 

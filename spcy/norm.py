@@ -61,7 +61,7 @@ class Norm(NamedTuple):
         return out
 
 
-class LayerNorm(NamedTuple):
+class RowNorm(NamedTuple):
     """``y = (x - mean) / deviation * weight + bias`` for every row, in the type of what `Norm` keeps."""
 
     weight: np.ndarray

@@ -6,7 +6,7 @@ from helpers import get, put
 
 import spcy
 from spcy import _threads, nn
-from spcy.norm import LayerNorm, Norm, column_moments
+from spcy.norm import Norm, RowNorm, column_moments
 
 pytestmark = pytest.mark.usefixtures("backend")
 shapes = pytest.mark.parametrize("shape", [(1, 3), (5, 1), (255, 16), (700, 33), (2000, 20)], ids=str)
@@ -75,7 +75,7 @@ def test_norm_and_gradient(shape, dtype, simd, threads, rng):
 def test_layer_norm_and_gradient(shape, dtype, simd, threads, rng):
     x, dy = rng.standard_normal((2, *shape)).astype(dtype)
     weight, bias = parameters(rng, shape[1], dtype)[:2]
-    norm = LayerNorm(put(weight), put(bias), 1e-5)
+    norm = RowNorm(put(weight), put(bias), 1e-5)
     y, moments = norm.apply(put(x))
     x, g = x.astype(np.float64), dy.astype(np.float64) * weight
     mean, inverse = x.mean(axis=1, keepdims=True), 1 / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
@@ -130,7 +130,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, simd, rng, monkeypatch
         spcy.set_num_threads(threads)
         norm = Norm(*parameters(np.random.default_rng(0), 19, dtype)[:3])
         more = parameters(np.random.default_rng(1), 19, dtype)[:2]
-        rows = LayerNorm(*more, 1e-5)
+        rows = RowNorm(*more, 1e-5)
         y, moments = rows.apply(x)
         results.append(
             [

@@ -101,9 +101,9 @@ def cross_entropy(x):
 
 
 def voxelize(cloud):
-    sites = 4 * 4 * cloud.x.num_sites + 4 * (len(cloud.points) + cloud.x.num_sites)  # indices, rows, counts
-    options = {"features": cloud.columns, "reads": [cloud.points, cloud.columns], "rows": sites}
-    return case(spcy.voxelize, cloud.points, cloud.voxel_size, **options)
+    y = spcy.voxelize(cloud.points, cloud.voxel_size)
+    moved = {"reads": [cloud.points, cloud.columns, y.tensor.indices, y.counts], "rows": y.rows.nbytes}
+    return case(spcy.voxelize, cloud.points, cloud.voxel_size, features=cloud.columns, **moved)
 
 
 def devoxelize(cloud, mode):
@@ -118,14 +118,17 @@ def coords(cloud, shuffle):
     return Case(lambda: spcy.Coords(indices, cloud.x.shape, 1), 3 * indices.nbytes)
 
 
-def dense(x):
-    shape = (1, x.num_channels, *x.shape)
+def from_dense(x):
     array = x.to_dense(channels_first=True)
-    assert array.shape == shape
-    return array
+    return case(spcy.SparseTensor.from_dense, array, True, reads=[array])
 
 
-OPERATIONS = {
+def unpool(x):
+    pooled = spcy.max_pool(x, 2)
+    return case(spcy.unpool, pooled, reads=[pooled])
+
+
+WITH_GRADIENT = {
     "ReLU": lambda c: layer(spcy.nn.ReLU(), c.x),
     "LeakyReLU": lambda c: layer(spcy.nn.LeakyReLU(), c.x),
     "GELU": lambda c: layer(spcy.nn.GELU(), c.x),
@@ -133,16 +136,14 @@ OPERATIONS = {
     "SiLU": lambda c: layer(spcy.nn.SiLU(), c.x),
     "BatchNorm": lambda c: layer(spcy.nn.BatchNorm(c.x.num_channels), c.x),
     "LayerNorm": lambda c: layer(spcy.nn.LayerNorm(c.x.num_channels), c.x),
-    "cross entropy": lambda c: cross_entropy(c.x),
     "max pool 2": lambda c: pool(spcy.max_pool, c.x, 2, keeps=True),
     "avg pool 2": lambda c: pool(spcy.avg_pool, c.x, 2),
     "sum pool 2": lambda c: pool(spcy.sum_pool, c.x, 2),
     "max pool 3, stride 2": lambda c: pool(spcy.max_pool, c.x, 3, 2, 1, keeps=True),
     "avg pool 3, stride 2": lambda c: pool(spcy.avg_pool, c.x, 3, 2, 1),
-    "unpool": lambda c: case(spcy.unpool, spcy.max_pool(c.x, 2), reads=[spcy.max_pool(c.x, 2)]),
+    "unpool": lambda c: unpool(c.x),
     "global max pool": lambda c: case(spcy.global_max_pool, c.x, reads=[c.x], keeps=[c.x]),
     "global avg pool": lambda c: case(spcy.global_avg_pool, c.x, reads=[c.x]),
-    "x + x": lambda c: Case(lambda: c.x + c.x, 3 * size_of(c.x)),
     "add, other sites": lambda c: case(spcy.add, c.x, c.other, reads=[c.x, c.other]),
     "concat": lambda c: case(spcy.concat, [c.x, c.x], reads=[c.x, c.x]),
     "concat, other sites": lambda c: case(spcy.concat, [c.x, c.other], reads=[c.x, c.other]),
@@ -150,16 +151,22 @@ OPERATIONS = {
         spcy.prune, c.x, place(np.arange(c.x.num_sites) % 2 == 0, bool), reads=[c.x]
     ),
     "to_dense": lambda c: case(spcy.SparseTensor.to_dense, c.thin, True, reads=[c.thin]),
-    "from_dense": lambda c: case(spcy.SparseTensor.from_dense, dense(c.thin), True, reads=[dense(c.thin)]),
+    "from_dense": lambda c: from_dense(c.thin),
     "voxelize": voxelize,
     "devoxelize nearest": lambda c: devoxelize(c, "nearest"),
     "devoxelize linear": lambda c: devoxelize(c, "linear"),
+}
+
+OTHERS = {
+    "cross entropy": lambda c: cross_entropy(c.x),
+    "x + x": lambda c: Case(lambda: c.x + c.x, 3 * size_of(c.x)),
     "Coords, sorted": lambda c: coords(c, False),
     "Coords, shuffled": lambda c: coords(c, True),
     "rows_of": lambda c: Case(
         lambda: c.x.rows_of(c.other.indices), c.other.indices.nbytes + 4 * c.other.num_sites
     ),
 }
+OPERATIONS = WITH_GRADIENT | OTHERS
 
 
 @cache
@@ -167,19 +174,25 @@ def street(num_points):
     return cloud_of(place(scene_points("street", num_points), "float32"), scene_voxel_size("street"), 32)
 
 
-class Around(Suite, operation=[name for name in OPERATIONS if "dense" not in name]):
+class _Timed(Suite):
     """100,000 points of a street, 32 channels; rulebooks ready."""
 
     def prepare(self, operation):
         if self.backend == "cuda" and operation in ("cross entropy", "Coords, shuffled"):
             raise NotImplementedError("its arrays are made on the host")
         self.case = OPERATIONS[operation](street(100_000))
-        if self.case.gradient is not None:
-            self.case.gradient()
 
+
+def thin(operations):
+    """Return the names of operations that make no dense array."""
+    return [name for name in operations if "dense" not in name]
+
+
+class Forward(_Timed, operation=thin(OPERATIONS)):
     def time_forward(self, *_):
         self.case.forward()
 
+
+class Gradient(_Timed, operation=thin(WITH_GRADIENT)):
     def time_gradient(self, *_):
-        if self.case.gradient is not None:
-            self.case.gradient()
+        self.case.gradient()

@@ -1,6 +1,9 @@
 from libc.stdint cimport uint16_t
 
 cdef extern from "cpu/tile.h" nogil:
+    ctypedef struct spcy_activation:
+        int activation
+        double slope
     cdef enum:
         SPCY_FLOAT
         SPCY_DOUBLE

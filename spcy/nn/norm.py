@@ -6,8 +6,7 @@ import numpy as np
 
 from .. import _check
 from .._backend import array_module, widened
-from ..norm import LayerNorm as norm_of_rows
-from ..norm import Norm, column_moments
+from ..norm import Norm, RowNorm, column_moments
 from .conv import Weighted
 from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
 
@@ -168,7 +167,7 @@ class LayerNorm(_Norm):
 
     def _map_vjp(self, features):
         dtype = self._features(features[:0]).dtype
-        norm = norm_of_rows(self.weight.data.astype(dtype), self.bias.data.astype(dtype), float(self.eps))
+        norm = RowNorm(self.weight.data.astype(dtype), self.bias.data.astype(dtype), float(self.eps))
         y, moments = norm.apply(features)
 
         def vjp(dy):

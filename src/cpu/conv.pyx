@@ -3,13 +3,10 @@
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from spcy._cpu.simd cimport kind_of, level, number
+from spcy._cpu.simd cimport kind_of, level, number, spcy_activation
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pointwise.h" nogil:
-    ctypedef struct spcy_activation:
-        int activation
-        double slope
     ctypedef struct spcy_pointwise_kernels:
         void (*apply)(const spcy_activation*, const void*, int64_t, void*) noexcept nogil
     const spcy_pointwise_kernels* spcy_pointwise_kernels_of(int level, int number) noexcept

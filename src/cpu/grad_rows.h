@@ -6,13 +6,18 @@
 
 #include "cpu/pairs.h"
 
-// Note `row` for the channels in which x is the maximum y (NaN, if that is), unless one has been noted.
+// Whether x is the maximum y: NaN, if that is. Without branches, so that vectors can be.
+template <typename T>
+static inline bool spcy_is_maximum(T x, T y) {
+    return (x == y) | ((x != x) & (y != y));
+}
+
+// Note `row` for the channels in which x is the maximum y, unless one has been noted.
 template <typename T>
 static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
                                     int32_t* __restrict noted) {
     for (int64_t c = 0; c < channels; ++c) {
-        const bool maximum = (x[c] == y[c]) | ((x[c] != x[c]) & (y[c] != y[c]));
-        noted[c] = maximum & (noted[c] < 0) ? row : noted[c];
+        noted[c] = spcy_is_maximum(x[c], y[c]) & (noted[c] < 0) ? row : noted[c];
     }
 }
 
@@ -26,12 +31,12 @@ static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restri
     }
 }
 
-// Move what is left of the gradient to the channels in which x is the maximum y (NaN, if that is).
+// Move what is left of the gradient to the channels in which x is the maximum y.
 template <typename T>
 static inline void spcy_move_gradient(const T* __restrict x, const T* __restrict y, int64_t channels,
                                       T* __restrict left, T* __restrict dx) {
     for (int64_t c = 0; c < channels; ++c) {
-        const bool maximum = (x[c] == y[c]) | ((x[c] != x[c]) & (y[c] != y[c]));
+        const bool maximum = spcy_is_maximum(x[c], y[c]);
         const T rest = left[c];
         dx[c] = maximum ? rest : T(0);
         left[c] = maximum ? T(0) : rest;

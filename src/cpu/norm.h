@@ -75,22 +75,26 @@ static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_mat
     });
 }
 
-// A row's moments are two numbers of `wide_size` bytes.
+// A row's moments are two numbers of the type that is computed in: 16 bits become 32.
+static inline int64_t spcy_moments_at(spcy_matrix m, int64_t row) {
+    return row * 2 * (m.size < 4 ? 4 : m.size);
+}
+
 static inline void spcy_layer_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight,
-                                   const void* bias, double eps, void* moments, int64_t wide_size, void* y,
-                                   spcy_team team) {
+                                   const void* bias, double eps, void* moments, void* y, spcy_team team) {
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
         kernels->layer(spcy_row(x, m, begin), end - begin, m.channels, weight, bias, eps,
-                       static_cast<char*>(moments) + begin * 2 * wide_size, const_cast<char*>(spcy_row(y, m, begin)));
+                       static_cast<char*>(moments) + spcy_moments_at(m, begin),
+                       const_cast<char*>(spcy_row(y, m, begin)));
     });
 }
 
 static inline void spcy_layer_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
-                                            const void* dy, const void* weight, const void* moments,
-                                            int64_t wide_size, void* dx, double* sums, spcy_team team) {
+                                            const void* dy, const void* weight, const void* moments, void* dx,
+                                            double* sums, spcy_team team) {
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
         kernels->layer_gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, weight,
-                                static_cast<const char*>(moments) + begin * 2 * wide_size,
+                                static_cast<const char*>(moments) + spcy_moments_at(m, begin),
                                 const_cast<char*>(spcy_row(dx, m, begin)),
                                 sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
     });

@@ -30,11 +30,11 @@ cdef extern from "cpu/norm.h" nogil:
     ) noexcept
     void spcy_layer_norm(
         const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight, const void* bias,
-        double eps, void* moments, int64_t wide_size, void* y, spcy_team team,
+        double eps, void* moments, void* y, spcy_team team,
     ) noexcept
     void spcy_layer_norm_gradient(
         const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* weight,
-        const void* moments, int64_t wide_size, void* dx, double* sums, spcy_team team,
+        const void* moments, void* dx, double* sums, spcy_team team,
     ) noexcept
     cdef enum:
         SPCY_NORM_ROWS
@@ -131,7 +131,7 @@ def layer(
     with nogil:
         spcy_layer_norm(
             _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &weight[0],
-            &bias[0], eps, &moments[0, 0], sizeof(wide), &out[0, 0], team(n_threads),
+            &bias[0], eps, &moments[0, 0], &out[0, 0], team(n_threads),
         )
 
 
@@ -148,5 +148,5 @@ def layer_gradient(
     with nogil:
         spcy_layer_norm_gradient(
             _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
-            &weight[0], &moments[0, 0], sizeof(wide), &out[0, 0], &sums[0, 0, 0], team(n_threads),
+            &weight[0], &moments[0, 0], &out[0, 0], &sums[0, 0, 0], team(n_threads),
         )

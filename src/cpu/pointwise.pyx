@@ -2,13 +2,10 @@
 
 from libc.stdint cimport int64_t
 
-from spcy._cpu.simd cimport kind_of, level, number
+from spcy._cpu.simd cimport kind_of, level, number, spcy_activation
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pointwise.h" nogil:
-    ctypedef struct spcy_activation:
-        int activation
-        double slope
     ctypedef struct spcy_pointwise_kernels:
         pass
     const spcy_pointwise_kernels* spcy_pointwise_kernels_of(int level, int number) noexcept

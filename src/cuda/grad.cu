@@ -274,6 +274,12 @@ __global__ void __launch_bounds__(SPCY_PART, 4)
     }
 }
 
+// Whether x is the maximum y: NaN, if that is.
+template <typename T>
+static __device__ inline bool spcy_is_maximum(T x, T y) {
+    return x == y || (x != x && y != y);
+}
+
 // The input row of each maximum: that of its first pair, if several have it. Blocks and threads as in a pool.
 template <typename T>
 __global__ void find_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
@@ -281,17 +287,11 @@ __global__ void find_maxima(const T* __restrict__ features, const T* __restrict_
                             const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
                             int32_t* found) {
     SPCY_EACH_BLOCK(tile, tiles)
-        for (int64_t k = 0; k < offsets; ++k) {
-            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
-            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
-            if (elements) __syncthreads();
-            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
-                const int64_t pair = begin + e / channels;
-                const int64_t at = (int64_t)out_rows[pair] * channels + e % channels;
-                const T x = features[(int64_t)in_rows[pair] * channels + e % channels], y = maxima[at];
-                if (found[at] < 0 && (x == y || (x != x && y != y))) found[at] = in_rows[pair];
-            }
-        }
+        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
+                       [&](int64_t in, int64_t row, int64_t c) {
+            const int64_t at = row * channels + c;
+            if (found[at] < 0 && spcy_is_maximum(features[in * channels + c], maxima[at])) found[at] = (int32_t)in;
+        });
 }
 
 // Add the gradient of each maximum to the row that it was found in; tiles are of input ranks.
@@ -301,16 +301,11 @@ __global__ void return_maxima(const T* __restrict__ gradient, const int32_t* __r
                               const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
                               T* out) {
     SPCY_EACH_BLOCK(tile, tiles)
-        for (int64_t k = 0; k < offsets; ++k) {
-            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
-            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
-            if (elements) __syncthreads();
-            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
-                const int64_t pair = begin + e / channels;
-                const int64_t at = (int64_t)out_rows[pair] * channels + e % channels;
-                if (found[at] == in_rows[pair]) out[(int64_t)in_rows[pair] * channels + e % channels] += gradient[at];
-            }
-        }
+        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
+                       [&](int64_t in, int64_t row, int64_t c) {
+            const int64_t at = row * channels + c;
+            if (found[at] == in) out[in * channels + c] += gradient[at];
+        });
 }
 
 // What these two do where no input row has two pairs: the first pair of a maximum takes all that is left.
@@ -320,19 +315,13 @@ __global__ void move_maxima(const T* __restrict__ features, const T* __restrict_
                             const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
                             T* left, T* __restrict__ out) {
     SPCY_EACH_BLOCK(tile, tiles)
-        for (int64_t k = 0; k < offsets; ++k) {
-            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
-            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
-            if (elements) __syncthreads();
-            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
-                const int64_t pair = begin + e / channels, in = (int64_t)in_rows[pair] * channels + e % channels;
-                const int64_t at = (int64_t)out_rows[pair] * channels + e % channels;
-                const T x = features[in], y = maxima[at];
-                const bool maximum = x == y || (x != x && y != y);
-                out[in] = maximum ? left[at] : T(0);
-                if (maximum) left[at] = T(0);
-            }
-        }
+        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
+                       [&](int64_t in, int64_t row, int64_t c) {
+            const int64_t at = row * channels + c;
+            const bool maximum = spcy_is_maximum(features[in * channels + c], maxima[at]);
+            out[in * channels + c] = maximum ? left[at] : T(0);
+            if (maximum) left[at] = T(0);
+        });
 }
 
 // The row of each segment's maximum: the first in its order, if several have it.
@@ -343,8 +332,7 @@ __global__ void find_segment_maxima(const T* __restrict__ features, const T* __r
     SPCY_EACH(e, segments * channels) {
         const T y = maxima[e];
         for (int64_t i = segment_ptr[e / channels]; i < segment_ptr[e / channels + 1]; ++i) {
-            const T x = features[(int64_t)order[i] * channels + e % channels];
-            if (x == y || (x != x && y != y)) {
+            if (spcy_is_maximum(features[(int64_t)order[i] * channels + e % channels], y)) {
                 found[e] = order[i];
                 break;
             }

@@ -39,24 +39,31 @@ __global__ void apply(const Number* __restrict__ x, int64_t n, int64_t channels,
     }
 }
 
-template <class Number>
-__global__ void gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
-                              int64_t channels, const typename spcy_sum<Number>::type* __restrict__ centre,
-                              double* __restrict__ sums) {
+// The sums of dy and of dy * factor(row, column), for a column of a block of rows.
+template <class Number, class Factor>
+static __device__ inline void spcy_add_columns(const Number* __restrict__ dy, int64_t rows, int64_t channels,
+                                               double* __restrict__ sums, const Factor& factor) {
     const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
     SPCY_EACH(i, blocks * channels) {
         const int64_t block = i / channels, c = i % channels, begin = block * SPCY_NORM_ROWS;
         const int64_t end = rows - begin < SPCY_NORM_ROWS ? rows : begin + SPCY_NORM_ROWS;
-        const double middle = centre[c];
         double sum = 0, products = 0;
         for (int64_t r = begin; r < end; ++r) {
             const double gradient = spcy_at(dy, r * channels + c);
             sum += gradient;
-            products += gradient * (spcy_at(x, r * channels + c) - middle);
+            products += gradient * factor(r, c);
         }
         sums[2 * block * channels + c] = sum;
         sums[(2 * block + 1) * channels + c] = products;
     }
+}
+
+template <class Number>
+__global__ void gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
+                              int64_t channels, const typename spcy_sum<Number>::type* __restrict__ centre,
+                              double* __restrict__ sums) {
+    spcy_add_columns(dy, rows, channels, sums,
+                     [&](int64_t r, int64_t c) { return spcy_at(x, r * channels + c) - (double)centre[c]; });
 }
 
 template <class Number>
@@ -121,17 +128,7 @@ template <class Number>
 __global__ void layer_gradient_sums(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t rows,
                                     int64_t channels, const typename spcy_sum<Number>::type* __restrict__ moments,
                                     double* __restrict__ sums) {
-    const int64_t blocks = (rows + SPCY_NORM_ROWS - 1) / SPCY_NORM_ROWS;
-    SPCY_EACH(i, blocks * channels) {
-        const int64_t block = i / channels, c = i % channels, begin = block * SPCY_NORM_ROWS;
-        const int64_t end = rows - begin < SPCY_NORM_ROWS ? rows : begin + SPCY_NORM_ROWS;
-        double sum = 0, products = 0;
-        for (int64_t r = begin; r < end; ++r) {
-            const double gradient = spcy_at(dy, r * channels + c);
-            sum += gradient;
-            products += gradient * ((spcy_at(x, r * channels + c) - moments[2 * r]) * moments[2 * r + 1]);
-        }
-        sums[2 * block * channels + c] = sum;
-        sums[(2 * block + 1) * channels + c] = products;
-    }
+    spcy_add_columns(dy, rows, channels, sums, [&](int64_t r, int64_t c) {
+        return (spcy_at(x, r * channels + c) - moments[2 * r]) * moments[2 * r + 1];
+    });
 }

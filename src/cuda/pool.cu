@@ -14,8 +14,7 @@ static __device__ inline S spcy_combine(S y, T x, int operation) {
     return x > y || x != x ? (S)x : y;
 }
 
-// A tile of output ranks for each block. Under one offset no row occurs twice, so that threads share the
-// pairs of a tile; offsets follow each other, as on the CPU.
+// A tile of output ranks for each block.
 template <typename T>
 __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__ in_rows,
                      const int32_t* __restrict__ out_rows, const int64_t* __restrict__ tile_ptr, int64_t offsets,
@@ -27,16 +26,11 @@ __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__
             const int64_t rank = first + e / channels;
             out[(order ? order[rank] : rank) * channels + e % channels] = spcy_of_none<T>(operation);
         }
-        for (int64_t k = 0; k < offsets; ++k) {
-            const int64_t begin = tile_ptr[k * (tiles + 1) + tile];
-            const int64_t elements = (tile_ptr[k * (tiles + 1) + tile + 1] - begin) * channels;
-            if (elements) __syncthreads();
-            for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
-                const int64_t pair = begin + e / channels;
-                T* y = out + (int64_t)out_rows[pair] * channels + e % channels;
-                *y = spcy_combine(*y, features[(int64_t)in_rows[pair] * channels + e % channels], operation);
-            }
-        }
+        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
+                       [&](int64_t in, int64_t row, int64_t c) {
+            T* y = out + row * channels + c;
+            *y = spcy_combine(*y, features[in * channels + c], operation);
+        });
     }
 }
 
