@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 SCRIPT = Path(__file__).parents[1] / "asv_bench" / "roofline.py"
 
 
@@ -22,7 +24,9 @@ def test_every_operation_is_timed_on_every_number_of_threads():
     assert [row[:2] for row in first] == [row[:2] for row in second]
     timed = {(name.strip(), side.strip()) for name, side, *_ in first}
     assert {("LayerNorm", "gradient"), ("voxelize", "gradient"), ("Coords, sorted", "forward")} <= timed
-    assert all(float(row[2]) >= 0 and float(row[3]) > 0 for row in first + second)
+    times = np.array([row[2:4] for row in first + second], np.float64)
+    assert np.isfinite(times).all()
+    assert (times >= 0).all()  # so few points round to 0.0 floors at times
 
 
 def test_only_what_is_named():
