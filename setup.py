@@ -20,6 +20,7 @@ STAGES = (
     "rulebook",
     "conv",
     "pool",
+    "corners",
     "pointwise",
     "norm",
     "loss",

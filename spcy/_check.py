@@ -44,6 +44,13 @@ def first_row(bad: np.ndarray) -> int | None:
     return int(bad.argmax()) if bad.any() else None
 
 
+def finite_points(points: np.ndarray, bad: np.ndarray) -> None:
+    """Raise for the first point that a mask says is not finite."""
+    row = first_row(bad)
+    if row is not None:
+        raise ValueError(f"points must be finite, got {points[row].tolist()} in row {row}")
+
+
 def features(value: ArrayLike, num_rows: int, backend: str, each: str = "site") -> np.ndarray:
     """Return a (num_rows, C) array of a feature dtype, native and C-contiguous."""
     array = as_array(value, "features", backend)

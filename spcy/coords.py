@@ -412,16 +412,16 @@ def _sites_of(
     return Sites(indices, shape, batch_size, low, high, layout, keys, rows, origin, voxel_size)
 
 
-def bounds_of(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the greatest value of each column (0 if there are no rows)."""
-    kernels = kernels_for(indices).coords
-    columns = indices.shape[1]
-    chunks = -(-len(indices) // kernels.CHUNK)
+def bounds_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the greatest value of each column (0 if there are no rows), as 64-bit numbers."""
+    kernels = kernels_for(values).coords
+    columns, dtype = values.shape[1], np.int64 if values.dtype == np.int32 else np.float64
+    chunks = -(-len(values) // kernels.CHUNK)
     if not chunks:
-        return np.zeros(columns, np.int64), np.zeros(columns, np.int64)
-    found = array_module(indices).empty((chunks, 2, columns), np.int32)
-    kernels.bounds(indices, found, threads_for(2 * len(indices)))
-    low, high = to_host(found[0]).astype(np.int64)
+        return np.zeros(columns, dtype), np.zeros(columns, dtype)
+    found = array_module(values).empty((chunks, 2, columns), values.dtype)
+    kernels.bounds(values, found, threads_for(2 * len(values)))
+    low, high = to_host(found[0]).astype(dtype)
     return low, high
 
 
@@ -494,19 +494,21 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def sites_from_keys(
     keys: np.ndarray,
     layout: Layout,
-    low: np.ndarray,
-    high: np.ndarray,
+    low: np.ndarray | None,
+    high: np.ndarray | None,
     shape: tuple[int, ...] | None,
     batch_size: int,
     origin: np.ndarray,
     voxel_size: np.ndarray,
 ) -> Sites:
-    """Return sites, in key order, from ascending keys with a sentinel; they lie in [low, high]."""
+    """Return sites, in key order, from ascending keys with a sentinel; they lie in [low, high], if known."""
     num = len(keys) - 1
     indices = array_module(keys).empty((num, len(layout.low)), np.int32)
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
+    if low is None:
+        low, high = bounds_of(indices)
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
 

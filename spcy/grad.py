@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from . import _check
 from ._backend import array_module, as_array, as_bits, kernels_for, widened
 from ._threads import threads_for
+from .cells import corners_of, interpolate, interpolate_gradient
 from .conv import (
     Plan,
     conv,
@@ -43,7 +45,7 @@ from .pool import (
 )
 from .rulebook import Rulebook
 from .tensor import SparseTensor, add, concat, prune
-from .voxel import devoxelize, interpolate, sources, voxelize
+from .voxel import devoxelize, points_in, rows_at, take_rows, voxelize
 
 Vjp = Callable[[Any], tuple]
 # Fixed, so that threads change no bit:
@@ -380,7 +382,7 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
             wide = widened(dy)
             share = (wide / xp.asarray(y.counts[:, None], wide.dtype)).astype(dy.dtype, copy=False)
         if reduce in ("mean", "sum") and options.get("max_points") is None:
-            return (_rows_or_zeros(share, y.rows),)
+            return (take_rows(share, y.rows),)
         order, starts = _in_segments(y.rows, y.tensor.num_sites)
         if reduce == "first" or not len(dy):
             out = xp.zeros((len(y.rows), dy.shape[1]), dy.dtype)
@@ -393,41 +395,29 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
             return (_return_maxima(features, y.tensor.features, dy, order[kept], starts),)
         rows_kept = xp.empty_like(y.rows)
         rows_kept[order] = xp.where(kept, rows, np.int32(-1))
-        return (_rows_or_zeros(share, rows_kept),)
+        return (take_rows(share, rows_kept),)
 
     return y, vjp
-
-
-def _rows_or_zeros(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return values by row, zeros for the row -1."""
-    xp = array_module(values)
-    if not len(values):
-        return xp.zeros((len(rows), values.shape[1]), values.dtype)
-    out = values.take(rows, axis=0)
-    out[rows < 0] = 0
-    return out
 
 
 def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
-    rows, weights = sources(x, points, mode, batch)
-    y = interpolate(x, rows, weights, renormalize)
+    points, batch = points_in(x, points, mode, batch)
+    if mode == "nearest":
+        rows = rows_at(x, points, batch)
+        y = take_rows(x.features, rows)
+        gradient = partial(_add_rows, rows=rows, num_rows=x.num_sites)
+    else:
+        sites = x.coords._sites
+        corners = corners_of(sites, points, batch)
+        totals = array_module(points).empty(len(points), np.float64) if renormalize else None
+        y = interpolate(x, corners, renormalize, totals)
+        gradient = partial(interpolate_gradient, sites=sites, corners=corners, totals=totals)
+    return y, lambda dy: (gradient(_gradient_of(y, dy)),)
 
-    def vjp(dy):
-        dy = widened(_gradient_of(y, dy))
-        out = array_module(dy).zeros(x.features.shape, dy.dtype)
-        if len(dy) and x.num_sites:
-            xp = array_module(dy)
-            there = xp.flatnonzero(rows.ravel() >= 0).astype(np.int32)
-            order, starts = _in_segments(rows.ravel()[there], x.num_sites)
-            entries, scaled = there[order], weights
-            if renormalize:
-                total = xp.where(rows < 0, 0, weights).sum(axis=1, keepdims=True)
-                scaled = weights / xp.where(total > 0, total, 1)
-            threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-            kernels_for(dy, rows).grad.weigh(dy, scaled, entries, starts, out, threads)
-        return (out.astype(x.dtype, copy=False),)
 
-    return y, vjp
+def _add_rows(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return the sums of the values of each row."""
+    return segment_reduce(values, *_in_segments(rows, num_rows), SUM)
 
 
 def _in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

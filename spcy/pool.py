@@ -264,15 +264,17 @@ def global_avg_pool(x: SparseTensor) -> np.ndarray:
 
 
 def segment_reduce(
-    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int
+    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype=None
 ) -> np.ndarray:
-    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` for each segment s, to float64."""
-    out = array_module(features).empty((len(segment_ptr) - 1, features.shape[1]), np.float64)
+    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s; default their dtype."""
+    dtype = features.dtype if dtype is None else dtype
+    made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
+    out = array_module(features).empty((len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):
         kernels_for(features).pool.segment_reduce(
             widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
         )
-    return out
+    return out.astype(dtype, copy=False)
 
 
 def _pool(x, kernel_size, stride, padding, dilation, sites, operation, count="sites") -> SparseTensor:
@@ -332,7 +334,7 @@ def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     require_tensor(x, "x")
     plan = batches(x.coords)
     by_row = MAX if operation == MAX else SUM
-    blocks = segment_reduce(x.features, x.coords._sites.rows.order, plan.block_ptr, by_row)
+    blocks = segment_reduce(x.features, x.coords._sites.rows.order, plan.block_ptr, by_row, np.float64)
     pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row)
     if operation == MEAN:
         pooled /= plan.sites

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import array_module, backend_of, kernels_for, widened
-from ._threads import threads_for
-from .coords import Coords, Layout, Sites, bounds_of, group_keys, rows_of, sites_from_keys
+from ._backend import array_module, backend_of, to_host
+from .cells import cell_keys, corners_of, interpolate
+from .coords import Coords, Layout, bounds_of, group_keys, sites_from_keys
+from .hashmap import NO_KEY
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
 from .tensor import SparseTensor, require_tensor
 
@@ -105,28 +106,18 @@ def voxelize(
     if bounds is not None:
         origin, shape = _grid(bounds, voxel_size)
 
-    indices, inside = _cells(points, batch, origin, voxel_size, shape)
-    all_inside = bool(inside.all())
-    if shape is None and not all_inside:
-        row = _check.first_row(~inside)
-        raise ValueError(
-            f"points must lie in int32 cells of voxel_size {voxel_size.tolist()}, "
-            f"got {points[row].tolist()} in row {row}"
-        )
-    kept = None if all_inside else xp.flatnonzero(inside).astype(np.int32)
-    if kept is not None:
-        indices = indices[kept]
-
-    low, high = bounds_of(indices)
+    low, high = _cell_bounds(points, origin, voxel_size, shape)
+    low, high = np.append(0, low), np.append(batch_size - 1, high)
     layout = Layout(low, high)
-    keys = xp.empty(len(indices), np.uint64)
-    if len(indices):
-        kernels_for(indices).coords.pack(indices, layout.low, layout.shift, keys, threads_for(3 * len(keys)))
-    unique, rows, order, starts = group_keys(keys, layout.bits)
-    if kept is not None:
-        order = kept[order]
-        rows_kept, rows = rows, xp.full(num, -1, np.int32)
-        rows[kept] = rows_kept
+    none = 1 << layout.bits  # the key of points outside the grid, behind all others
+    keys = cell_keys(points, batch, origin, voxel_size, low, high, layout, none)
+    unique, rows, order, starts = group_keys(keys, layout.bits + 1)
+    sites = len(unique) - 1
+    if shape is not None and sites and int(unique[sites - 1]) == none:
+        sites -= 1
+        rows[rows == sites] = -1
+        unique, starts = unique[: sites + 1], starts[: sites + 1]
+        unique[sites], order = NO_KEY, order[: int(starts[sites])]
 
     counts = xp.diff(starts)
     if max_points is not None:
@@ -134,8 +125,8 @@ def voxelize(
         order = order[place < max_points]
         counts = xp.minimum(counts, max_points)
         starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
-    reduced = segment_reduce(features, order, starts, operation).astype(features.dtype)
-    coords = Coords._of(sites_from_keys(unique, layout, low, high, shape, batch_size, origin, voxel_size))
+    reduced = segment_reduce(features, order, starts, operation)
+    coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
 
 
@@ -184,87 +175,61 @@ def devoxelize(
     >>> spcy.devoxelize(tensor, points)[:, 0]
     array([1.5, 1.5, 5. ])
     """
-    return interpolate(x, *sources(x, points, mode, batch), renormalize)
+    points, batch = points_in(x, points, mode, batch)
+    if mode == "nearest":
+        return take_rows(x.features, rows_at(x, points, batch))
+    return interpolate(x, corners_of(x.coords._sites, points, batch), renormalize)
 
 
-def interpolate(x: SparseTensor, rows: np.ndarray, weights: np.ndarray, renormalize: bool) -> np.ndarray:
-    """Return the weighted mean, or sum, of the rows that each point takes its features from."""
-    features = widened(x.features)
-    out = array_module(features).empty((len(rows), x.num_channels), features.dtype)
-    if len(out) and x.num_sites:
-        threads = threads_for(rows.size * (x.num_channels + 7) / 8)
-        kernels_for(features, rows).pool.interpolate(features, rows, weights, bool(renormalize), out, threads)
-    else:
-        out[:] = 0
-    return out.astype(x.dtype, copy=False)
-
-
-def sources(x: SparseTensor, points, mode, batch) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that each point takes its features from, -1 where no site is, and their weights."""
+def points_in(x: SparseTensor, points, mode, batch) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the points and their batch indices, checked against a tensor."""
     require_tensor(x, "x")
     points = _check.points(points, x.backend)
     if points.shape[1] != x.ndim:
         raise ValueError(f"points must have {x.ndim} columns, one per axis of x, got {points.shape[1]}")
-    xp = array_module(points)
     _check.choice(mode, ("nearest", "linear"), "mode")
     batch = _check.point_batch(batch, len(points), x.backend)
     if batch is None and x.batch_size > 1:
         raise ValueError(f"batch must be given for a tensor of batch_size {x.batch_size}")
     _batch_size(x.batch_size, batch)
-    if mode == "nearest":
-        cells, inside = _cells(points, batch, x.coords.origin, x.coords.voxel_size, None)
-        rows = xp.where(inside, rows_of(x.coords._sites, cells), np.int32(-1))[:, None]
-        weights = xp.ones(rows.shape, np.float64)
-    else:
-        rows, weights = _corners(x.coords._sites, points, batch)
-    return rows, weights
+    return points, batch
 
 
-def _corners(sites: Sites, points, batch) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each point, the rows of the 2**D cells around it and their linear weights."""
-    num, ndim = points.shape
-    layout = sites.layout
-    xp = array_module(points)
-    keys, weights = xp.empty((num, 2**ndim), np.uint64), xp.empty((num, 2**ndim), np.float64)
-    state = xp.zeros(num, np.uint8)
-    if num:
-        kernels_for(points, sites.keys).coords.corners(
-            points,
-            batch,
-            sites.origin,
-            sites.voxel_size,
-            layout.low,
-            layout.high,
-            layout.shift,
-            keys,
-            weights,
-            state,
-            threads_for(5 * keys.size),
-        )
-    _require_finite(points, state)
-    return sites.rows_of_keys(keys.ravel()).reshape(keys.shape), weights
+def rows_at(x: SparseTensor, points: np.ndarray, batch: np.ndarray | None) -> np.ndarray:
+    """Return the row of the site whose cell holds each point, -1 where none does."""
+    sites = x.coords._sites
+    grid = sites.origin, sites.voxel_size, sites.low, sites.high, sites.layout
+    return sites.rows_of_keys(cell_keys(points, batch, *grid, NO_KEY))
 
 
-def _cells(points, batch, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (M, 1 + D) cell of each point, and whether it lies in the grid (int32, without one)."""
-    num, ndim = points.shape
-    low, high = np.full(ndim, float(_check.INT32.min)), np.full(ndim, float(_check.INT32.max))
+def take_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return values by row, zeros for the row -1."""
+    xp = array_module(values)
+    if not len(values):
+        return xp.zeros((len(rows), values.shape[1]), values.dtype)
+    out = values.take(rows, axis=0)
+    out[rows < 0] = 0
+    return out
+
+
+def _cell_bounds(points, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the greatest cell along each axis, of all points or of those in a grid."""
+    bounds = np.stack(bounds_of(points))
+    if not np.isfinite(bounds).all():
+        _check.finite_points(points, ~array_module(points).isfinite(points).all(axis=1))
+    with np.errstate(over="ignore"):
+        cells = np.floor((bounds - origin) / voxel_size)
     if shape is not None:
-        low, high = np.zeros(ndim), np.array(shape, np.float64) - 1
-    xp = array_module(points)
-    indices, state = xp.empty((num, 1 + ndim), np.int32), xp.empty(num, np.uint8)
-    if num:
-        kernels_for(points).coords.quantize(
-            points, batch, origin, voxel_size, low, high, indices, state, threads_for(10 * num)
+        cells = cells.clip(0, np.array(shape) - 1)
+    elif (abs(cells + 0.5) > 2.0**31).any():
+        with np.errstate(over="ignore", invalid="ignore"):
+            each = np.floor((to_host(points) - origin) / voxel_size)
+        row = _check.first_row((abs(each + 0.5) > 2.0**31).any(axis=1))
+        raise ValueError(
+            f"points must lie in int32 cells of voxel_size {voxel_size.tolist()}, "
+            f"got {points[row].tolist()} in row {row}"
         )
-    _require_finite(points, state)
-    return indices, state == 0
-
-
-def _require_finite(points: np.ndarray, state: np.ndarray) -> None:
-    row = _check.first_row(state == 2)
-    if row is not None:
-        raise ValueError(f"points must be finite, got {points[row].tolist()} in row {row}")
+    return tuple(cells.astype(np.int64))
 
 
 def _batch_size(value: int | None, batch: np.ndarray | None) -> int:

@@ -150,7 +150,9 @@ def test_simd_levels():
     assert simd.current() == before
 
 
-@pytest.mark.parametrize("stage", ["builders", "coords", "hashmap", "rulebook", "conv", "pool", "grad"])
+@pytest.mark.parametrize(
+    "stage", ["builders", "coords", "hashmap", "rulebook", "conv", "pool", "corners", "grad"]
+)
 def test_twins_have_the_same_functions(stage):
     """The kernels of both backends have the same names and arguments."""
     cpu = importlib.import_module(f"spcy._cpu.{stage}")

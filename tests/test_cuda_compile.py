@@ -11,9 +11,9 @@ from cuda_on_cpu import nvrtc
 pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90"]
 FLOATS = ["float", "double"]
-MAXIMA = ("find_maxima", "return_maxima", "move_maxima", "find_segment_maxima", "weigh")
+MAXIMA = ("find_maxima", "return_maxima", "move_maxima", "find_segment_maxima")
 LAYER = ("layer", "layer_gradient", "layer_gradient_sums")
-PER_COLUMNS = ("bounds", "join_bounds", "pack", "pack_inside", "unpack", "repack")
+PER_COLUMNS = ("pack", "pack_inside", "unpack", "repack")
 AXES, COLUMNS = [1, 2, 3, 4], [2, 3, 4, 5]
 
 
@@ -29,8 +29,13 @@ KERNELS = {
     "coords": [
         *[k for name in PER_COLUMNS for k in each(name, COLUMNS)],
         *["count_descents", "take_sorted", "count_runs", "fill_runs", "spread_runs"],
-        *each("quantize", FLOATS, AXES),
-        *each("corners", FLOATS, AXES),
+        *each("cell_keys", FLOATS, AXES),
+        *[k for name in ("bounds", "join_bounds") for k in each(name, ["int32_t"], COLUMNS)],
+        *[k for name in ("bounds", "join_bounds") for k in each(name, FLOATS, AXES)],
+    ],
+    "corners": [
+        *[k for name in ("interpolate", "interpolate_gradient") for k in each(name, FLOATS, AXES)],
+        *each("rows", AXES),
     ],
     "hashmap": ["build", "find"],
     "rulebook": [
@@ -42,7 +47,8 @@ KERNELS = {
         *each("rank_masks", ["uint32_t", "uint64_t"]),
     ],
     "pool": [
-        *[k for name in ("pool", "segment_reduce", "interpolate") for k in each(name, FLOATS)],
+        *each("pool", FLOATS),
+        *each("segment_reduce", FLOATS, FLOATS),
         "count_pairs_per_row",
     ],
     "loss": [*each("cross_entropy", [*FLOATS, "float16", "bfloat16"]), "add_losses"],

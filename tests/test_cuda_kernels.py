@@ -138,14 +138,15 @@ def test_points(schedule, ndim, real, batched, rng):
     points[5] = np.round(points[5])
     batch = rng.integers(0, 3, size).astype(np.int32) if batched else None
     grid = columns(*rng.standard_normal(ndim), dtype=float), columns(*rng.uniform(0.3, 2, ndim), dtype=float)
-    low, high = columns(*[-9.0] * ndim, dtype=float), columns(*[12.0] * ndim, dtype=float)
-    indices, state = np.empty((size, 1 + ndim), np.int32), np.empty(size, np.uint8)
-    both("coords", "quantize", points, batch, *grid, low, high, indices, state, THREADS, outputs=[6, 7])
-    points = np.where(np.abs(points) < 1e4, points, real(3))
-    low, high, shift = layout(random_indices(rng, 40, ndim))
-    keys, weights = np.empty((size, 2**ndim), np.uint64), np.empty((size, 2**ndim))
-    args = points, batch, *grid, low, high, shift, keys, weights, state, THREADS
-    both("coords", "corners", *args, outputs=[7, 8, 9])
+    low, high = columns(0, *[-9] * ndim), columns(1, *[12] * ndim)
+    shift = columns(*[5 * d for d in range(ndim, -1, -1)])
+    keys, state = np.empty(size, np.uint64), np.empty(size, np.uint8)
+    for fractions in (None, np.empty((size, ndim))):
+        args = points, batch, *grid, fractions is not None, low, high, low, shift, 1 << 62
+        outputs = [10, 12] if fractions is None else [10, 11, 12]
+        both("coords", "cell_keys", *args, keys, fractions, state, THREADS, outputs=outputs)
+    finite = points[np.isfinite(points).all(axis=1)]
+    both("coords", "bounds", finite, np.empty((1, 2, ndim), real), THREADS, outputs=[1])
 
 
 @pytest.mark.parametrize("kind", ["random", "duplicates", "equal", "crowded"])
@@ -222,30 +223,58 @@ def test_segments(schedule, ordered, real, rng):
     features[[3, 50], 0] = np.nan, -np.inf
     order = rng.permutation(rows).astype(np.int32) if ordered else None
     segment_ptr = np.concatenate([[0], np.sort(rng.integers(0, rows, 60)), [rows]])
-    out = np.empty((len(segment_ptr) - 1, channels))
     for operation in range(4):
-        both("pool", "segment_reduce", features, order, segment_ptr, operation, out, THREADS, outputs=[4])
+        for made in (real, np.float64):
+            out = np.empty((len(segment_ptr) - 1, channels), made)
+            both("pool", "segment_reduce", features, order, segment_ptr, operation, out, THREADS, outputs=[4])
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("corners", [1, 8])
+@pytest.mark.parametrize("ndim", [1, 2, 3, 4])
 @pytest.mark.parametrize("renormalize", [True, False])
-def test_interpolate(schedule, renormalize, corners, real, rng):
-    points, channels = 200, 6
-    features = rng.standard_normal((50, channels)).astype(real)
-    rows = rng.integers(-30, 50, (points, corners)).clip(-1).astype(np.int32)
-    weights = rng.random((points, corners)) * (rng.random((points, corners)) < 0.8)
-    both(
-        "pool",
-        "interpolate",
-        features,
-        rows,
-        weights,
-        renormalize,
-        np.empty((points, channels), real),
-        THREADS,
-        outputs=[4],
-    )
+@pytest.mark.parametrize("ordered", [True, False])
+def test_corners(schedule, ordered, renormalize, ndim, real, rng):
+    """Points in a box of cells, some of which are sites, each step of the two operations by itself."""
+    num, box, channels = 300, 5, 3
+    indices = np.stack(np.unravel_index(np.arange(2 * box**ndim), (2, *[box] * ndim)), axis=1)
+    low, _, shift = layout(indices)
+    keys = ((indices - low) << shift).sum(axis=1).astype(np.uint64)
+    keys = np.append(keys[rng.random(len(keys)) < 0.6], np.uint64(2**64 - 1))
+    sites = len(keys) - 1
+    order = rng.permutation(sites).astype(np.int32) if ordered else None
+    points = rng.uniform(-3, box + 3, (num, ndim)).astype(real)
+    points[:9] = np.round(points[:9]) + real(0.5)  # in the middle of cells: weights are 0 and 1
+    points[rng.integers(9, num, 3), 0] = [np.nan, np.inf, 1e30]
+    grid = columns(*[0.0] * ndim, dtype=float), columns(*[1.0] * ndim, dtype=float)
+    least, most = columns(0, *[-1] * ndim), columns(1, *[box - 1] * ndim)
+    cells, fractions, state = np.empty(num, np.uint64), np.empty((num, ndim)), np.empty(num, np.uint8)
+    batch = rng.integers(0, 3, num).astype(np.int32)
+    none = 1 << 62
+    args = points, batch, *grid, True, least, most, low, shift, none, cells, fractions, state, THREADS
+    cells, fractions, state = both("coords", "cell_keys", *args, outputs=[10, 11, 12])
+    assert (state == 2).sum() == np.sum(~np.isfinite(points).all(axis=1))
+    fractions = np.nan_to_num(fractions, posinf=0)
+
+    by_cells = np.argsort(cells, kind="stable").astype(np.int32)
+    cells, starts = np.unique(cells[by_cells], return_index=True)
+    starts = np.append(starts, num)
+    rows = np.empty((len(cells), 2**ndim), np.int32)
+    (rows,) = both("corners", "rows", cells, keys, shift, False, order, rows, THREADS, outputs=[5])
+    assert (rows[-1] == -1).all()  # of the points outside
+    around = np.empty((sites, 2**ndim), np.int32)
+    queries = keys[:-1], np.append(cells, np.uint64(2**64 - 1))
+    (around,) = both("corners", "rows", *queries, shift, True, None, around, THREADS, outputs=[5])
+    assert (around >= 0).sum() == (rows >= 0).sum()
+
+    features = rng.standard_normal((sites, channels)).astype(real)
+    out, plan = np.empty((num, channels), real), (by_cells, starts, fractions)
+    for totals in (None, np.empty(num)):
+        args = features, rows, *plan, renormalize, totals, out, THREADS
+        (*totals, _) = both("corners", "interpolate", *args, outputs=[7] if totals is None else [6, 7])
+    gradient, dx = rng.standard_normal((num, channels)).astype(real), np.empty((sites, channels), real)
+    for sums in (None, *totals):
+        args = gradient, *plan, sums, around, order, dx, THREADS
+        both("corners", "interpolate_gradient", *args, outputs=[7])
 
 
 def test_nothing_is_launched_for_nothing():

@@ -1,11 +1,26 @@
 """The CPU stages: compiled, and what takes several of their kernels."""
 
-from . import builders, conv, coords, grad, hashmap, loss, norm, pointwise, pool, rulebook, simd, threads
+from . import (
+    builders,
+    conv,
+    coords,
+    corners,
+    grad,
+    hashmap,
+    loss,
+    norm,
+    pointwise,
+    pool,
+    rulebook,
+    simd,
+    threads,
+)
 
 __all__ = [
     "builders",
     "conv",
     "coords",
+    "corners",
     "grad",
     "hashmap",
     "loss",

@@ -1,4 +1,4 @@
-"""Keys of sites: pack, unpack, sort, make unique. Layouts and grids are small host arrays."""
+"""Keys of sites and of points' cells: pack, unpack, sort, make unique. Layouts and grids lie on the host."""
 
 import cupy
 import numpy as np
@@ -7,17 +7,18 @@ from ._kernel import columns, kernel, launch, launch_blocks, type_name
 
 CHUNK = 4096  # rows of a chunk wherever a function takes or returns one value per chunk
 _THREADS = 256
+_BOUNDED = {"int32": "int32_t", "float32": "float", "float64": "double"}
 
 
-def bounds(indices, found, n_threads):
+def bounds(values, found, n_threads):
     """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
-    rows, width = indices.shape
-    chunks = np.int64(len(found))
+    rows, width = values.shape
+    kind, chunks = (_BOUNDED[values.dtype.name], width), np.int64(len(found))
     launch_blocks(
-        kernel("coords", "bounds", width), len(found), _THREADS, indices, np.int64(rows), chunks, found
+        kernel("coords", "bounds", *kind), len(found), _THREADS, values, np.int64(rows), chunks, found
     )
     if len(found) > 1:
-        launch_blocks(kernel("coords", "join_bounds", width), 1, _THREADS, chunks, found)
+        launch_blocks(kernel("coords", "join_bounds", *kind), 1, _THREADS, chunks, found)
 
 
 def pack(indices, low, shift, keys, n_threads):
@@ -78,17 +79,30 @@ def spread_runs(starts, order, rows, n_threads):
     launch(kernel("coords", "spread_runs"), len(order), starts, *sizes, rows)
 
 
-def quantize(points, batch, origin, voxel_size, low, high, indices, state, n_threads):
-    """Write the cell of each point, `floor((point - origin) / voxel_size)` in double precision."""
+def cell_keys(
+    points,
+    batch,
+    origin,
+    voxel_size,
+    between,
+    low,
+    high,
+    layout_low,
+    shift,
+    none,
+    keys,
+    fractions,
+    state,
+    n_threads,
+):
+    """Write the key of the cell that holds each point, computed in double precision."""
     rows, ndim = points.shape
-    grid = columns(origin), columns(voxel_size), columns(low), columns(high)
-    function = kernel("coords", "quantize", type_name(points.dtype), ndim)
-    launch(function, rows, points, np.int64(rows), batch, *grid, indices, state)
-
-
-def corners(points, batch, origin, voxel_size, low, high, shift, keys, weights, state, n_threads):
-    """Write the keys of the cells whose centres surround each point, and their linear weights."""
-    rows, ndim = points.shape
-    grid = columns(origin), columns(voxel_size), columns(low), columns(high), columns(shift)
-    function = kernel("coords", "corners", type_name(points.dtype), ndim)
-    launch(function, rows, points, np.int64(rows), batch, *grid, keys, weights, state)
+    grid = (
+        columns(origin),
+        columns(voxel_size),
+        np.int32(between),
+        *map(columns, (low, high, layout_low, shift)),
+    )
+    function = kernel("coords", "cell_keys", type_name(points.dtype), ndim)
+    outputs = keys, fractions, state
+    launch(function, rows, points, np.int64(rows), batch, *grid, np.uint64(none), *outputs)

@@ -1,4 +1,4 @@
-"""Gradients of a convolution's weight, of maxima and of interpolation."""
+"""Gradients: of a convolution's weight, and of maxima."""
 
 import cupy
 import numpy as np
@@ -96,14 +96,6 @@ def find_segment_maxima(features, maxima, order, segment_ptr, found, n_threads):
     sizes = np.int64(found.shape[0]), np.int32(found.shape[1])
     function = kernel("grad", "find_segment_maxima", type_name(features.dtype))
     launch(function, found.size, features, maxima, order, segment_ptr, *sizes, found)
-
-
-def weigh(gradient, weights, entries, segment_ptr, out, n_threads):
-    """Write the weighted sum of the gradient's rows that each segment's entries name."""
-    sizes = np.int64(out.shape[0]), np.int32(out.shape[1])
-    function = kernel("grad", "weigh", type_name(out.dtype))
-    corners = np.int64(weights.shape[1])
-    launch(function, out.size, gradient, weights, corners, entries, segment_ptr, *sizes, out)
 
 
 def _by_tiles(name, tile_ptr, features, *arguments):

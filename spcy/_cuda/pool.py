@@ -1,4 +1,4 @@
-"""Reduce features over the pairs of a rulebook, over segments of rows, and between cells."""
+"""Reduce features over the pairs of a rulebook, and over segments of rows."""
 
 import numpy as np
 
@@ -21,15 +21,7 @@ def count_pairs_per_row(out_rows, tile_ptr, counts, n_threads):
 
 
 def segment_reduce(features, order, segment_ptr, operation, out, n_threads):
-    """Reduce the rows of each segment; an empty one gives 0, its maximum -inf."""
+    """Reduce the rows of each segment in double precision; an empty one gives 0, its maximum -inf."""
     sizes = np.int64(out.shape[0]), np.int32(out.shape[1])
-    function = kernel("pool", "segment_reduce", type_name(features.dtype))
+    function = kernel("pool", "segment_reduce", type_name(out.dtype), type_name(features.dtype))
     launch(function, out.size, features, order, segment_ptr, np.int32(operation), out, *sizes)
-
-
-def interpolate(features, rows, weights, renormalize, out, n_threads):
-    """Write the weighted mean of the rows that are there, or their sum; 0 where none is."""
-    sizes = np.int64(rows.shape[0]), np.int32(rows.shape[1])
-    function = kernel("pool", "interpolate", type_name(features.dtype))
-    weights = weights, np.int32(renormalize)
-    launch(function, out.size, features, rows, *weights, *sizes, out, np.int32(out.shape[1]))

@@ -1,4 +1,4 @@
-// Keys of sites, sorted and grouped, and the cells of points: rows shared among threads.
+// Keys of sites and of points' cells, sorted and grouped: rows shared among threads.
 #ifndef SPCY_CPU_COORDS_H
 #define SPCY_CPU_COORDS_H
 
@@ -13,20 +13,39 @@
 
 enum { SPCY_COORDS_CHUNK = 4096 };  // rows that a thread takes at a time, and that one value is written for
 
+// The batch and up to four axes, or these alone: functions that go through all are compiled for each number of them.
+#define SPCY_FOR_COLUMNS(columns, FUNCTION, ...)  \
+    switch (columns) {                           \
+        case 1: FUNCTION<1>(__VA_ARGS__); break; \
+        case 2: FUNCTION<2>(__VA_ARGS__); break; \
+        case 3: FUNCTION<3>(__VA_ARGS__); break; \
+        case 4: FUNCTION<4>(__VA_ARGS__); break; \
+        default: FUNCTION<5>(__VA_ARGS__);       \
+    }
+
+template <int COLUMNS, typename T>
+static inline void spcy_chunk_bounds(const T* values, int64_t begin, int64_t end, T* low, T* high) {
+    T least[COLUMNS], most[COLUMNS];
+    for (int c = 0; c < COLUMNS; ++c) least[c] = most[c] = values[begin * COLUMNS + c];
+    for (int64_t i = begin; i < end; ++i)
+        for (int c = 0; c < COLUMNS; ++c) {
+            least[c] = std::min(least[c], values[i * COLUMNS + c]);
+            most[c] = std::max(most[c], values[i * COLUMNS + c]);
+        }
+    std::copy(least, least + COLUMNS, low);
+    std::copy(most, most + COLUMNS, high);
+}
+
 // The least and the greatest value of each column, of each chunk: (chunks, 2, columns), in the first of all rows.
-static inline void spcy_bounds(const int32_t* indices, int64_t rows, int columns, int32_t* found, spcy_team team) {
+template <typename T>
+static inline void spcy_bounds(const T* values, int64_t rows, int columns, T* found, spcy_team team) {
     spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK, [=](int64_t begin, int64_t end, int) {
-        int32_t *low = found + begin / SPCY_COORDS_CHUNK * 2 * columns, *high = low + columns;
-        for (int c = 0; c < columns; ++c) low[c] = high[c] = indices[begin * columns + c];
-        for (int64_t i = begin; i < end; ++i)
-            for (int c = 0; c < columns; ++c) {
-                low[c] = std::min(low[c], indices[i * columns + c]);
-                high[c] = std::max(high[c], indices[i * columns + c]);
-            }
+        T* low = found + begin / SPCY_COORDS_CHUNK * 2 * columns;
+        SPCY_FOR_COLUMNS(columns, spcy_chunk_bounds, values, begin, end, low, low + columns)
     });
     for (int64_t begin = SPCY_COORDS_CHUNK; begin < rows; begin += SPCY_COORDS_CHUNK)
         for (int c = 0; c < columns; ++c) {
-            const int32_t* low = found + begin / SPCY_COORDS_CHUNK * 2 * columns;
+            const T* low = found + begin / SPCY_COORDS_CHUNK * 2 * columns;
             found[c] = std::min(found[c], low[c]);
             found[columns + c] = std::max(found[columns + c], low[columns + c]);
         }
@@ -136,67 +155,37 @@ static inline void spcy_spread_runs(const int64_t* starts, int64_t runs, const i
     });
 }
 
-// The cells of points, (rows, 1 + ndim), and their states: 0 valid, 1 outside [low, high], 2 not finite.
+// Baseline x86-64 has no instruction for it.
+static inline double spcy_floor(double x) {
+    if (!(fabs(x) < 4503599627370496.0)) return x;  // 2**52: a whole number, or none
+    const double whole = (double)(int64_t)x;
+    return whole - (whole > x);
+}
+
+// The key of the cell that holds each point, `none` outside [low, high]; with fractions (or NULL), where in it the
+// point lies. `between`: of cells between centres, named after their lowest corner. State 2: not finite.
 template <typename T>
-static inline void spcy_quantize(const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-                                 const double* voxel_size, const double* low, const double* high, int32_t* indices,
-                                 uint8_t* state, spcy_team team) {
+static inline void spcy_cell_keys(const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
+                                  const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
+                                  const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
+                                  double* fractions, uint8_t* state, spcy_team team) {
+    const double half = between ? 0.5 : 0;
     spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK, [=](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
-            const T* point = points + i * ndim;
-            int32_t* index = indices + i * (1 + ndim);
-            int found = 0;
-            index[0] = batch ? batch[i] : 0;
+            const int64_t b = batch ? batch[i] : 0;
+            bool finite = true, inside = low[0] <= b && b <= high[0];
+            uint64_t key = (uint64_t)(b - layout_low[0]) << shift[0];
             for (int d = 0; d < ndim; ++d) {
-                const double cell = floor((point[d] - origin[d]) / voxel_size[d]);
-                const bool inside = cell >= low[d] && cell <= high[d];
-                index[1 + d] = inside ? (int32_t)cell : 0;
-                if (!inside) found = std::max(found, point[d] - point[d] == 0 ? 1 : 2);
+                const T value = points[i * ndim + d];
+                const double place = (value - origin[d]) / voxel_size[d] - half, cell = spcy_floor(place);
+                if (fractions) fractions[i * ndim + d] = place - cell;
+                finite = finite && value - value == 0;
+                inside = inside && (double)low[1 + d] <= cell && cell <= (double)high[1 + d];
+                key += inside ? (uint64_t)((int64_t)cell - layout_low[1 + d]) << shift[1 + d] : 0;
             }
-            state[i] = (uint8_t)found;
+            keys[i] = inside ? key : none;
+            state[i] = finite ? 0 : 2;
         }
-    });
-}
-
-// The keys of the cells whose centres surround a point, NO_KEY where one is outside the layout, and their
-// linear weights. Returns 0, or 2 for a point that is not finite.
-template <typename T>
-static inline uint8_t spcy_point_corners(const T* point, int ndim, int64_t batch, const double* origin,
-                                         const double* voxel_size, const int64_t* low, const int64_t* high,
-                                         const int64_t* shift, uint64_t* keys, double* weights) {
-    const bool in_batch = low[0] <= batch && batch <= high[0];
-    bool finite = true;
-    weights[0] = 1;
-    keys[0] = in_batch ? (uint64_t)(batch - low[0]) << shift[0] : SPCY_NO_KEY;
-    for (int d = 0; d < ndim; ++d) {
-        const double place = (point[d] - origin[d]) / voxel_size[d] - 0.5;
-        const double cell = floor(place), fraction = place - cell;
-        finite = finite && point[d] - point[d] == 0;
-        const double least = (double)low[1 + d], most = (double)high[1 + d], next = cell + 1;
-        const bool has_lower = least <= cell && cell <= most, has_upper = least <= next && next <= most;
-        const uint64_t lower = has_lower ? (uint64_t)((int64_t)cell - low[1 + d]) << shift[1 + d] : 0;
-        const uint64_t upper = has_upper ? (uint64_t)((int64_t)next - low[1 + d]) << shift[1 + d] : 0;
-        for (int part = (1 << d) - 1; part >= 0; --part) {  // of the axes before: each becomes two
-            const uint64_t key = keys[part];
-            const double weight = weights[part];
-            keys[2 * part] = key != SPCY_NO_KEY && has_lower ? key + lower : SPCY_NO_KEY;
-            keys[2 * part + 1] = key != SPCY_NO_KEY && has_upper ? key + upper : SPCY_NO_KEY;
-            weights[2 * part] = weight * (1 - fraction);
-            weights[2 * part + 1] = weight * fraction;
-        }
-    }
-    return finite ? 0 : 2;
-}
-
-template <typename T>
-static inline void spcy_corners(const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-                                const double* voxel_size, const int64_t* low, const int64_t* high,
-                                const int64_t* shift, uint64_t* keys, double* weights, uint8_t* state,
-                                spcy_team team) {
-    spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK / 8, [=](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i)
-            state[i] = spcy_point_corners(points + i * ndim, ndim, batch ? batch[i] : 0, origin, voxel_size, low, high,
-                                          shift, keys + (i << ndim), weights + (i << ndim));
     });
 }
 

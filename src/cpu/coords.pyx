@@ -1,4 +1,4 @@
-"""Keys of sites: pack, unpack, sort, make unique, and find the sites that a kernel reaches."""
+"""Keys of sites and of points' cells: pack, unpack, sort, make unique."""
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -8,9 +8,7 @@ from spcy._cpu.threads cimport spcy_team, team
 cdef extern from "cpu/coords.h" nogil:
     cdef enum:
         SPCY_COORDS_CHUNK
-    void spcy_bounds(
-        const int32_t* indices, int64_t rows, int columns, int32_t* found, spcy_team team
-    ) noexcept
+    void spcy_bounds[T](const T* values, int64_t rows, int columns, T* found, spcy_team team) noexcept
     void spcy_pack_rows(
         const int32_t* indices, int64_t rows, int columns, const int64_t* low, const int64_t* shift,
         uint64_t* keys, spcy_team team,
@@ -40,29 +38,30 @@ cdef extern from "cpu/coords.h" nogil:
     void spcy_spread_runs(
         const int64_t* starts, int64_t runs, const int32_t* order, int32_t* rows, spcy_team team
     ) noexcept
-    void spcy_quantize[T](
+    void spcy_cell_keys[T](
         const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-        const double* voxel_size, const double* low, const double* high, int32_t* indices, uint8_t* state,
-        spcy_team team,
+        const double* voxel_size, bint between, const int64_t* low, const int64_t* high,
+        const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys, double* fractions,
+        uint8_t* state, spcy_team team,
     ) noexcept
-    void spcy_corners[T](
-        const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-        const double* voxel_size, const int64_t* low, const int64_t* high, const int64_t* shift,
-        uint64_t* keys, double* weights, uint8_t* state, spcy_team team,
-    ) noexcept
+
+ctypedef fused value:
+    int32_t
+    float
+    double
 
 CHUNK = SPCY_COORDS_CHUNK  # rows of a chunk wherever a function takes or returns one value per chunk
 
 
 def bounds(
-    const int32_t[:, ::1] indices,  # IN
-    int32_t[:, :, ::1] found,  # OUT, (chunks, 2, columns)
+    const value[:, ::1] values,  # IN
+    value[:, :, ::1] found,  # OUT, (chunks, 2, columns)
     int n_threads,
 ):
     """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
     with nogil:
         spcy_bounds(
-            &indices[0, 0], indices.shape[0], <int>indices.shape[1], &found[0, 0, 0], team(n_threads)
+            &values[0, 0], values.shape[0], <int>values.shape[1], &found[0, 0, 0], team(n_threads)
         )
 
 
@@ -186,43 +185,28 @@ def spread_runs(
         spcy_spread_runs(&starts[0], starts.shape[0] - 1, &order[0], &rows[0], team(n_threads))
 
 
-def quantize(
+def cell_keys(
     const floating[:, ::1] points,  # IN
     const int32_t[::1] batch,  # IN or None
     const double[::1] origin,  # IN
     const double[::1] voxel_size,  # IN
-    const double[::1] low,  # IN, least valid cell
-    const double[::1] high,  # IN, greatest valid cell
-    int32_t[:, ::1] indices,  # OUT, (M, 1 + D)
-    uint8_t[::1] state,  # OUT, 0 valid, 1 outside [low, high], 2 not finite
-    int n_threads,
-):
-    """Write the cell of each point, `floor((point - origin) / voxel_size)` in double precision."""
-    cdef const int32_t* batches = &batch[0] if batch is not None else NULL
-    with nogil:
-        spcy_quantize(
-            &points[0, 0], points.shape[0], <int>points.shape[1], batches, &origin[0], &voxel_size[0],
-            &low[0], &high[0], &indices[0, 0], &state[0], team(n_threads),
-        )
-
-
-def corners(
-    const floating[:, ::1] points,  # IN
-    const int32_t[::1] batch,  # IN or None
-    const double[::1] origin,  # IN
-    const double[::1] voxel_size,  # IN
-    const int64_t[::1] low,  # IN, layout
-    const int64_t[::1] high,  # IN
+    bint between,  # cells between centres, named after their lowest corner
+    const int64_t[::1] low,  # IN, least batch and cell
+    const int64_t[::1] high,  # IN, greatest batch and cell
+    const int64_t[::1] layout_low,  # IN
     const int64_t[::1] shift,  # IN
-    uint64_t[:, ::1] keys,  # OUT, (M, 2**D), the key that no site has where a cell is outside the layout
-    double[:, ::1] weights,  # OUT, (M, 2**D)
+    uint64_t none,
+    uint64_t[::1] keys,  # OUT, `none` outside [low, high]
+    double[:, ::1] fractions,  # OUT or None, (M, D), where in its cell each point lies
     uint8_t[::1] state,  # OUT, 0 valid, 2 not finite
     int n_threads,
 ):
-    """Write the keys of the cells whose centres surround each point, and their linear weights."""
+    """Write the key of the cell that holds each point, computed in double precision."""
     cdef const int32_t* batches = &batch[0] if batch is not None else NULL
+    cdef double* places = &fractions[0, 0] if fractions is not None else NULL
     with nogil:
-        spcy_corners(
+        spcy_cell_keys(
             &points[0, 0], points.shape[0], <int>points.shape[1], batches, &origin[0], &voxel_size[0],
-            &low[0], &high[0], &shift[0], &keys[0, 0], &weights[0, 0], &state[0], team(n_threads),
+            between, &low[0], &high[0], &layout_low[0], &shift[0], none, &keys[0], places, &state[0],
+            team(n_threads),
         )

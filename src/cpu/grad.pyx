@@ -1,4 +1,4 @@
-"""Gradients: of a convolution's weight, of maxima, of interpolation."""
+"""Gradients: of a convolution's weight, and of maxima."""
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uintptr_t
@@ -48,10 +48,6 @@ cdef extern from "cpu/grad_rows.h" nogil:
     void spcy_find_segment_maxima[T](
         const T* features, const T* maxima, const int32_t* order, const int64_t* segment_ptr,
         int64_t segments, int64_t channels, int32_t* found, spcy_team team,
-    ) noexcept
-    void spcy_weigh_segments[T](
-        const T* gradient, int64_t channels, const int32_t* entries, const int64_t* segment_ptr,
-        int64_t segments, const double* weights, int64_t corners, T* out, spcy_team team,
     ) noexcept
 
 
@@ -207,20 +203,4 @@ def find_segment_maxima(
         spcy_find_segment_maxima(
             &features[0, 0], &maxima[0, 0], &order[0], &segment_ptr[0], found.shape[0], features.shape[1],
             &found[0, 0], team(n_threads),
-        )
-
-
-def weigh(
-    const floating[:, ::1] gradient,  # IN, (M, C)
-    const double[:, ::1] weights,  # IN, (M, J)
-    const int32_t[::1] entries,  # IN, places in the raveled weights, in the order of segments
-    const int64_t[::1] segment_ptr,  # IN, (n_out + 1,)
-    floating[:, ::1] out,  # OUT, (n_out, C)
-    int n_threads,
-):
-    """Write the weighted sum of the gradient's rows that each segment's entries name."""
-    with nogil:
-        spcy_weigh_segments(
-            &gradient[0, 0], out.shape[1], &entries[0], &segment_ptr[0], out.shape[0], &weights[0, 0],
-            weights.shape[1], &out[0, 0], team(n_threads),
         )

@@ -43,23 +43,6 @@ static inline void spcy_move_gradient(const T* __restrict x, const T* __restrict
     }
 }
 
-// The sum of rows entries[begin:end] / corners by their entries' weights, in double precision.
-template <typename T>
-static inline void spcy_weigh_rows(const T* features, int64_t channels, const int32_t* entries, int64_t begin,
-                                   int64_t end, const double* weights, int64_t corners, T* y) {
-    constexpr int kBlock = 32;
-    for (int64_t first = 0; first < channels; first += kBlock) {
-        const int64_t size = channels - first < kBlock ? channels - first : kBlock;
-        double value[kBlock] = {};
-        for (int64_t i = begin; i < end; ++i) {
-            const T* x = features + entries[i] / corners * channels + first;
-            const double weight = weights[entries[i]];
-            for (int64_t c = 0; weight != 0 && c < size; ++c) value[c] += weight * x[c];  // 0 takes no inf along
-        }
-        for (int64_t c = 0; c < size; ++c) y[first + c] = (T)value[c];
-    }
-}
-
 enum { SPCY_GRAD_ROWS = 64 };  // that a thread takes at a time
 
 template <typename T>
@@ -99,17 +82,6 @@ static inline void spcy_find_segment_maxima(const T* features, const T* maxima, 
             for (int64_t i = segment_ptr[s]; i < segment_ptr[s + 1]; ++i)
                 spcy_note_maxima(features + order[i] * channels, maxima + s * channels, channels, order[i],
                                  found + s * channels);
-    });
-}
-
-template <typename T>
-static inline void spcy_weigh_segments(const T* gradient, int64_t channels, const int32_t* entries,
-                                       const int64_t* segment_ptr, int64_t segments, const double* weights,
-                                       int64_t corners, T* out, spcy_team team) {
-    spcy_parallel_rows(team, segments, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
-        for (int64_t s = begin; s < end; ++s)
-            spcy_weigh_rows(gradient, channels, entries, segment_ptr[s], segment_ptr[s + 1], weights, corners,
-                            out + s * channels);
     });
 }
 

@@ -1,4 +1,4 @@
-"""Reduce features over the pairs of a rulebook, over segments of rows, and between cells."""
+"""Reduce features over the pairs of a rulebook, and over segments of rows."""
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
@@ -12,14 +12,14 @@ cdef extern from "cpu/pool.h" nogil:
         int64_t channels, int operation, T* out, spcy_team team,
     ) noexcept
     void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
-    void spcy_reduce_segments[T](
+    void spcy_reduce_segments[S, T](
         const T* features, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
-        int64_t segments, int operation, double* out, spcy_team team,
+        int64_t segments, int operation, S* out, spcy_team team,
     ) noexcept
-    void spcy_interpolate[T](
-        const T* features, int64_t channels, const int32_t* rows, const double* weights, int64_t points,
-        int64_t corners, bint renormalize, T* out, spcy_team team,
-    ) noexcept
+
+ctypedef fused reduced:
+    float
+    double
 
 
 def pool(
@@ -60,29 +60,13 @@ def segment_reduce(
     const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
     int operation,  # 0 sum, 1 max, 2 mean, 3 first
-    double[:, ::1] out,  # OUT, (segments, C)
+    reduced[:, ::1] out,  # OUT, (segments, C)
     int n_threads,
 ):
-    """Reduce the rows of each segment; an empty one gives 0, its maximum -inf."""
+    """Reduce the rows of each segment in double precision; an empty one gives 0, its maximum -inf."""
     cdef const int32_t* rows = &order[0] if order is not None and order.shape[0] else NULL
     cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
     with nogil:
         spcy_reduce_segments(
             source, out.shape[1], rows, &segment_ptr[0], out.shape[0], operation, &out[0, 0], team(n_threads)
-        )
-
-
-def interpolate(
-    const floating[:, ::1] features,  # IN, (N, C)
-    const int32_t[:, ::1] rows,  # IN, (M, J), -1 where absent
-    const double[:, ::1] weights,  # IN, (M, J)
-    bint renormalize,
-    floating[:, ::1] out,  # OUT, (M, C)
-    int n_threads,
-):
-    """Write the weighted mean of the rows that are there, or their sum; 0 where none is."""
-    with nogil:
-        spcy_interpolate(
-            &features[0, 0], out.shape[1], &rows[0, 0], &weights[0, 0], out.shape[0], rows.shape[1],
-            renormalize, &out[0, 0], team(n_threads),
         )

@@ -1,6 +1,4 @@
-// Keys of sites: pack, unpack, sort, make unique; cells of points.
-
-typedef spcy_columns<int64_t> spcy_layout;  // by column: the least value, the greatest, or the shift
+// Keys of sites and of points' cells: pack, unpack, sort, make unique.
 
 enum {
     SPCY_CHUNK = 4096,  // rows of a chunk, as spcy/_cuda/coords.py has it
@@ -8,14 +6,14 @@ enum {
 
 // Least and greatest value of each column in rows [begin, end), by a block, to found[2][COLUMNS]; row i of them lies
 // at rows + i * stride, its greatest values `to_high` behind the least.
-template <int COLUMNS>
-static __device__ inline void spcy_bounds(const int32_t* rows, int64_t stride, int64_t to_high, int64_t begin, int64_t end,
-                                          int32_t* found) {
-    __shared__ int32_t parts[32][2 * COLUMNS];
+template <typename T, int COLUMNS>
+static __device__ inline void spcy_bounds(const T* rows, int64_t stride, int64_t to_high, int64_t begin, int64_t end,
+                                          T* found) {
+    __shared__ T parts[32][2 * COLUMNS];
     const int lane = threadIdx.x % SPCY_WARP, warp = threadIdx.x / SPCY_WARP, warps = blockDim.x / SPCY_WARP;
     __syncthreads();  // the parts may still be read
     for (int c = 0; c < COLUMNS; ++c) {
-        int32_t least = rows[begin * stride + c], most = rows[begin * stride + to_high + c];
+        T least = rows[begin * stride + c], most = rows[begin * stride + to_high + c];
         for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
             least = min(least, rows[i * stride + c]);
             most = max(most, rows[i * stride + to_high + c]);
@@ -31,7 +29,7 @@ static __device__ inline void spcy_bounds(const int32_t* rows, int64_t stride, i
     }
     __syncthreads();
     if (threadIdx.x < 2 * COLUMNS) {
-        int32_t value = parts[0][threadIdx.x];
+        T value = parts[0][threadIdx.x];
         for (int w = 1; w < warps; ++w)
             value = threadIdx.x < COLUMNS ? min(value, parts[w][threadIdx.x]) : max(value, parts[w][threadIdx.x]);
         found[threadIdx.x] = value;
@@ -39,18 +37,18 @@ static __device__ inline void spcy_bounds(const int32_t* rows, int64_t stride, i
 }
 
 // The bounds of each chunk of rows, a chunk for each block.
-template <int COLUMNS>
-__global__ void bounds(const int32_t* indices, int64_t n, int64_t chunks, int32_t* found /* OUT, (chunks, 2, COLUMNS) */) {
+template <typename T, int COLUMNS>
+__global__ void bounds(const T* values, int64_t n, int64_t chunks, T* found /* OUT, (chunks, 2, COLUMNS) */) {
     SPCY_EACH_BLOCK(chunk, chunks) {
         const int64_t begin = chunk * SPCY_CHUNK, end = min(begin + (int64_t)SPCY_CHUNK, n);
-        spcy_bounds<COLUMNS>(indices, COLUMNS, 0, begin, end, found + chunk * 2 * COLUMNS);
+        spcy_bounds<T, COLUMNS>(values, COLUMNS, 0, begin, end, found + chunk * 2 * COLUMNS);
     }
 }
 
 // The bounds of all chunks, to the first; one block.
-template <int COLUMNS>
-__global__ void join_bounds(int64_t chunks, int32_t* found /* IN OUT, (chunks, 2, COLUMNS) */) {
-    spcy_bounds<COLUMNS>(found, 2 * COLUMNS, COLUMNS, 0, chunks, found);
+template <typename T, int COLUMNS>
+__global__ void join_bounds(int64_t chunks, T* found /* IN OUT, (chunks, 2, COLUMNS) */) {
+    spcy_bounds<T, COLUMNS>(found, 2 * COLUMNS, COLUMNS, 0, chunks, found);
 }
 
 template <int COLUMNS>
@@ -150,56 +148,27 @@ __global__ void spread_runs(const int64_t* __restrict__ starts, int64_t runs, co
     }
 }
 
-// The cell of each point; state 0 valid, 1 outside [low, high], 2 not finite.
+// The key of the cell that holds each point, `none` outside [low, high]; with fractions, where in it the point lies.
+// `between`: of cells between centres, named after their lowest corner. State 2: not finite.
 template <typename T, int AXES>
-__global__ void quantize(const T* __restrict__ points, int64_t n, const int32_t* __restrict__ batch,
-                         spcy_columns<double> origin, spcy_columns<double> voxel_size, spcy_columns<double> low,
-                         spcy_columns<double> high, int32_t* __restrict__ indices, uint8_t* __restrict__ state) {
-    SPCY_EACH(i, n) {
-        int found = 0;
-        indices[i * (1 + AXES)] = batch ? batch[i] : 0;
-        for (int d = 0; d < AXES; ++d) {
-            const T value = points[i * AXES + d];
-            const double cell = floor(((double)value - origin.values[d]) / voxel_size.values[d]);
-            const bool inside = cell >= low.values[d] && cell <= high.values[d];
-            indices[i * (1 + AXES) + 1 + d] = inside ? (int32_t)cell : 0;
-            if (!inside) found = max(found, value - value == T(0) ? 1 : 2);
-        }
-        state[i] = (uint8_t)found;
-    }
-}
-
-// Keys and linear weights of the cells whose centres surround each point; state 0 valid, 2 not finite.
-template <typename T, int AXES>
-__global__ void corners(const T* __restrict__ points, int64_t n, const int32_t* __restrict__ batch,
-                        spcy_columns<double> origin, spcy_columns<double> voxel_size, spcy_layout low, spcy_layout high,
-                        spcy_layout shift, uint64_t* __restrict__ keys, double* __restrict__ weights,
-                        uint8_t* __restrict__ state) {
+__global__ void cell_keys(const T* __restrict__ points, int64_t n, const int32_t* __restrict__ batch,
+                          spcy_columns<double> origin, spcy_columns<double> voxel_size, int between, spcy_layout low,
+                          spcy_layout high, spcy_layout layout_low, spcy_layout shift, uint64_t none,
+                          uint64_t* __restrict__ keys, double* __restrict__ fractions, uint8_t* __restrict__ state) {
+    const double half = between ? 0.5 : 0;
     SPCY_EACH(i, n) {
         const int64_t b = batch ? batch[i] : 0;
-        double cell[AXES], fraction[AXES];
-        bool finite = true;
+        bool finite = true, inside = low.values[0] <= b && b <= high.values[0];
+        uint64_t key = (uint64_t)(b - layout_low.values[0]) << shift.values[0];
         for (int d = 0; d < AXES; ++d) {
             const T value = points[i * AXES + d];
-            const double place = ((double)value - origin.values[d]) / voxel_size.values[d] - 0.5;
-            cell[d] = floor(place);
-            fraction[d] = place - cell[d];
+            const double place = ((double)value - origin.values[d]) / voxel_size.values[d] - half, cell = floor(place);
+            if (fractions) fractions[i * AXES + d] = place - cell;
             finite = finite && value - value == T(0);
+            inside = inside && (double)low.values[1 + d] <= cell && cell <= (double)high.values[1 + d];
+            if (inside) key += (uint64_t)((int64_t)cell - layout_low.values[1 + d]) << shift.values[1 + d];
         }
-        for (int corner = 0; corner < 1 << AXES; ++corner) {
-            bool inside = low.values[0] <= b && b <= high.values[0];
-            uint64_t key = (uint64_t)(b - low.values[0]) << shift.values[0];
-            double weight = 1;
-            for (int d = 0; d < AXES; ++d) {
-                const int upper = corner >> (AXES - 1 - d) & 1;
-                const double at = cell[d] + upper;
-                weight *= upper ? fraction[d] : 1.0 - fraction[d];
-                inside = inside && (double)low.values[1 + d] <= at && at <= (double)high.values[1 + d];
-                if (inside) key += (uint64_t)((int64_t)at - low.values[1 + d]) << shift.values[1 + d];
-            }
-            keys[i << AXES | corner] = inside ? key : SPCY_NO_KEY;
-            weights[i << AXES | corner] = weight;
-        }
+        keys[i] = inside ? key : none;
         state[i] = finite ? 0 : 2;
     }
 }

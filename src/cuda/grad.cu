@@ -1,4 +1,4 @@
-// Gradients: of a convolution's weight, of maxima, of interpolation.
+// Gradients: of a convolution's weight, and of maxima.
 
 // ---- the weight's gradient: sums of x[in]^T dy[out] over the pairs of each offset ------------------------
 //
@@ -337,19 +337,5 @@ __global__ void find_segment_maxima(const T* __restrict__ features, const T* __r
                 break;
             }
         }
-    }
-}
-
-// The weighted sum of the gradient's rows that each segment's entries name, in double precision.
-template <typename T>
-__global__ void weigh(const T* __restrict__ gradient, const double* __restrict__ weights, int64_t corners,
-                      const int32_t* __restrict__ entries, const int64_t* __restrict__ segment_ptr, int64_t segments,
-                      int channels, T* __restrict__ out) {
-    SPCY_EACH(e, segments * channels) {
-        double value = 0;
-        for (int64_t i = segment_ptr[e / channels]; i < segment_ptr[e / channels + 1]; ++i)
-            if (weights[entries[i]] != 0)  // 0 takes no inf along
-                value += weights[entries[i]] * (double)gradient[entries[i] / corners * channels + e % channels];
-        out[e] = (T)value;
     }
 }

@@ -13,6 +13,8 @@ struct spcy_columns {  // a value for each column of the coordinates, the batch 
     T values[SPCY_COLUMNS];
 };
 
+typedef spcy_columns<int64_t> spcy_layout;  // by column: the least value, the greatest, or the shift
+
 // Elements [0, n) one by one, by all threads of the grid.
 #define SPCY_EACH(i, n)                                                                    \
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < (n); \

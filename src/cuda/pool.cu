@@ -1,4 +1,4 @@
-// Reduce features over the pairs of a rulebook, over segments of rows, and between cells.
+// Reduce features over the pairs of a rulebook, and over segments of rows.
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
 
@@ -39,9 +39,9 @@ __global__ void count_pairs_per_row(const int32_t* __restrict__ out_rows, int64_
 }
 
 // Rows order[segment_ptr[s] : segment_ptr[s + 1]], one after the other in double precision.
-template <typename T>
+template <typename S, typename T>
 __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __restrict__ order,
-                               const int64_t* __restrict__ segment_ptr, int operation, double* __restrict__ out,
+                               const int64_t* __restrict__ segment_ptr, int operation, S* __restrict__ out,
                                int64_t segments, int channels) {
     SPCY_EACH(e, segments * channels) {
         const int64_t begin = segment_ptr[e / channels], stop = segment_ptr[e / channels + 1];
@@ -49,25 +49,6 @@ __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __
         double value = spcy_of_none<double>(operation);
         for (int64_t i = begin; i < end; ++i)
             value = spcy_combine(value, features[(order ? order[i] : i) * channels + e % channels], operation);
-        out[e] = operation == SPCY_MEAN && stop > begin ? value / (double)(stop - begin) : value;
-    }
-}
-
-// The weighted mean of the rows that are there (row >= 0), or without `renormalize` their sum; 0 where none is.
-template <typename T>
-__global__ void interpolate(const T* __restrict__ features, const int32_t* __restrict__ rows,
-                            const double* __restrict__ weights, int renormalize, int64_t points, int corners,
-                            T* __restrict__ out, int channels) {
-    SPCY_EACH(e, points * channels) {
-        const int64_t first = e / channels * corners;
-        double total = 0;
-        for (int j = 0; j < corners; ++j)
-            if (rows[first + j] >= 0) total += weights[first + j];
-        T value = 0;
-        for (int j = 0; j < corners && total > 0; ++j) {
-            if (rows[first + j] < 0 || weights[first + j] == 0) continue;
-            value += (T)(weights[first + j] / (renormalize ? total : 1)) * features[(int64_t)rows[first + j] * channels + e % channels];
-        }
-        out[e] = value;
+        out[e] = (S)(operation == SPCY_MEAN && stop > begin ? value / (double)(stop - begin) : value);
     }
 }

@@ -11,8 +11,6 @@ enum {
     SPCY_SCANNED = 8,     // counts that each of them takes
 };
 
-typedef spcy_columns<int64_t> spcy_layout;
-
 struct spcy_offsets {
     spcy_layout of[SPCY_OFFSETS];
 };
