@@ -26,11 +26,11 @@ STAGES = (
     "loss",
     "grad",
 )
-AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mf16c"]
 TILE_LEVELS = {
     "avx512_bf16": [*AVX512, "-mavx512bf16"],
     "avx512": AVX512,
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "baseline": [],
 }
 SOURCES = {"threads": ["src/cpu/team.cpp"]}

@@ -228,9 +228,12 @@ def is_bfloat16(dtype: np.dtype) -> bool:
 
 
 def as_bits(*arrays: np.ndarray | None) -> Sequence[np.ndarray | None]:
-    """Return arrays of one dtype as kernels take them: bfloat16 as uint16."""
-    if is_bfloat16(arrays[0].dtype):
+    """Return arrays of one dtype as kernels take them: bfloat16 as uint16, on the CPU float16 as int16."""
+    dtype = arrays[0].dtype
+    if is_bfloat16(dtype):
         return [None if array is None else array.view(np.uint16) for array in arrays]
+    if dtype.char == "e" and isinstance(arrays[0], np.ndarray):
+        return [None if array is None else array.view(np.int16) for array in arrays]
     return arrays
 
 

@@ -63,13 +63,10 @@ def features(value: ArrayLike, num_rows: int, backend: str, each: str = "site") 
 
 def feature_values(array: np.ndarray, name: str) -> np.ndarray:
     """Return an array of a feature dtype, native and C-contiguous."""
-    if is_bfloat16(array.dtype):
-        return contiguous(array, array.dtype.newbyteorder("="))
-    if backend_of(array) == "cpu":
-        return floats(array, name, "float32, float64 or bfloat16 (float16 on CUDA only)")
-    if array.dtype == np.float16:
-        return contiguous(array, array.dtype)
-    return floats(array, name, "float16, float32, float64 or bfloat16")
+    native = array.dtype.newbyteorder("=")
+    if is_bfloat16(native) or native == np.float16:
+        return contiguous(array, native)
+    return floats(array, name, "float32, float64, float16 or bfloat16")
 
 
 def state_names(state: Mapping) -> None:

@@ -390,9 +390,9 @@ def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
     if len(out):
         threads = threads_for(rulebook.num_pairs * weight.shape[1] * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
-        scratch_bytes = tiles.scratch_bytes(x.dtype.itemsize, c_in, c_out, groups, threads)
-        scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
         arrays = as_bits(x.features, weight, bias, residual, out)
+        scratch_bytes = tiles.scratch_bytes(arrays[0].dtype, c_in, c_out, groups, threads)
+        scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
         kernels.conv.conv(tiles, *arrays, *(activation or (0, 0.0)), scratch, groups, threads)
     return SparseTensor._of(coords, out)
 

@@ -102,8 +102,9 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
 
     The gradient with respect to a convolution's input is the convolution over the transposed rulebook with
     each cell's matrix transposed; like the tiles it is kept with the rulebook, so that
-    nothing is searched for twice. Sums are in the precision of the features, in float32 for bfloat16; those
-    of biases, global pools and voxels are in double precision. Any number of threads gives the same bits.
+    nothing is searched for twice. Sums are in the precision of the features, in float32 for those of 16
+    bits; those of biases, global pools and voxels are in double precision. Any number of threads gives the
+    same bits.
 
     Raises
     ------
@@ -186,10 +187,10 @@ def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.nda
     tile_ptr = rulebook._tiles(_TILE)
     shape = c_in, c_out // plan.groups, plan.groups
     sizes = rulebook.num_pairs, cells, tile_ptr.shape[1] - 1
-    chunks = kernels.num_chunks(*sizes, *shape, dy.dtype.itemsize)
-    threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-    scratch = xp.empty(kernels.scratch_bytes(dy.dtype.itemsize, cells, *shape, chunks, threads), np.int8)
     x, gradient, sums = as_bits(features, dy, out)
+    chunks = kernels.num_chunks(*sizes, *shape, x.dtype)
+    threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
+    scratch = xp.empty(kernels.scratch_bytes(x.dtype, cells, *shape, chunks, threads), np.int8)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out

@@ -22,7 +22,7 @@ class SparseTensor:
     ----------
     coords : Coords or array_like of shape (N, 1 + D), integer
         The sites; an array becomes `Coords`.
-    features : array_like of shape (N, C), float32, float64 or bfloat16
+    features : array_like of shape (N, C), float32, float64, float16 or bfloat16
         Row i belongs to row i of the coords. Kept as it is if it is C-contiguous and in native byte
         order, else copied.
     shape, batch_size
@@ -84,7 +84,7 @@ class SparseTensor:
         Parameters
         ----------
         array : array_like of shape (B, \*shape, C), or (B, C, \*shape) with `channels_first`
-            float32, float64 or bfloat16.
+            float32, float64, float16 or bfloat16.
         channels_first : bool
 
         Returns
@@ -179,7 +179,7 @@ class SparseTensor:
 
         Parameters
         ----------
-        features : array_like of shape (N, any number of channels), float32, float64 or bfloat16
+        features : array_like of shape (N, any number of channels), float32, float64, float16 or bfloat16
 
         Returns
         -------
@@ -253,13 +253,9 @@ class SparseTensor:
         ------
         RuntimeError
             If `backend` is "cuda" and that backend cannot run here.
-        TypeError
-            If the features are float16, which the CPU does not compute in.
         """
         coords = self._coords.to(backend)
-        if coords is self._coords:
-            return self
-        return SparseTensor._of(coords, _check.feature_values(move(self._features, backend), "features"))
+        return self if coords is self._coords else SparseTensor._of(coords, move(self._features, backend))
 
     def rows_of(self, indices: ArrayLike) -> np.ndarray:
         """Return the row of each (M, 1 + D) index, -1 where there is no site. See `Coords.rows_of`."""

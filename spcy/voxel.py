@@ -59,7 +59,7 @@ def voxelize(
         scan as `features`.
     voxel_size : float or sequence of D floats
         Edge of a cell, in the points' unit.
-    features : array_like of shape (M, C), float32, float64 or bfloat16, optional
+    features : array_like of shape (M, C), float32, float64, float16 or bfloat16, optional
         Default the points themselves.
     batch : array_like of shape (M,), integer, optional
         Default 0 for all.

@@ -15,7 +15,7 @@ def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
-@pytest.fixture(params=["float32", "float64", "bfloat16"])
+@pytest.fixture(params=["float32", "float64", "float16", "bfloat16"])
 def dtype(request):
     if request.param == "bfloat16":
         return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)

@@ -127,8 +127,9 @@ GEOMETRIES = [
 
 
 def tolerance(dtype):
-    """Relative to the largest value: room for the rounding of some thousand terms, in bfloat16 of the sum."""
-    return 2**-8 if np.dtype(dtype).name == "bfloat16" else 200 * np.finfo(dtype).eps
+    """Relative to the largest value: room for the rounding of some thousand terms, in 16 bits of the sum."""
+    name = np.dtype(dtype).name
+    return {"bfloat16": 2**-8, "float16": 2**-11}.get(name) or 200 * np.finfo(dtype).eps
 
 
 def assert_close(actual, expected, dtype):

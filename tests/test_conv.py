@@ -324,11 +324,12 @@ def test_relu_keeps_nan(dtype, simd, rng):
     np.testing.assert_array_equal(np.float64(y[4]), 0)
 
 
-def test_bfloat16_sums_in_float32(simd, rng):
+@pytest.mark.parametrize(("name", "unit"), [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_numbers_of_16_bits_are_summed_in_float32(name, unit, simd, rng):
     """Sums are those of float32 features, rounded once, to nearest even."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    x = random_tensor(rng, 90, (5, 6, 7), 65, bfloat16)
-    weight, bias = random_weight(rng, (3, 3, 3), 65, 20, bfloat16)
+    half = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name, name))
+    x = random_tensor(rng, 90, (5, 6, 7), 65, half)
+    weight, bias = random_weight(rng, (3, 3, 3), 65, 20, half)
     y = get(spcy.subm_conv(x, weight, bias).features)
     args = (
         x.map(lambda f: f.astype(np.float32)),
@@ -338,12 +339,32 @@ def test_bfloat16_sums_in_float32(simd, rng):
     expected = get(spcy.subm_conv(*args).features)
     scale = np.abs(expected).max()
     error = np.abs(y.astype(np.float32) - expected)
-    assert (error <= np.abs(expected) * 2**-8 + scale * 1e-5).all()
-    # A sum whose rounding is known: 1 + 2**-8 lies in the middle, and goes to the even 1.
-    terms = put(np.array([[1, 2**-8], [1, 3 * 2**-8], [-1, -(2**-8)]]).astype(bfloat16))
+    assert (error <= np.abs(expected) * unit + scale * 1e-5).all()
+    # A sum whose rounding is known: 1 + unit lies in the middle, and goes to the even 1.
+    terms = put(np.array([[1, unit], [1, 3 * unit], [-1, -unit]]).astype(half))
     x = spcy.SparseTensor(put(np.array([[0, 0], [0, 1], [0, 2]])), terms)
-    y = get(spcy.subm_conv(x, put(np.ones((1, 2, 1), bfloat16))).features)[:, 0]
-    np.testing.assert_array_equal(y.astype(float), [1, 1 + 2**-6, -1])
+    y = get(spcy.subm_conv(x, put(np.ones((1, 2, 1), half))).features)[:, 0]
+    np.testing.assert_array_equal(y.astype(float), [1, 1 + 4 * unit, -1])
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 40])
+def test_float16_is_widened_and_rounded_as_numpy_does(lanes, simd, rng):
+    """All its numbers, and sums of any two, in rows of every width that has code of its own."""
+
+    def tensor(features):
+        sites = np.stack([np.zeros(len(features), int), np.arange(len(features))], axis=1)
+        return spcy.SparseTensor(put(sites), put(features))
+
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    x = np.resize(halves, (-(-len(halves) // lanes), lanes))
+    y = spcy.subm_conv(tensor(x), put(np.ones((1, 1, lanes), np.float16)), groups=lanes)
+    np.testing.assert_array_equal(get(y.features), x)
+    finite = halves[np.isfinite(halves)]
+    x = np.stack([finite, rng.permutation(finite)], axis=1)
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float32).sum(axis=1).astype(np.float16)
+    y = spcy.subm_conv(tensor(x), put(np.ones((1, 2, lanes), np.float16)))
+    np.testing.assert_array_equal(get(y.features), np.repeat(expected[:, None], lanes, axis=1))
 
 
 @layers

@@ -357,7 +357,7 @@ TYPE_ERRORS = {
     # tensors
     "features_int": (
         lambda a: spcy.SparseTensor(a.coords, a.indices),
-        r"^features .*float32, float64 or bfloat16.*got int32",
+        r"^features .*float32, float64, float16 or bfloat16.*got int32",
     ),
     "features_half": (lambda a: a.x.map(lambda f: f.astype(np.int16)), r"^features .*got int16"),
     "features_complex": (lambda a: a.x.replace(a.features * 1j), r"^features .*got complex64"),

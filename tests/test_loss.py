@@ -63,7 +63,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, simd, rng, monkeypatch
 
 def test_special_logits(dtype, simd):
     """Large ones do not overflow; what is no number stays in its row."""
-    logits = np.array([[3e38, 0, -3e38], [np.nan, 0, 1], [np.inf, 0, 1], [-np.inf, 0, 0]], dtype)
+    large = 6e4 if dtype == np.float16 else 3e38
+    logits = np.array([[large, 0, -large], [np.nan, 0, 1], [np.inf, 0, 1], [-np.inf, 0, 0]], dtype)
     for rows, finite in (([0], True), ([0, 3], True), ([0, 1], False), ([0, 2], False)):
         loss, gradient = softmax_cross_entropy(put(logits[rows]), put(np.array([0, 1][: len(rows)])))
         assert np.isfinite(loss) == finite

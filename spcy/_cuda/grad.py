@@ -12,17 +12,17 @@ _WAVES = 4  # blocks for each multiprocessor, of which two run at a time
 _FEWEST_PAIRS = 256  # that are worth a block
 
 
-def num_chunks(n_pairs, n_offsets, n_tiles, c_in, c_out, groups, number_bytes):
+def num_chunks(n_pairs, n_offsets, n_tiles, c_in, c_out, groups, dtype):
     """Return how many sums of their own the pairs get: enough for all multiprocessors."""
-    edge = _edge(number_bytes, c_in, c_out)
+    edge = _edge(dtype.itemsize, c_in, c_out)
     blocks = groups * -(-c_in // edge) * -(-c_out // edge)
     wanted = -(-_WAVES * multiprocessors() // blocks)
     return n_offsets + max(1, min(wanted, n_pairs // _FEWEST_PAIRS))
 
 
-def scratch_bytes(number_bytes, n_offsets, c_in, c_out, groups, n_chunks, n_threads):
+def scratch_bytes(dtype, n_offsets, c_in, c_out, groups, n_chunks, n_threads):
     """Return how much scratch `weight_gradient` needs: sums for each chunk."""
-    return n_chunks * c_in * c_out * groups * max(number_bytes, 4)
+    return n_chunks * c_in * c_out * groups * max(dtype.itemsize, 4)
 
 
 def weight_gradient(

@@ -91,11 +91,11 @@ class Tiles:
         wanted = BLOCKS_PER_SM * multiprocessors() // max(self.n_tiles * -(-c_out // 64), 1)
         return max(1, min(wanted, MAX_SPLITS, self.likely_steps // MIN_SPLIT_STEPS))
 
-    def scratch_bytes(self, number_bytes: int, c_in: int, c_out: int, groups: int, n_threads: int) -> int:
+    def scratch_bytes(self, dtype: np.dtype, c_in: int, c_out: int, groups: int, n_threads: int) -> int:
         """Return how much scratch `conv` needs: the parts of the sums, where steps are split."""
         c_out //= groups
         splits = self.splits(c_out)
-        return splits * self.n_out * c_out * max(number_bytes, 4) if splits > 1 else 0
+        return splits * self.n_out * c_out * max(dtype.itemsize, 4) if splits > 1 else 0
 
 
 def _sorted_by_mask(masks, order, offsets, n_offsets: int) -> cupy.ndarray:

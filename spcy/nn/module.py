@@ -332,7 +332,7 @@ class Module:
         Parameters
         ----------
         dtype : {float32, float64, bfloat16, float16}
-            Norms stay in float32 for those of 16 bits. float16 runs on CUDA only.
+            Norms stay in float32 for those of 16 bits.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from spcy._cpu.simd cimport kind_of, level, number, spcy_activation
+from spcy._cpu.simd cimport kind_of, kind_of_dtype, level, number, spcy_activation
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pointwise.h" nogil:
@@ -87,9 +87,9 @@ cdef class Tiles:
         self.plan.n_offsets, self.plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
         self.plan.tile_size, self.plan.n_out = tile_size, n_out
 
-    def scratch_bytes(self, int number_bytes, int64_t c_in, int64_t c_out, int64_t groups, int n_threads):
+    def scratch_bytes(self, dtype, int64_t c_in, int64_t c_out, int64_t groups, int n_threads):
         """Return how much scratch `conv` needs: the bias, the packed weight, a tile for each thread."""
-        cdef const spcy_tile_kernels* kernels = _kernels(number_bytes)
+        cdef const spcy_tile_kernels* kernels = _kernels(kind_of_dtype(dtype))
         cdef spcy_conv_plan plan = self.plan
         _set_channels(&plan, kernels, c_in, c_out, groups)
         return (
@@ -99,8 +99,8 @@ cdef class Tiles:
         )
 
 
-cdef const spcy_tile_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_tile_kernels_of(level(), kind_of(number_bytes))
+cdef const spcy_tile_kernels* _kernels(int kind) noexcept nogil:
+    return spcy_tile_kernels_of(level(), kind)
 
 
 cdef int64_t _padded(int64_t count, int64_t multiple) noexcept nogil:
@@ -154,7 +154,7 @@ def conv(
 
     The product takes the channels of each group by themselves.
     """
-    cdef const spcy_tile_kernels* kernels = _kernels(sizeof(number))
+    cdef const spcy_tile_kernels* kernels = _kernels(kind_of(&weight[0, 0, 0]))
     cdef spcy_conv_plan plan = tiles.plan
     cdef char* padded_bias = <char*>(
         <uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
@@ -175,7 +175,7 @@ def conv(
     plan.activation.activation, plan.activation.slope = activation, slope
     plan.activate = NULL
     if activation and not plan.relu:
-        plan.activate = spcy_pointwise_kernels_of(level(), kind_of(sizeof(number))).apply
+        plan.activate = spcy_pointwise_kernels_of(level(), kind_of(&weight[0, 0, 0])).apply
     with nogil:
         spcy_pack_weight(
             kernels, &plan, &weight[0, 0, 0], depthwise, packed,

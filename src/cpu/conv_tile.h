@@ -23,7 +23,7 @@
 #endif
 
 #include "cpu/tile.h"
-#include "cpu/vector.h"
+#include "cpu/wide.h"
 
 namespace {
 
@@ -57,6 +57,8 @@ struct Arithmetic<bfloat16> {
 template <>
 struct Arithmetic<bfloat16> : Arithmetic<float> {};
 #endif
+template <>
+struct Arithmetic<float16> : Arithmetic<float> {};
 
 // A step takes `units` of a row, so that one look at the row's pointer serves several products. Rows of a
 // group: as many as have their accumulators in registers beside the weights of a step and a broadcast.
@@ -158,7 +160,7 @@ inline void find_rows(const T* features, const int32_t* rows, int count, int64_t
     for (int j = 0; j < count; ++j, copy += c_in) {
         const T* row = features + rows[j] * c_in;
         if constexpr (Run<T>::copies) {
-            for (int64_t c = 0; c < c_in; ++c) convert(row[c], copy + c);
+            widen_row(row, c_in, copy);
             in[j] = copy;
         } else {
             in[j] = row;
@@ -184,8 +186,16 @@ inline void write_row(const typename Arithmetic<T>::Sum* __restrict sums, const 
     };
     constexpr int lanes = Vector<Sum>::lanes;
     int64_t c = 0;
-    for (; c + lanes <= c_out; c += lanes)
-        for (int lane = 0; lane < lanes; ++lane) write(c + lane);
+    for (; c + lanes <= c_out; c += lanes) {
+        if constexpr (std::is_same<T, float16>::value) {
+            auto value = Wide<T>::load(bias + c) + Wide<Sum>::load(sums + c);
+            if (RESIDUAL) value += Wide<T>::load(residual + c);
+            if (RELU) value = value < 0 ? decltype(value){} : value;
+            Wide<T>::store(value, out + c);
+        } else {
+            for (int lane = 0; lane < lanes; ++lane) write(c + lane);
+        }
+    }
     for (; c < c_out; ++c) write(c);
 }
 

@@ -10,12 +10,6 @@
 
 namespace {
 
-template <typename T, int LANES>
-struct Lanes {
-    typedef T type __attribute__((vector_size(LANES * sizeof(T)), may_alias));
-    typedef T unaligned __attribute__((vector_size(LANES * sizeof(T)), may_alias, aligned(alignof(T))));
-};
-
 template <int LANES>
 inline typename Lanes<float, LANES>::type load(const float* x) {
     return *reinterpret_cast<const typename Lanes<float, LANES>::unaligned*>(x);
@@ -31,6 +25,11 @@ inline typename Lanes<float, LANES>::type load(const bfloat16* x) {
     const auto bits = *reinterpret_cast<const typename Lanes<uint16_t, LANES>::unaligned*>(x);
     return (typename Lanes<float, LANES>::type)(__builtin_convertvector(bits, typename Lanes<uint32_t, LANES>::type)
                                                 << 16);
+}
+
+template <int LANES>
+inline typename Lanes<float, LANES>::type load(const float16* x) {
+    return widen<LANES>(*reinterpret_cast<const typename Lanes<uint16_t, LANES>::unaligned*>(x));
 }
 
 typedef uint64_t spcy_tap;  // a pair, listed by output: the kernel offset above the input row

@@ -8,7 +8,7 @@
 #include "cpu/tile.h"
 
 // The gradient of a convolution's weight, whose pairs are cut into tiles of output ranks, and these into
-// chunks that have sums of their own. Arrays are of one dtype: float, double or bfloat16.
+// chunks that have sums of their own. Arrays are of one dtype: float, double, bfloat16 or float16.
 typedef struct {
     const void* features;     // (n_in, groups * c_in)
     const void* gradient;     // (n_out, groups * c_out)

@@ -4,7 +4,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 
 from spcy._cpu.pairs cimport pairs_of, spcy_pairs
-from spcy._cpu.simd cimport kind_of, level, number
+from spcy._cpu.simd cimport kind_of, kind_of_dtype, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/grad.h" nogil:
@@ -60,8 +60,8 @@ cdef enum:
     MOST_CHUNKS = 64
 
 
-cdef const spcy_grad_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_grad_kernels_of(level(), kind_of(number_bytes))
+cdef const spcy_grad_kernels* _kernels(int kind) noexcept nogil:
+    return spcy_grad_kernels_of(level(), kind)
 
 
 cdef int64_t _up(int64_t count, int64_t divisor) noexcept nogil:
@@ -86,20 +86,20 @@ cdef int64_t _copies(
 
 def num_chunks(
     int64_t n_pairs, int64_t n_offsets, int64_t n_tiles, int64_t c_in, int64_t c_out, int64_t groups,
-    int number_bytes,
+    dtype,
 ):
     """Return how many sums of their own the pairs get: for any threads the same, so that the bits are."""
-    cdef int64_t weight_bytes = number_bytes * n_offsets * c_in * c_out * groups
+    cdef int64_t weight_bytes = dtype.itemsize * n_offsets * c_in * c_out * groups
     cdef int64_t chunks = min(n_pairs // (CHUNK_PAIRS * n_offsets), CHUNKS_BYTES // weight_bytes)
     return max(1, min(chunks, MOST_CHUNKS, n_tiles))
 
 
 def scratch_bytes(
-    int number_bytes, int64_t n_offsets, int64_t c_in, int64_t c_out, int64_t groups, int64_t n_chunks,
+    dtype, int64_t n_offsets, int64_t c_in, int64_t c_out, int64_t groups, int64_t n_chunks,
     int n_threads,
 ):
     """Return how much scratch `weight_gradient` needs: sums for each chunk, copied rows for each thread."""
-    cdef const spcy_grad_kernels* kernels = _kernels(number_bytes)
+    cdef const spcy_grad_kernels* kernels = _kernels(kind_of_dtype(dtype))
     cdef int64_t width = _width(kernels, c_in, c_out, groups)
     return CACHE_LINE + kernels.sum_bytes * (
         n_chunks * n_offsets * c_in * width + n_threads * _copies(kernels, c_in, groups, width)
@@ -119,7 +119,7 @@ def weight_gradient(
     int n_threads,
 ):
     """Write ``out[k] = sum over pairs (i, o) of features[i]^T gradient[o]``, by group."""
-    cdef const spcy_grad_kernels* kernels = _kernels(sizeof(number))
+    cdef const spcy_grad_kernels* kernels = _kernels(kind_of(&features[0, 0]))
     cdef spcy_grad_plan plan
     plan.features, plan.gradient = &features[0, 0], &gradient[0, 0]
     plan.in_rows, plan.out_rows, plan.tile_ptr = &in_rows[0], &out_rows[0], &tile_ptr[0, 0]

@@ -16,21 +16,13 @@
 #include <type_traits>
 
 #include "cpu/grad.h"
-#include "cpu/vector.h"
+#include "cpu/wide.h"
 
 namespace {
 
 constexpr int kRun = 64;       // pairs
 constexpr int64_t kAhead = 4;  // cache lines of a row that are fetched ahead
 
-template <typename T>
-struct Widened {
-    typedef T type;
-};
-template <>
-struct Widened<bfloat16> {
-    typedef float type;
-};
 
 // Pairs that are taken at a time, all of one offset.
 template <typename Sum>
@@ -140,7 +132,7 @@ inline void find_rows(const T* source, const int32_t* rows, int count, int64_t g
         }
         found[j] = copy;
         for (int64_t g = 0; g < groups; ++g, copy += stride) {
-            for (int64_t c = 0; c < channels; ++c) convert(row[g * channels + c], copy + c);
+            widen_row(row + g * channels, channels, copy);
             for (int64_t c = channels; c < stride; ++c) copy[c] = 0;
         }
     }
@@ -185,7 +177,7 @@ struct Place {
 
 template <typename T>
 void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch) {
-    typedef typename Widened<T>::type Sum;
+    typedef typename Wide<T>::type Sum;
     constexpr int lanes = Vector<Sum>::lanes;
     const bool by_channel = plan->c_in == 1 && plan->c_out == 1;
     // a convolution by channel is one group of vectors
@@ -241,7 +233,7 @@ void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t
 
 template <typename T>
 void reduce_chunks(const spcy_grad_plan* plan, int64_t offset) {
-    typedef typename Widened<T>::type Sum;
+    typedef typename Wide<T>::type Sum;
     const bool by_channel = plan->c_in == 1 && plan->c_out == 1;
     const int64_t groups = by_channel ? 1 : plan->groups, c_out = by_channel ? plan->groups : plan->c_out;
     const int64_t rows = plan->c_in, width = plan->width, stride = width / groups;
@@ -258,7 +250,7 @@ void reduce_chunks(const spcy_grad_plan* plan, int64_t offset) {
 
 template <typename T>
 constexpr spcy_grad_kernels grad_kernels_of() {
-    typedef typename Widened<T>::type Sum;
+    typedef typename Wide<T>::type Sum;
     return {Vector<Sum>::lanes, sizeof(Sum), kRun, add_chunk<T>, reduce_chunks<T>};
 }
 

@@ -29,7 +29,7 @@ def cross_entropy(
     int n_threads,
 ):
     """Write the sums of the rows' cross entropies, by blocks, and their gradient."""
-    cdef const spcy_loss_kernels* kernels = spcy_loss_kernels_of(level(), kind_of(sizeof(number)))
+    cdef const spcy_loss_kernels* kernels = spcy_loss_kernels_of(level(), kind_of(&logits[0, 0]))
     with nogil:
         spcy_cross_entropy(
             kernels, &logits[0, 0], &target[0], &share[0], logits.shape[0], logits.shape[1], sizeof(number),

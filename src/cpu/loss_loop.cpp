@@ -5,4 +5,5 @@ extern "C" const spcy_loss_kernels SPCY_TABLE(spcy_loss_kernels)[SPCY_NUMBERS] =
     {cross_entropy<float>},
     {cross_entropy<double>},
     {cross_entropy<bfloat16>},
+    {cross_entropy<float16>},
 };

@@ -7,7 +7,7 @@
 
 enum { SPCY_NORM_ROWS = 256 };  // that have sums of their own, so that threads change no bit
 
-// Rows of `channels` numbers, float, double or bfloat16; what is kept for each channel is of the type that they
+// Rows of `channels` numbers, float, double, bfloat16 or float16; what is kept for each channel is of the type that they
 // are computed in, sums are double.
 typedef struct {
     // The mean of each column, and the sum of the squares of what lies beyond: (2, channels).

@@ -46,8 +46,8 @@ ctypedef fused wide:
 BLOCK = SPCY_NORM_ROWS  # rows that have sums of their own
 
 
-cdef const spcy_norm_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_norm_kernels_of(level(), kind_of(number_bytes))
+cdef const spcy_norm_kernels* _kernels(int kind) noexcept nogil:
+    return spcy_norm_kernels_of(level(), kind)
 
 
 cdef spcy_matrix _matrix(int64_t rows, int64_t channels, int64_t size) noexcept nogil:
@@ -64,7 +64,7 @@ def moments(
     """Write, for each block of rows, each column's mean and the sum of the squares of what lies beyond."""
     with nogil:
         spcy_column_moments(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0],
             &sums[0, 0, 0], team(n_threads),
         )
 
@@ -80,7 +80,7 @@ def apply(
     """Write ``(x - centre) * scale + shift``."""
     with nogil:
         spcy_apply_norm(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &centre[0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &centre[0],
             &scale[0], &shift[0], &out[0, 0], team(n_threads),
         )
 
@@ -95,7 +95,7 @@ def gradient_sums(
     """Write, for each block of rows, the columns' sums of dy and of ``dy * (x - centre)``."""
     with nogil:
         spcy_norm_gradient_sums(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
             &centre[0], &sums[0, 0, 0], team(n_threads),
         )
 
@@ -113,7 +113,7 @@ def gradient(
     """Write ``(dy - mean - (x - centre) * slope) * scale``."""
     with nogil:
         spcy_norm_gradient(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
             &centre[0], &mean[0], &slope[0], &scale[0], &out[0, 0], team(n_threads),
         )
 
@@ -130,7 +130,7 @@ def layer(
     """Write ``(x - mean) * inverse * weight + bias``, by row."""
     with nogil:
         spcy_layer_norm(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &weight[0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &weight[0],
             &bias[0], eps, &moments[0, 0], &out[0, 0], team(n_threads),
         )
 
@@ -147,6 +147,6 @@ def layer_gradient(
     """Write the gradient; and, for each block of rows, the columns' sums of dy and of dy times the normal."""
     with nogil:
         spcy_layer_norm_gradient(
-            _kernels(sizeof(number)), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
             &weight[0], &moments[0, 0], &out[0, 0], &sums[0, 0, 0], team(n_threads),
         )

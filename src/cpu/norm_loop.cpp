@@ -11,4 +11,5 @@ extern "C" const spcy_norm_kernels SPCY_TABLE(spcy_norm_kernels)[SPCY_NUMBERS] =
     kernels_of<float>(),
     kernels_of<double>(),
     kernels_of<bfloat16>(),
+    kernels_of<float16>(),
 };

@@ -8,7 +8,7 @@
 // Functions of one number. The gradient of a ReLU may read its output instead of its input.
 enum { SPCY_RELU = 1, SPCY_LEAKY_RELU, SPCY_GELU, SPCY_GELU_TANH, SPCY_SILU };
 
-// Arrays are of one dtype: float, double or bfloat16. y may be x.
+// Arrays are of one dtype: float, double, bfloat16 or float16. y may be x.
 typedef struct {
     void (*apply)(const spcy_activation* activation, const void* x, int64_t count, void* y);
     // dx = dy times the slope at x.

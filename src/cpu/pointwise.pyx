@@ -19,8 +19,8 @@ cdef extern from "cpu/pointwise.h" nogil:
     ) noexcept
 
 
-cdef const spcy_pointwise_kernels* _kernels(int number_bytes) noexcept nogil:
-    return spcy_pointwise_kernels_of(level(), kind_of(number_bytes))
+cdef const spcy_pointwise_kernels* _kernels(int kind) noexcept nogil:
+    return spcy_pointwise_kernels_of(level(), kind)
 
 
 def activate(
@@ -35,7 +35,7 @@ def activate(
     activation.activation, activation.slope = kind, slope
     with nogil:
         spcy_activate(
-            _kernels(sizeof(number)), activation, &x[0], x.shape[0], sizeof(number), &out[0], team(n_threads)
+            _kernels(kind_of(&x[0])), activation, &x[0], x.shape[0], sizeof(number), &out[0], team(n_threads)
         )
 
 
@@ -52,6 +52,6 @@ def activation_gradient(
     activation.activation, activation.slope = kind, slope
     with nogil:
         spcy_activation_gradient(
-            _kernels(sizeof(number)), activation, &x[0], &dy[0], x.shape[0], sizeof(number), &out[0],
+            _kernels(kind_of(&x[0])), activation, &x[0], &dy[0], x.shape[0], sizeof(number), &out[0],
             team(n_threads),
         )

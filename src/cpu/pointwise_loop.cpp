@@ -5,4 +5,5 @@ extern "C" const spcy_pointwise_kernels SPCY_TABLE(spcy_pointwise_kernels)[SPCY_
     {apply<float>, gradient<float>},
     {apply<double>, gradient<double>},
     {apply<bfloat16>, gradient<bfloat16>},
+    {apply<float16>, gradient<float16>},
 };

@@ -13,6 +13,11 @@ cdef int level() noexcept nogil:
     return _level
 
 
+cdef int kind_of_dtype(dtype) except -1:
+    """Return the place of the kernels for arrays of a dtype, as `kind_of`."""
+    return (SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_FLOAT16)["fdHh".index(dtype.char)]
+
+
 def available():
     """Return the names of the levels that this build and this CPU have, best first."""
     return tuple(NAMES[i] for i in reversed(range(len(NAMES))) if spcy_has_level(i))

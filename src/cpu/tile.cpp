@@ -14,4 +14,5 @@ extern "C" const spcy_tile_kernels SPCY_TABLE(spcy_tile_kernels)[SPCY_NUMBERS] =
     kernels_of<float>(),
     kernels_of<double>(),
     kernels_of<bfloat16>(),
+    kernels_of<float16>(),
 };

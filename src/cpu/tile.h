@@ -10,7 +10,7 @@ typedef struct {
     double slope;  // of a leaky ReLU where x is negative
 } spcy_activation;
 
-// A convolution, cut into tiles of output ranks. Arrays are of one dtype: float, double or bfloat16.
+// A convolution, cut into tiles of output ranks. Arrays are of one dtype: float, double, bfloat16 or float16.
 typedef struct {
     const void* features;     // (n_in, c_in)
     const void* weight;       // packed, see conv_tile.h
@@ -47,7 +47,7 @@ typedef struct {
 enum { SPCY_BASELINE, SPCY_AVX2, SPCY_AVX512, SPCY_AVX512_BF16, SPCY_LEVELS };
 
 // What features can be, and the place of their kernels in a level's table.
-enum { SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_NUMBERS };
+enum { SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_FLOAT16, SPCY_NUMBERS };
 
 // Declares the tables of a kind of kernels, one for each level, and `<kind>_of`, which chooses. The same
 // source is compiled once per level, and defines its table as SPCY_TABLE(kind).
@@ -93,7 +93,7 @@ static inline bool spcy_has_level(int level) {
     switch (level) {
         case SPCY_BASELINE: return true;
 #ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        case SPCY_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #endif
 #ifdef SPCY_HAVE_AVX512
         case SPCY_AVX512:

@@ -33,6 +33,17 @@ struct Wide<bfloat16> {
     }
 };
 
+template <>
+struct Wide<float16> {
+    typedef float type;
+    typedef Vector<float>::type V;
+    static constexpr int lanes = Vector<float>::lanes;
+    typedef Lanes<uint16_t, lanes>::unaligned Halves;
+
+    static V load(const float16* x) { return (V)widen<lanes>(*reinterpret_cast<const Halves*>(x)); }
+    static void store(V value, float16* y) { *reinterpret_cast<Halves*>(y) = narrow<lanes>(value); }
+};
+
 // The first `count` of a vector's numbers, the others 0; and back.
 template <typename T>
 inline typename Wide<T>::V load(const T* x, int64_t count) {
@@ -59,6 +70,16 @@ inline void each_vector(int64_t size, Use use) {
     int64_t i = 0;
     for (; i + lanes <= size; i += lanes) use(i, lanes);
     if (i < size) use(i, size - i);
+}
+
+// Copy a row as numbers of the type that it is computed in.
+template <typename T>
+inline void widen_row(const T* row, int64_t size, typename Wide<T>::type* copy) {
+    constexpr int64_t lanes = Vector<typename Wide<T>::type>::lanes;
+    typedef Wide<typename Wide<T>::type> Copy;
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) Copy::store(Wide<T>::load(row + i), copy + i);
+    for (; i < size; ++i) convert(row[i], copy + i);
 }
 
 }  // namespace
