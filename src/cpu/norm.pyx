@@ -80,8 +80,8 @@ def apply(
     """Write ``(x - centre) * scale + shift``."""
     with nogil:
         spcy_apply_norm(
-            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &centre[0],
-            &scale[0], &shift[0], &out[0, 0], team(n_threads),
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0],
+            &centre[0], &scale[0], &shift[0], &out[0, 0], team(n_threads),
         )
 
 
@@ -130,8 +130,8 @@ def layer(
     """Write ``(x - mean) * inverse * weight + bias``, by row."""
     with nogil:
         spcy_layer_norm(
-            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &weight[0],
-            &bias[0], eps, &moments[0, 0], &out[0, 0], team(n_threads),
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0],
+            &weight[0], &bias[0], eps, &moments[0, 0], &out[0, 0], team(n_threads),
         )
 
 
