@@ -448,6 +448,10 @@ GROUPED = [
     (5, 5, 5),
     (20, 20, 20),
     (150, 150, 150),
+    (6, 6, 3),
+    (70, 70, 35),
+    (12, 12, 3),
+    (148, 148, 37),
 ]
 
 
@@ -484,7 +488,9 @@ def test_groups_of_every_layer(layer, channels, dtype, rng):
         assert_close(get(y.features)[:, of].copy(), get(one.features), dtype)
 
 
-@pytest.mark.parametrize("channels", [(6, 9, 3), (17, 17, 17)], ids="{0[0]}to{0[1]}by{0[2]}".format)
+@pytest.mark.parametrize(
+    "channels", [(6, 9, 3), (17, 17, 17), (20, 20, 5)], ids="{0[0]}to{0[1]}by{0[2]}".format
+)
 def test_nan_stays_in_its_group(channels, dtype, simd, rng):
     c_in, c_out, groups = channels
     x = random_tensor(rng, 60, (5, 6, 7), c_in, dtype)

@@ -1,4 +1,4 @@
-// Bits of a 64-bit mask.
+// Bits of a 64-bit mask, and what the compiler must or must not inline.
 #ifndef SPCY_CPU_BITS_H
 #define SPCY_CPU_BITS_H
 
@@ -15,8 +15,10 @@
 // For helpers and lambdas of theirs: a copy outside of them would be compiled once, for the baseline.
 #if defined(__GNUC__)
 #define SPCY_INLINED __attribute__((always_inline))
+#define SPCY_APART __attribute__((noinline))
 #else
 #define SPCY_INLINED
+#define SPCY_APART
 #endif
 #define SPCY_INLINE inline SPCY_INLINED
 

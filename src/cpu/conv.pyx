@@ -33,6 +33,7 @@ cdef extern from "cpu/tile.h" nogil:
         int64_t c_in
         int64_t c_out
         int64_t groups
+        int64_t steps
         int64_t parts
         int64_t width
         bint relu
@@ -111,23 +112,24 @@ cdef void _set_channels(
     spcy_conv_plan* plan, const spcy_tile_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
 ) noexcept nogil:
     plan.c_in, plan.c_out, plan.groups = c_in, c_out, groups
-    plan.parts = 1 if _depthwise(plan) or c_out // groups % kernels.lanes == 0 else groups
+    cdef int64_t size = c_out // groups
+    cdef bint small = size <= kernels.lanes and (size == 1 or size == 2 or size == 4)
+    plan.steps = size if groups > 1 and c_in == c_out and small else 0
+    plan.parts = 1 if plan.steps or size % kernels.lanes == 0 else groups
     plan.width = plan.parts * _padded(c_out // plan.parts, kernels.lanes)
-
-
-cdef bint _depthwise(const spcy_conv_plan* plan) noexcept nogil:
-    return plan.groups > 1 and plan.groups == plan.c_in and plan.groups == plan.c_out
 
 
 cdef int64_t _weight_units(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan) noexcept nogil:
     """Units that the packed weight has; each is as large as a sum."""
+    if plan.steps:
+        return plan.n_offsets * plan.steps * plan.width
     cdef int64_t c_in = _padded(plan.c_in // plan.groups, kernels.channels)
     return plan.n_offsets * c_in // kernels.channels * plan.width
 
 
 cdef int64_t _tile_bytes(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan) noexcept nogil:
     """Bytes that a thread's part of the scratch has, in whole cache lines."""
-    if _depthwise(plan):
+    if plan.steps:
         return _padded(
             kernels.sum_bytes * plan.width + plan.tile_size * (plan.n_offsets + 1) * sizeof(int64_t),
             CACHE_LINE,
@@ -161,7 +163,6 @@ def conv(
     )
     plan.n_in = features.shape[0]
     _set_channels(&plan, kernels, features.shape[1], weight.shape[2], groups)
-    cdef bint depthwise = _depthwise(&plan)
     cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
     cdef char* sums = packed + kernels.sum_bytes * _weight_units(kernels, &plan)
     cdef int64_t tile_bytes = _tile_bytes(kernels, &plan)
@@ -178,7 +179,7 @@ def conv(
         plan.activate = spcy_pointwise_kernels_of(level(), kind_of(&weight[0, 0, 0])).apply
     with nogil:
         spcy_pack_weight(
-            kernels, &plan, &weight[0, 0, 0], depthwise, packed,
+            kernels, &plan, &weight[0, 0, 0], plan.steps > 0, packed,
             team(n_threads if sums - packed > PARALLEL_PACK else 1),
         )
-        spcy_conv(kernels, &plan, depthwise, sums, tile_bytes, team(n_threads))
+        spcy_conv(kernels, &plan, plan.steps > 0, sums, tile_bytes, team(n_threads))

@@ -22,6 +22,7 @@
 #include <immintrin.h>
 #endif
 
+#include "cpu/bits.h"
 #include "cpu/tile.h"
 #include "cpu/wide.h"
 
@@ -31,6 +32,7 @@ namespace {
 // product with a vector of weight Units to a vector of Sums.
 template <typename T>
 struct Arithmetic {
+    typedef Arithmetic Kind;  // types of one kind are multiplied by the same code
     typedef T Row;
     typedef T Unit;
     typedef T Sum;
@@ -43,6 +45,7 @@ struct Arithmetic {
 // Two channels at a time, by an instruction that takes subnormal numbers for zeros.
 template <>
 struct Arithmetic<bfloat16> {
+    typedef Arithmetic Kind;
     typedef bfloat16 Row;
     typedef uint32_t Unit;
     typedef float Sum;
@@ -76,10 +79,10 @@ inline int64_t units_of(int64_t c_in) {
     return (c_in + Arithmetic<T>::channels - 1) / Arithmetic<T>::channels;
 }
 
-template <typename T, int VECTORS, int ROWS>
-inline void update_rows(const typename Arithmetic<T>::Row* const* in, typename Arithmetic<T>::Sum* const* out,
-                        int64_t c_in, const typename Arithmetic<T>::Unit* weight) {
-    typedef Arithmetic<T> A;
+// Inlined in any case: left to itself the compiler does so or not by how much else there is to compile.
+template <typename A, int VECTORS, int ROWS>
+SPCY_INLINE void update_rows(const typename A::Row* const* in, typename A::Sum* const* out, int64_t c_in,
+                             const typename A::Unit* weight) {
     typedef typename Vector<typename A::Sum>::type vector;
     typedef typename Vector<typename A::Unit>::type weights;
     typedef typename A::Unit unaligned_unit __attribute__((may_alias, aligned(alignof(typename A::Row))));
@@ -112,15 +115,24 @@ inline void update_rows(const typename Arithmetic<T>::Row* const* in, typename A
 }
 
 // The last group of a run, of fewer rows.
-template <typename T, int VECTORS, int ROWS>
-inline void update_rest(int rows, const typename Arithmetic<T>::Row* const* in,
-                        typename Arithmetic<T>::Sum* const* out, int64_t c_in,
-                        const typename Arithmetic<T>::Unit* weight) {
+template <typename A, int VECTORS, int ROWS>
+SPCY_APART void update_last(const typename A::Row* const* in, typename A::Sum* const* out, int64_t c_in,
+                            const typename A::Unit* weight) {
+    update_rows<A, VECTORS, ROWS>(in, out, c_in, weight);
+}
+
+template <typename A, int VECTORS, int ROWS>
+inline void update_rest(int rows, const typename A::Row* const* in, typename A::Sum* const* out, int64_t c_in,
+                        const typename A::Unit* weight) {
     if constexpr (ROWS > 0) {
-        if (rows == ROWS)
-            update_rows<T, VECTORS, ROWS>(in, out, c_in, weight);
-        else
-            update_rest<T, VECTORS, ROWS - 1>(rows, in, out, c_in, weight);
+        if (rows == ROWS) {
+            if constexpr (VECTORS == 1)  // a call costs what a row does
+                update_rows<A, VECTORS, ROWS>(in, out, c_in, weight);
+            else
+                update_last<A, VECTORS, ROWS>(in, out, c_in, weight);
+        } else {
+            update_rest<A, VECTORS, ROWS - 1>(rows, in, out, c_in, weight);
+        }
     }
 }
 
@@ -134,17 +146,17 @@ inline void prefetch_rows(const Row* const* rows, int count, int64_t c_in) {
 }
 
 // All pairs of a run, for one block of columns.
-template <typename T, int VECTORS>
-inline void update_block(const typename Arithmetic<T>::Row* const* in, typename Arithmetic<T>::Sum* const* out,
-                         int count, int64_t c_in, const typename Arithmetic<T>::Unit* weight, bool far) {
+template <typename A, int VECTORS>
+SPCY_INLINE void update_block(const typename A::Row* const* in, typename A::Sum* const* out, int count, int64_t c_in,
+                         const typename A::Unit* weight, bool far) {
     constexpr int ROWS = Group<VECTORS>::max_rows, AHEAD = 24;
     int j = 0;
     for (; j + ROWS <= count; j += ROWS) {
         if (far && j + AHEAD < count)
             prefetch_rows(in + j + AHEAD, count - j - AHEAD < ROWS ? count - j - AHEAD : ROWS, c_in);
-        update_rows<T, VECTORS, ROWS>(in + j, out + j, c_in, weight);
+        update_rows<A, VECTORS, ROWS>(in + j, out + j, c_in, weight);
     }
-    update_rest<T, VECTORS, ROWS - 1>(count - j, in + j, out + j, c_in, weight);
+    update_rest<A, VECTORS, ROWS - 1>(count - j, in + j, out + j, c_in, weight);
 }
 
 // Rows of a run, whose pointers are computed at a time: whole groups of any size. Fewer where rows are
@@ -245,9 +257,10 @@ inline void prefetch_next_pairs(const spcy_conv_plan* plan, int64_t k, const int
 
 template <typename T>
 void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
-    typedef typename Arithmetic<T>::Row Row;
-    typedef typename Arithmetic<T>::Unit Unit;
-    typedef typename Arithmetic<T>::Sum Sum;
+    typedef typename Arithmetic<T>::Kind Kind;
+    typedef typename Kind::Row Row;
+    typedef typename Kind::Unit Unit;
+    typedef typename Kind::Sum Sum;
     constexpr int lanes = Vector<Sum>::lanes;
     const int64_t c_in = plan->c_in / plan->groups, units = units_of<T>(c_in);  // of a group, as its width
     const int64_t width = plan->width / plan->groups;
@@ -278,11 +291,11 @@ void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
                     const int64_t block = vectors * lanes;
                     const Unit* w = weight + (plan->n_offsets * (group * width + column) + k * block) * units;
                     switch (vectors) {
-                        case 1: update_block<T, 1>(in, out, count, c_in, w, far); break;
-                        case 2: update_block<T, 2>(in, out, count, c_in, w, far); break;
+                        case 1: update_block<Kind, 1>(in, out, count, c_in, w, far); break;
+                        case 2: update_block<Kind, 2>(in, out, count, c_in, w, far); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-                        case 3: update_block<T, 3>(in, out, count, c_in, w, far); break;
-                        case 4: update_block<T, 4>(in, out, count, c_in, w, far); break;
+                        case 3: update_block<Kind, 3>(in, out, count, c_in, w, far); break;
+                        case 4: update_block<Kind, 4>(in, out, count, c_in, w, far); break;
 #endif
                     }
                     column += block;

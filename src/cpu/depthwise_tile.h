@@ -1,8 +1,9 @@
-// A tile of a depthwise convolution, one channel a group: y[out, c] += x[in, c] * w[k, c].
+// A tile of a convolution of groups that are smaller than a vector: of one channel, y[out, c] += x[in, c] * w[k, c], or
+// of 2 or 4 on both sides, where each input is spread over its group's outputs.
 //
-// There is one product for each number read, so that sums must stay in registers: the tile's pairs are first
-// listed by output, then each output goes through its own. Packed weights are (offsets, width), of the type of
-// the sums. Each row sees the same operations in the same order whatever its tile.
+// There are few products for each number read, so that sums must stay in registers: the tile's pairs are first
+// listed by output, then each output goes through its own. Packed weights are (offsets, channels of a group, width), of
+// the type of the sums. Each row sees the same operations in the same order whatever its tile.
 #ifndef SPCY_CPU_DEPTHWISE_TILE_H
 #define SPCY_CPU_DEPTHWISE_TILE_H
 
@@ -34,32 +35,51 @@ inline typename Lanes<float, LANES>::type load(const float16* x) {
 
 typedef uint64_t spcy_tap;  // a pair, listed by output: the kernel offset above the input row
 
-// Sum an output's pairs, for channels [c, c + VECTORS * LANES).
-template <int VECTORS, int LANES, typename T, typename Sum>
-inline void sum_taps(const spcy_conv_plan* plan, const spcy_tap* taps, const spcy_tap* end, int64_t c, Sum* sums) {
+// Lane `step` of each STEPS lanes, in all of them.
+template <int LANES, int STEPS, typename Sum>
+inline typename Lanes<Sum, LANES>::type spread(typename Lanes<Sum, LANES>::type x, int step) {
+    if constexpr (STEPS == 1) return x;
+    typename Lanes<std::conditional_t<sizeof(Sum) == 4, int32_t, int64_t>, LANES>::type lanes;
+    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane / STEPS * STEPS + step;
+#if defined(__clang__)
+    typename Lanes<Sum, LANES>::type y;
+    for (int lane = 0; lane < LANES; ++lane) y[lane] = x[lanes[lane]];
+    return y;
+#else
+    return __builtin_shuffle(x, lanes);
+#endif
+}
+
+// Sum an output's pairs, for channels [c, c + VECTORS * LANES) of groups of STEPS.
+template <int STEPS, int VECTORS, int LANES, typename T, typename Sum>
+SPCY_INLINE void sum_taps(const spcy_conv_plan* plan, const spcy_tap* taps, const spcy_tap* end, int64_t c, Sum* sums) {
     typedef typename Lanes<Sum, LANES>::unaligned vector;
     const T* features = static_cast<const T*>(plan->features) + c;
     const Sum* weight = static_cast<const Sum*>(plan->weight) + c;
     typename Lanes<Sum, LANES>::type sum[VECTORS] = {};
     for (; taps < end; ++taps) {
         const T* x = features + (int64_t)(uint32_t)*taps * plan->c_in;
-        const Sum* w = weight + (int64_t)(*taps >> 32) * plan->width;
-        for (int v = 0; v < VECTORS; ++v) sum[v] += load<LANES>(x + v * LANES) * load<LANES>(w + v * LANES);
+        const Sum* w = weight + (int64_t)(*taps >> 32) * STEPS * plan->width;
+        for (int v = 0; v < VECTORS; ++v) {
+            const auto input = load<LANES>(x + v * LANES);
+            for (int step = 0; step < STEPS; ++step)
+                sum[v] += spread<LANES, STEPS, Sum>(input, step) * load<LANES>(w + step * plan->width + v * LANES);
+        }
     }
     for (int v = 0; v < VECTORS; ++v) *reinterpret_cast<vector*>(sums + c + v * LANES) = sum[v];
 }
 
 // ... for the channels from c on that are no whole block.
-template <int LANES, typename T, typename Sum>
+template <int STEPS, int LANES, typename T, typename Sum>
 inline void sum_rest(const spcy_conv_plan* plan, const spcy_tap* taps, const spcy_tap* end, int64_t c, Sum* sums) {
-    for (; c + LANES <= plan->c_in; c += LANES) sum_taps<1, LANES, T>(plan, taps, end, c, sums);
-    if constexpr (LANES > 1) sum_rest<LANES / 2, T>(plan, taps, end, c, sums);
+    for (; c + LANES <= plan->c_in; c += LANES) sum_taps<STEPS, 1, LANES, T>(plan, taps, end, c, sums);
+    if constexpr (LANES > STEPS) sum_rest<STEPS, LANES / 2, T>(plan, taps, end, c, sums);
 }
 
-template <typename T, bool RESIDUAL, bool RELU>
+template <int STEPS, typename T, bool RESIDUAL, bool RELU>
 inline void depthwise_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows, const spcy_tap* taps,
                            spcy_tap* const* ends, typename Arithmetic<T>::Sum* sums) {
-    constexpr int lanes = Vector<typename Arithmetic<T>::Sum>::lanes, BLOCK = 8;
+    constexpr int lanes = Vector<typename Arithmetic<T>::Sum>::lanes, BLOCK = STEPS == 1 ? 8 : 4;
     const T* residual = static_cast<const T*>(plan->residual);
     constexpr int LINE = 64, AHEAD = 8;  // rows whose inputs are fetched meanwhile: the hardware cannot foresee a gather
     const int64_t row_bytes = plan->c_in * (int64_t)sizeof(T);
@@ -72,14 +92,27 @@ inline void depthwise_rows(const spcy_conv_plan* plan, int64_t first, int64_t ro
             }
         int64_t c = 0;
         for (; c + BLOCK * lanes <= plan->c_in; c += BLOCK * lanes)
-            sum_taps<BLOCK, lanes, T>(plan, taps, ends[r], c, sums);
-        for (; c + 4 * lanes <= plan->c_in; c += 4 * lanes) sum_taps<4, lanes, T>(plan, taps, ends[r], c, sums);
-        for (; c + 2 * lanes <= plan->c_in; c += 2 * lanes) sum_taps<2, lanes, T>(plan, taps, ends[r], c, sums);
-        sum_rest<lanes, T>(plan, taps, ends[r], c, sums);
+            sum_taps<STEPS, BLOCK, lanes, T>(plan, taps, ends[r], c, sums);
+        for (; c + 4 * lanes <= plan->c_in; c += 4 * lanes) sum_taps<STEPS, 4, lanes, T>(plan, taps, ends[r], c, sums);
+        for (; c + 2 * lanes <= plan->c_in; c += 2 * lanes) sum_taps<STEPS, 2, lanes, T>(plan, taps, ends[r], c, sums);
+        sum_rest<STEPS, lanes, T>(plan, taps, ends[r], c, sums);
         const int64_t start = (plan->order ? plan->order[first + r] : first + r) * plan->c_out;
         write_row<T, RESIDUAL, RELU>(sums, static_cast<const T*>(plan->bias), RESIDUAL ? residual + start : nullptr,
                                      plan->c_out, static_cast<T*>(plan->out) + start);
     }
+}
+
+template <int STEPS, typename T>
+void depthwise_rows(const spcy_conv_plan* plan, int64_t first, int64_t rows, const spcy_tap* taps,
+                    spcy_tap* const* ends, typename Arithmetic<T>::Sum* sums) {
+    if (plan->residual && plan->relu)
+        depthwise_rows<STEPS, T, true, true>(plan, first, rows, taps, ends, sums);
+    else if (plan->residual)
+        depthwise_rows<STEPS, T, true, false>(plan, first, rows, taps, ends, sums);
+    else if (plan->relu)
+        depthwise_rows<STEPS, T, false, true>(plan, first, rows, taps, ends, sums);
+    else
+        depthwise_rows<STEPS, T, false, false>(plan, first, rows, taps, ends, sums);
 }
 
 template <typename T>
@@ -100,23 +133,21 @@ void depthwise_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
             *ends[r]++ = (uint64_t)k << 32 | (uint32_t)plan->in_rows[j];
         }
     }
-    if (plan->residual && plan->relu)
-        depthwise_rows<T, true, true>(plan, first, rows, taps, ends, sums);
-    else if (plan->residual)
-        depthwise_rows<T, true, false>(plan, first, rows, taps, ends, sums);
-    else if (plan->relu)
-        depthwise_rows<T, false, true>(plan, first, rows, taps, ends, sums);
-    else
-        depthwise_rows<T, false, false>(plan, first, rows, taps, ends, sums);
+    switch (plan->steps) {
+        case 1: depthwise_rows<1, T>(plan, first, rows, taps, ends, sums); break;
+        case 2: depthwise_rows<2, T>(plan, first, rows, taps, ends, sums); break;
+        default: depthwise_rows<4, T>(plan, first, rows, taps, ends, sums);
+    }
     activate_rows<T>(plan, first, rows);
 }
 
 template <typename T>
 void pack_depthwise(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
     typedef typename Arithmetic<T>::Sum Sum;
-    const T* weight = static_cast<const T*>(source) + offset * plan->c_in;
-    Sum* packed = static_cast<Sum*>(target) + offset * plan->width;
-    for (int64_t c = 0; c < plan->c_in; ++c) convert(weight[c], packed + c);
+    const T* weight = static_cast<const T*>(source) + offset * plan->steps * plan->c_in;
+    Sum* packed = static_cast<Sum*>(target) + offset * plan->steps * plan->width;
+    for (int64_t step = 0; step < plan->steps; ++step, weight += plan->c_in, packed += plan->width)
+        for (int64_t c = 0; c < plan->c_in; ++c) convert(weight[c], packed + c);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ typedef struct {
     void* out;                // (n_out, c_out)
     int64_t n_offsets, n_tiles, n_in, n_out, tile_size;
     int64_t c_in, c_out, groups;
+    int64_t steps;         // channels of a group that has as many outputs: 1, 2 or 4 for the depthwise kernels, else 0
     int64_t parts, width;  // sums of a row, in so many equal parts that are padded to whole vectors
     bool relu;
     spcy_activation activation;  // another one, or `activate` is NULL
@@ -39,7 +40,7 @@ typedef struct {
     void (*pack)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     // Compute a tile of outputs, with a scratch of tile_size * width + copied_rows * c_in sums.
     void (*conv)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
-    // The same for c_in = groups = c_out, with a scratch of width sums and (n_offsets + 1) * tile_size int64.
+    // The same for groups of `steps`, with a scratch of width sums and (n_offsets + 1) * tile_size int64.
     void (*pack_depthwise)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     void (*depthwise)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
 } spcy_tile_kernels;
