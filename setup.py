@@ -21,6 +21,7 @@ STAGES = (
     "conv",
     "pool",
     "corners",
+    "rows",
     "pointwise",
     "norm",
     "loss",

@@ -43,9 +43,10 @@ from .pool import (
     unpool,
     windows_are_disjoint,
 )
+from .rows import take_rows
 from .rulebook import Rulebook
 from .tensor import SparseTensor, add, concat, prune
-from .voxel import devoxelize, points_in, rows_at, take_rows, voxelize
+from .voxel import devoxelize, points_in, rows_at, voxelize
 
 Vjp = Callable[[Any], tuple]
 # Fixed, so that threads change no bit:
@@ -286,18 +287,22 @@ def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: 
 
 def _global_sum_pool(x):
     y = global_sum_pool(x)
-    return y, lambda dy: (_gradient_of(y, dy)[x.indices[:, 0]],)
+    return y, lambda dy: (_to_sites(_gradient_of(y, dy), x),)
 
 
 def _global_avg_pool(x):
     y = global_avg_pool(x)
 
     def vjp(dy):
-        batch = x.indices[:, 0]
         dy = widened(_gradient_of(y, dy))
-        return ((dy / batches(x.coords).sites).astype(x.dtype)[batch],)
+        return (_to_sites((dy / batches(x.coords).sites).astype(x.dtype), x),)
 
     return y, vjp
+
+
+def _to_sites(values: np.ndarray, x: SparseTensor) -> np.ndarray:
+    """Return the values of each site's batch."""
+    return take_rows(values, array_module(values).ascontiguousarray(x.indices[:, 0]))
 
 
 def _global_max_pool(x):
@@ -343,18 +348,18 @@ def _concat(tensors):
 
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
-        ends = np.cumsum([t.num_channels for t in tensors])
-        parts = (dy[:, end - t.num_channels : end] for t, end in zip(tensors, ends, strict=True))
-        return tuple(_rows_from(p, y.coords, t.coords) for p, t in zip(parts, tensors, strict=True))
+        ends = np.cumsum([t.num_channels for t in tensors]).tolist()
+        parts = [slice(end - t.num_channels, end) for t, end in zip(tensors, ends, strict=True)]
+        return tuple(_rows_from(dy, y.coords, t.coords, p) for p, t in zip(parts, tensors, strict=True))
 
     return y, vjp
 
 
-def _rows_from(dy: np.ndarray, coords: Coords, part: Coords) -> np.ndarray:
-    """Return the rows of the sites that some coords have of others'."""
-    if same_sites(coords, part):
-        return array_module(dy).ascontiguousarray(dy)
-    return dy[coords.rows_of(part.indices)]
+def _rows_from(dy: np.ndarray, coords: Coords, part: Coords, columns: slice = slice(None)) -> np.ndarray:
+    """Return the rows of the sites that some coords have of others', and some columns of them."""
+    if not same_sites(coords, part):
+        return take_rows(dy, coords.rows_of(part.indices), columns)
+    return dy if columns == slice(None) else take_rows(dy, None, columns)
 
 
 def _prune(x, mask):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from . import _check
 from ._backend import array_beside, array_module, as_array, backend_of, is_bfloat16, move
 from .coords import Coords, describe, same_grid, same_sites, union
+from .rows import inverse, join_rows, take_rows
 
 Scalar = float | int | np.floating | np.integer
 
@@ -319,9 +320,8 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     if same_sites(x.coords, y.coords):
         return x.replace(x.features + y.features)
     coords, rows_x, rows_y = union(x.coords, y.coords)
-    features = array_module(x.features).zeros((len(coords), x.num_channels), x.dtype)
-    features[rows_x] = x.features
-    features[rows_y] += y.features
+    features = take_rows(x.features, inverse(rows_x, len(coords)))
+    features += take_rows(y.features, inverse(rows_y, len(coords)))
     return SparseTensor(coords, features)
 
 
@@ -368,19 +368,15 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
                 f"tensors[{place}] must have the grid of tensors[0], of shape {first.shape} and the same "
                 f"origin and voxel_size, got shape {other.shape}"
             )
-    xp = array_module(*[t.features for t in tensors])
+    features = [t.features for t in tensors]
     if all(same_sites(t.coords, first) for t in tensors):
-        return tensors[0].replace(xp.concatenate([t.features for t in tensors], axis=1))
-    coords, rows = first, [slice(None)]
+        return tensors[0].replace(join_rows(features, [None] * len(tensors), len(first)))
+    coords, places = first, [slice(None)]
     for tensor in tensors[1:]:
         coords, old, new = union(coords, tensor.coords)
-        rows = [*(old[r] for r in rows), new]
-    features = xp.zeros((len(coords), sum(t.num_channels for t in tensors)), tensors[0].dtype)
-    end = 0
-    for tensor, places in zip(tensors, rows, strict=True):
-        begin, end = end, end + tensor.num_channels
-        features[places, begin:end] = tensor.features
-    return SparseTensor(coords, features)
+        places = [*(old[p] for p in places), new]
+    rows = [inverse(p, len(coords)) for p in places]
+    return SparseTensor(coords, join_rows(features, rows, len(coords)))
 
 
 def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:

@@ -13,6 +13,7 @@ from .cells import cell_keys, corners_of, interpolate
 from .coords import Coords, Layout, bounds_of, group_keys, sites_from_keys
 from .hashmap import NO_KEY
 from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
+from .rows import take_rows
 from .tensor import SparseTensor, require_tensor
 
 _REDUCTIONS = {"mean": MEAN, "sum": SUM, "max": MAX, "first": FIRST}
@@ -200,16 +201,6 @@ def rows_at(x: SparseTensor, points: np.ndarray, batch: np.ndarray | None) -> np
     sites = x.coords._sites
     grid = sites.origin, sites.voxel_size, sites.low, sites.high, sites.layout
     return sites.rows_of_keys(cell_keys(points, batch, *grid, NO_KEY))
-
-
-def take_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return values by row, zeros for the row -1."""
-    xp = array_module(values)
-    if not len(values):
-        return xp.zeros((len(rows), values.shape[1]), values.dtype)
-    out = values.take(rows, axis=0)
-    out[rows < 0] = 0
-    return out
 
 
 def _cell_bounds(points, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:

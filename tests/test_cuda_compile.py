@@ -51,6 +51,7 @@ KERNELS = {
         *each("segment_reduce", FLOATS, FLOATS),
         "count_pairs_per_row",
     ],
+    "rows": each("take", [f"uint{bits}_t" for bits in (8, 16, 32, 64)]),
     "loss": [*each("cross_entropy", [*FLOATS, "float16", "bfloat16"]), "add_losses"],
     "norm": [
         k

@@ -277,6 +277,30 @@ def test_corners(schedule, ordered, renormalize, ndim, real, rng):
         both("corners", "interpolate_gradient", *args, outputs=[7])
 
 
+@pytest.mark.parametrize(
+    ("size", "first", "place", "count"), [(1, 3, 2, 5), (2, 1, 4, 7), (4, 0, 0, 9), (8, 2, 1, 3)]
+)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_rows(schedule, ordered, size, first, place, count, rng):
+    source = rng.integers(0, 256, (50, size * 12)).astype(np.uint8)
+    rows = rng.integers(-10, 50, 300).clip(-1).astype(np.int32) if ordered else None
+    out = np.zeros((len(source) if rows is None else len(rows), size * count), np.uint8)
+    args = source, first * size, rows, out, 0, count * size, THREADS
+    (taken,) = both("rows", "take", *args, outputs=[3])
+    expected = source[:, first * size : (first + count) * size]
+    expected = expected if rows is None else np.where(rows[:, None] < 0, 0, expected[rows])
+    np.testing.assert_array_equal(taken, expected)
+    import cupy
+
+    out = cupy.zeros((len(taken), size * (place + count + 2)), np.uint8)
+    device = cupy.asarray(source), first * size, None if rows is None else cupy.asarray(rows)
+    importlib.import_module("spcy._cuda.rows").take(*device, out, place * size, count * size, THREADS)
+    out = out.get()
+    np.testing.assert_array_equal(out[:, place * size : (place + count) * size], expected)
+    assert not out[:, : place * size].any()
+    assert not out[:, (place + count) * size :].any()
+
+
 def test_nothing_is_launched_for_nothing():
     import cupy
 
