@@ -31,38 +31,65 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
-// Reduce channels [first, first + size) of rows order[begin:end] (order NULL: the rows themselves) in double
-// precision; SIZE is `size` where that is known.
-template <int SIZE, typename S, typename T>
-static inline void spcy_reduce_block(const T* features, int64_t channels, int64_t size, const int32_t* order,
-                                     int64_t begin, int64_t end, int operation, S* y) {
-    constexpr int kBlock = 32;
-    const int64_t count = SIZE ? SIZE : size;
-    double value[SIZE ? SIZE : kBlock];
-    spcy_fill_row(value, count, operation);
-    if (operation == SPCY_MAX)
-        for (int64_t i = begin; i < end; ++i) spcy_raise_row(value, features + (order ? order[i] : i) * channels, count);
-    else
-        for (int64_t i = begin; i < end; ++i) spcy_add_row(value, features + (order ? order[i] : i) * channels, count);
-    const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
-    for (int64_t c = 0; c < count; ++c) y[c] = (S)(value[c] / divisor);
+// Reduce a channel of rows order[begin:end] (order NULL: the rows themselves) in double precision.
+template <bool GREATEST, typename T>
+static inline double spcy_reduce_column(const T* column, int64_t channels, const int32_t* order, int64_t begin,
+                                        int64_t end) {
+    double value = GREATEST ? -std::numeric_limits<double>::infinity() : 0;
+    for (int64_t i = begin; i < end; ++i) {
+        const T* x = column + (order ? order[i] : i) * channels;
+        GREATEST ? spcy_raise_row(&value, x, 1) : spcy_add_row(&value, x, 1);
+    }
+    return value;
+}
+
+// Reduce 2 * PAIRS of them, in registers.
+template <int PAIRS, bool GREATEST, typename S, typename T>
+static inline void spcy_reduce_pairs(const T* features, int64_t channels, const int32_t* order, int64_t begin,
+                                     int64_t end, double divisor, S* y) {
+    typedef double Pair __attribute__((vector_size(16)));
+    typedef int64_t Mask __attribute__((vector_size(16)));
+    typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
+    Pair value[PAIRS];
+    Mask nan = {};
+    for (int p = 0; p < PAIRS; ++p) value[p] = Pair{} + (GREATEST ? -std::numeric_limits<double>::infinity() : 0.0);
+    for (int64_t i = begin; i < end; ++i) {
+        const Source* x = reinterpret_cast<const Source*>(features + (order ? order[i] : i) * channels);
+        for (int p = 0; p < PAIRS; ++p) {
+            const Pair more = __builtin_convertvector(x[p], Pair);
+            if (GREATEST) {
+                value[p] = more > value[p] ? more : value[p];
+                nan |= (Mask)(more != more);
+            } else {
+                value[p] += more;
+            }
+        }
+    }
+    for (int c = 0; c < 2 * PAIRS; ++c) y[c] = (S)(value[c / 2][c % 2] / divisor);
+    for (int c = 0; (nan[0] | nan[1]) && c < 2 * PAIRS; ++c)
+        y[c] = (S)spcy_reduce_column<GREATEST>(features + c, channels, order, begin, end);
+}
+
+template <bool GREATEST, typename S, typename T>
+static inline void spcy_reduce_rows_of(const T* features, int64_t channels, const int32_t* order, int64_t begin,
+                                       int64_t end, double divisor, S* y) {
+    int64_t c = 0;
+    for (; c + 16 <= channels; c += 16)
+        spcy_reduce_pairs<8, GREATEST>(features + c, channels, order, begin, end, divisor, y + c);
+    for (; c + 2 <= channels; c += 2)
+        spcy_reduce_pairs<1, GREATEST>(features + c, channels, order, begin, end, divisor, y + c);
+    if (c < channels) y[c] = (S)(spcy_reduce_column<GREATEST>(features + c, channels, order, begin, end) / divisor);
 }
 
 template <typename S, typename T>
 static inline void spcy_reduce_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin,
                                     int64_t end, int operation, S* y) {
-#define SPCY_REDUCE(SIZE, first, size) \
-    spcy_reduce_block<SIZE>(features + (first), channels, size, order, begin, end, operation, y + (first))
     if (operation == SPCY_FIRST && begin < end) end = begin + 1;
-    int64_t c = 0;
-    for (; c + 32 <= channels; c += 32) SPCY_REDUCE(32, c, 32);
-    switch (channels - c) {
-        case 0: break;
-        case 3: SPCY_REDUCE(3, c, 3); break;  // points, ..
-        case 4: SPCY_REDUCE(4, c, 4); break;  // .. and their intensity
-        default: SPCY_REDUCE(0, c, channels - c);
-    }
-#undef SPCY_REDUCE
+    const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
+    if (operation == SPCY_MAX)
+        spcy_reduce_rows_of<true>(features, channels, order, begin, end, divisor, y);
+    else
+        spcy_reduce_rows_of<false>(features, channels, order, begin, end, divisor, y);
 }
 
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
