@@ -126,7 +126,7 @@ inline void update_rest(int rows, const typename A::Row* const* in, typename A::
                         const typename A::Unit* weight) {
     if constexpr (ROWS > 0) {
         if (rows == ROWS) {
-            if constexpr (VECTORS == 1)  // a call costs what a row does
+            if constexpr (VECTORS == 1 || ROWS <= 4)  // a call costs what a row does
                 update_rows<A, VECTORS, ROWS>(in, out, c_in, weight);
             else
                 update_last<A, VECTORS, ROWS>(in, out, c_in, weight);

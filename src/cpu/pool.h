@@ -31,65 +31,67 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
-// Reduce a channel of rows order[begin:end] (order NULL: the rows themselves) in double precision.
-template <bool GREATEST, typename T>
-static inline double spcy_reduce_column(const T* column, int64_t channels, const int32_t* order, int64_t begin,
-                                        int64_t end) {
-    double value = GREATEST ? -std::numeric_limits<double>::infinity() : 0;
-    for (int64_t i = begin; i < end; ++i) {
-        const T* x = column + (order ? order[i] : i) * channels;
-        GREATEST ? spcy_raise_row(&value, x, 1) : spcy_add_row(&value, x, 1);
+// The sum of rows order[begin:end] (order NULL: the rows themselves) in double precision, by blocks of channels, over a
+// divisor.
+template <typename S, typename T>
+static inline void spcy_add_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
+                                 double divisor, S* y) {
+    constexpr int kBlock = 32;
+    for (int64_t first = 0; first < channels; first += kBlock) {
+        const int64_t size = channels - first < kBlock ? channels - first : kBlock;
+        double value[kBlock];
+        spcy_fill_row(value, size, SPCY_SUM);
+        for (int64_t i = begin; i < end; ++i)
+            spcy_add_row(value, features + (order ? order[i] : i) * channels + first, size);
+        for (int64_t c = 0; c < size; ++c) y[first + c] = (S)(value[c] / divisor);
     }
+}
+
+// The greatest of a column of such rows; NaN, if one is.
+template <typename T>
+static inline double spcy_greatest(const T* column, int64_t channels, const int32_t* order, int64_t begin,
+                                   int64_t end) {
+    double value = -std::numeric_limits<double>::infinity();
+    for (int64_t i = begin; i < end; ++i)
+        spcy_raise_row(&value, column + (order ? order[i] : i) * channels, 1);
     return value;
 }
 
-// Reduce 2 * PAIRS of them, in registers.
-template <int PAIRS, bool GREATEST, typename S, typename T>
-static inline void spcy_reduce_pairs(const T* features, int64_t channels, const int32_t* order, int64_t begin,
-                                     int64_t end, double divisor, S* y) {
+// The same of 2 * PAIRS columns, in registers: NaN is looked for in all of them together.
+template <int PAIRS, typename S, typename T>
+static inline void spcy_greatest_pairs(const T* columns, int64_t channels, const int32_t* order, int64_t begin,
+                                       int64_t end, S* y) {
     typedef double Pair __attribute__((vector_size(16)));
     typedef int64_t Mask __attribute__((vector_size(16)));
     typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
     Pair value[PAIRS];
     Mask nan = {};
-    for (int p = 0; p < PAIRS; ++p) value[p] = Pair{} + (GREATEST ? -std::numeric_limits<double>::infinity() : 0.0);
+    for (int p = 0; p < PAIRS; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
     for (int64_t i = begin; i < end; ++i) {
-        const Source* x = reinterpret_cast<const Source*>(features + (order ? order[i] : i) * channels);
+        const Source* x = reinterpret_cast<const Source*>(columns + (order ? order[i] : i) * channels);
         for (int p = 0; p < PAIRS; ++p) {
             const Pair more = __builtin_convertvector(x[p], Pair);
-            if (GREATEST) {
-                value[p] = more > value[p] ? more : value[p];
-                nan |= (Mask)(more != more);
-            } else {
-                value[p] += more;
-            }
+            value[p] = more > value[p] ? more : value[p];
+            nan |= (Mask)(more != more);
         }
     }
-    for (int c = 0; c < 2 * PAIRS; ++c) y[c] = (S)(value[c / 2][c % 2] / divisor);
+    for (int c = 0; c < 2 * PAIRS; ++c) y[c] = (S)value[c / 2][c % 2];
     for (int c = 0; (nan[0] | nan[1]) && c < 2 * PAIRS; ++c)
-        y[c] = (S)spcy_reduce_column<GREATEST>(features + c, channels, order, begin, end);
-}
-
-template <bool GREATEST, typename S, typename T>
-static inline void spcy_reduce_rows_of(const T* features, int64_t channels, const int32_t* order, int64_t begin,
-                                       int64_t end, double divisor, S* y) {
-    int64_t c = 0;
-    for (; c + 16 <= channels; c += 16)
-        spcy_reduce_pairs<8, GREATEST>(features + c, channels, order, begin, end, divisor, y + c);
-    for (; c + 2 <= channels; c += 2)
-        spcy_reduce_pairs<1, GREATEST>(features + c, channels, order, begin, end, divisor, y + c);
-    if (c < channels) y[c] = (S)(spcy_reduce_column<GREATEST>(features + c, channels, order, begin, end) / divisor);
+        y[c] = (S)spcy_greatest(columns + c, channels, order, begin, end);
 }
 
 template <typename S, typename T>
 static inline void spcy_reduce_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin,
                                     int64_t end, int operation, S* y) {
     if (operation == SPCY_FIRST && begin < end) end = begin + 1;
-    const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
-    if (operation == SPCY_MAX)
-        spcy_reduce_rows_of<true>(features, channels, order, begin, end, divisor, y);
-    else
-        spcy_reduce_rows_of<false>(features, channels, order, begin, end, divisor, y);
+    if (operation != SPCY_MAX) {
+        const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
+        return spcy_add_rows(features, channels, order, begin, end, divisor, y);
+    }
+    int64_t c = 0;
+    for (; c + 16 <= channels; c += 16) spcy_greatest_pairs<8>(features + c, channels, order, begin, end, y + c);
+    for (; c + 2 <= channels; c += 2) spcy_greatest_pairs<1>(features + c, channels, order, begin, end, y + c);
+    if (c < channels) y[c] = (S)spcy_greatest(features + c, channels, order, begin, end);
 }
 
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
