@@ -86,7 +86,7 @@ def execute(cupy, stage, tiles, math, features, weight, bias=None, residual=None
 
     shape = tiles.n_out, weight.shape[-1]
     out = cupy.empty(shape, np.uint16 if bfloat16 else features.dtype)
-    scratch = cupy.empty(tiles.scratch_bytes(features.itemsize, *weight.shape[1:], 1, 1), np.int8)
+    scratch = cupy.empty(tiles.scratch_bytes(features.dtype, *weight.shape[1:], 1, 1), np.int8)
     arrays = map(device, (features, weight, bias, residual))
     with spcy.allow_tf32(math == "Tf32"), pytest.MonkeyPatch.context() as patch:
         if math in WIDE:  # on the device that has it, also where it would not pay
@@ -297,7 +297,7 @@ def test_arrays_at_any_address(cupy, stage, rng, shifted):
         moved[...] = places[shifted]
     places[shifted] = moved
     x, w, r, y = places
-    scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8)
+    scratch = cupy.empty(tiles.scratch_bytes(np.dtype(np.float32), 8, 8, 1, 1), np.int8)
     stage.conv(tiles, x, w, None, r, y, 0, 0.0, scratch, 1, 1)
     np.testing.assert_array_equal(y.get(), expected(book, features, weight, None, residual))
 
@@ -365,7 +365,7 @@ def test_cost_of_a_plan_and_of_a_convolution(cupy, stage, rng, monkeypatch):
             tiles = stage.Tiles(*arrays, 64, book.num_out)
         assert (counts.kernels, counts.synchronisations, counts.uploads) == (6, 0, 0)
         assert counts.operations <= 2  # an array of zeros, and a sort
-        scratch = cupy.empty(tiles.scratch_bytes(4, 8, 8, 1, 1), np.int8)
+        scratch = cupy.empty(tiles.scratch_bytes(np.dtype(np.float32), 8, 8, 1, 1), np.int8)
         with counting() as counts:
             stage.conv(tiles, features, weight, None, None, out, 0, 0.0, scratch, 1, 1)
         assert (counts.kernels, counts.operations) == (kernels, 0)

@@ -105,6 +105,13 @@ def points(place):
     return [voxels.rows, voxels.counts, y, *vjp(place.numbers(*y.shape))]
 
 
+def joins(place):
+    """Join features, on the same sites and on others."""
+    x = spcy.SparseTensor(place.coords(), place.numbers(SITES, 5))
+    part = spcy.prune(x, place.put(np.arange(SITES) % 2 == 0))
+    return [spcy.concat([x, x]).features, spcy.concat([x, part]).features, spcy.add(part, x).features]
+
+
 def rulebooks(place):
     """Build each kind of rulebook."""
     coords = place.coords()
@@ -117,7 +124,8 @@ def rulebooks(place):
 
 CASES = {"rulebooks float32": ("rulebook, coords, hashmap", rulebooks)}
 CASES |= {f"{name} float32": ("pool, grad", pool(name)) for name in POOLS}
-CASES["voxelize float64"] = ("coords, pool, grad", points)
+CASES["voxelize float64"] = ("coords, corners, pool", points)
+CASES["concat float64"] = ("rows, coords", joins)
 CASES |= {
     f"subm {c_in} {c_out} {math}": (
         "conv_tiles, add_products, add_exact, plan",
