@@ -201,8 +201,8 @@ def column_sums(dy: np.ndarray) -> np.ndarray:
     """Return the sum of each column, in double precision."""
     xp = array_module(dy)
     block_ptr = xp.minimum(xp.arange(0, len(dy) + _BLOCK, _BLOCK), len(dy))
-    blocks = segment_reduce(dy, None, block_ptr, SUM)
-    return segment_reduce(blocks, None, xp.arange(2) * len(blocks), SUM)[0].astype(dy.dtype)
+    blocks = segment_reduce(dy, None, block_ptr, SUM, np.float64)
+    return segment_reduce(blocks, None, xp.arange(2) * len(blocks), SUM, dy.dtype)[0]
 
 
 def _sum_pool(x, kernel_size, *args, **kwargs):
@@ -423,7 +423,7 @@ def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
 
 def _add_rows(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
     """Return the sums of the values of each row."""
-    return segment_reduce(values, *_in_segments(rows, num_rows), SUM)
+    return segment_reduce(values, *_in_segments(rows, num_rows), SUM, values.dtype)
 
 
 def _in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

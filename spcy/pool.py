@@ -264,10 +264,9 @@ def global_avg_pool(x: SparseTensor) -> np.ndarray:
 
 
 def segment_reduce(
-    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype=None
+    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: np.dtype
 ) -> np.ndarray:
-    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s; default their dtype."""
-    dtype = features.dtype if dtype is None else dtype
+    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s, rounded to a dtype."""
     made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
     out = array_module(features).empty((len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):
@@ -335,7 +334,7 @@ def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     plan = batches(x.coords)
     by_row = MAX if operation == MAX else SUM
     blocks = segment_reduce(x.features, x.coords._sites.rows.order, plan.block_ptr, by_row, np.float64)
-    pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row)
+    pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row, np.float64)
     if operation == MEAN:
         pooled /= plan.sites
     return pooled.astype(x.dtype)

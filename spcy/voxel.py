@@ -126,7 +126,7 @@ def voxelize(
         order = order[place < max_points]
         counts = xp.minimum(counts, max_points)
         starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
-    reduced = segment_reduce(features, order, starts, operation)
+    reduced = segment_reduce(features, order, starts, operation, features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
 

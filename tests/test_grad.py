@@ -3,6 +3,7 @@ import pytest
 from helpers import GEOMETRIES, accumulate, assert_close, get, put, random_tensor, random_weight
 
 import spcy
+from spcy.grad import column_sums
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -287,6 +288,17 @@ def test_voxelize(reduce, max_points, rng):
     dy = put(rng.standard_normal((len(spcy.voxelize(points, 0.8, **more).counts), 2)))
     expected = spcy.vjp(spcy.voxelize, points, 0.8, features=points, **more)[1](dy)[0]
     np.testing.assert_array_equal(get(vjp(dy)[0]), get(expected))
+
+
+def test_sums_of_biases_are_rounded_once(dtype):
+    """What a block of rows adds up to is kept in double precision until all are."""
+    large = 2.0**11 if dtype == np.float16 else 2.0**24
+    dy = np.zeros((5000, 2))
+    dy[[0, 1, 3000], 0] = large, 1, -large
+    dy[:, 1] = 0.25
+    total = get(column_sums(put(dy.astype(dtype))))
+    assert total.dtype == dtype
+    np.testing.assert_array_equal(total, np.array([1, 1250], dtype))
 
 
 @pytest.mark.parametrize("renormalize", [True, False])
