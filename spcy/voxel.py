@@ -112,7 +112,7 @@ def voxelize(
     layout = Layout(low, high)
     none = 1 << layout.bits  # the key of points outside the grid, behind all others
     keys = cell_keys(points, batch, origin, voxel_size, low, high, layout, none)
-    unique, rows, order, starts = group_keys(keys, layout.bits + 1)
+    unique, rows, order, starts = group_keys(keys, layout.bits + (shape is not None))
     sites = len(unique) - 1
     if shape is not None and sites and int(unique[sites - 1]) == none:
         sites -= 1

@@ -19,6 +19,7 @@ _COLUMNS = 5  # the batch and up to four axes
 _THREADS = 256  # of a block, for kernels with a thread for each element
 _MAX_BLOCKS = 1 << 16  # more than keep any GPU busy: kernels step on by the size of the grid
 _TYPES = {  # bfloat16 comes as its bits
+    "int32": "int32_t",
     "float32": "float",
     "float64": "double",
     "float16": "float16",
@@ -83,7 +84,7 @@ def columns(values: Sequence[float]) -> np.ndarray:
 
 
 def type_name(dtype: np.dtype) -> str:
-    """Return the C++ type of a dtype of features."""
+    """Return the C++ type of a dtype."""
     return _TYPES[dtype.name]
 
 

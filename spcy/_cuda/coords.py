@@ -7,13 +7,12 @@ from ._kernel import columns, kernel, launch, launch_blocks, type_name
 
 CHUNK = 4096  # rows of a chunk wherever a function takes or returns one value per chunk
 _THREADS = 256
-_BOUNDED = {"int32": "int32_t", "float32": "float", "float64": "double"}
 
 
 def bounds(values, found, n_threads):
     """Write the least and greatest value of each column, of each chunk of rows; in the first of all rows."""
     rows, width = values.shape
-    kind, chunks = (_BOUNDED[values.dtype.name], width), np.int64(len(found))
+    kind, chunks = (type_name(values.dtype), width), np.int64(len(found))
     launch_blocks(
         kernel("coords", "bounds", *kind), len(found), _THREADS, values, np.int64(rows), chunks, found
     )

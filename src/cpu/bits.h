@@ -1,4 +1,4 @@
-// Bits of a 64-bit mask, and what the compiler must or must not inline.
+// Bits of a 64-bit mask, and what the compiler must inline, must not inline, and should fetch.
 #ifndef SPCY_CPU_BITS_H
 #define SPCY_CPU_BITS_H
 
@@ -16,9 +16,11 @@
 #if defined(__GNUC__)
 #define SPCY_INLINED __attribute__((always_inline))
 #define SPCY_APART __attribute__((noinline))
+#define SPCY_PREFETCH(address) __builtin_prefetch(address)
 #else
 #define SPCY_INLINED
 #define SPCY_APART
+#define SPCY_PREFETCH(address) ((void)0)
 #endif
 #define SPCY_INLINE inline SPCY_INLINED
 

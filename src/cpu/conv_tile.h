@@ -148,7 +148,7 @@ inline void prefetch_rows(const Row* const* rows, int count, int64_t c_in) {
 // All pairs of a run, for one block of columns.
 template <typename A, int VECTORS>
 SPCY_INLINE void update_block(const typename A::Row* const* in, typename A::Sum* const* out, int count, int64_t c_in,
-                         const typename A::Unit* weight, bool far) {
+                              const typename A::Unit* weight, bool far) {
     constexpr int ROWS = Group<VECTORS>::max_rows, AHEAD = 24;
     int j = 0;
     for (; j + ROWS <= count; j += ROWS) {

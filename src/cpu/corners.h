@@ -7,8 +7,8 @@
 #define SPCY_CPU_CORNERS_H
 
 #include "common/key.h"
+#include "cpu/bits.h"
 #include "cpu/coords.h"
-#include "cpu/hashmap.h"
 #include "cpu/team.h"
 #include "cpu/walk.h"
 

@@ -7,13 +7,8 @@
 #include <atomic>
 
 #include "common/hash.h"
+#include "cpu/bits.h"
 #include "cpu/team.h"
-
-#if defined(__GNUC__)
-#define SPCY_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define SPCY_PREFETCH(address) ((void)0)
-#endif
 
 static_assert(sizeof(std::atomic<uint64_t>) == sizeof(uint64_t), "slots are updated in place");
 

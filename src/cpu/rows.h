@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "cpu/hashmap.h"
+#include "cpu/bits.h"
 #include "cpu/team.h"
 
 enum { SPCY_ROWS_CHUNK = 512 };  // that a thread takes at a time

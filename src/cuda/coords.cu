@@ -135,17 +135,7 @@ __global__ void fill_runs(const uint64_t* __restrict__ keys, int64_t n, int64_t 
 // The number of each row's run: `order` has the row at each sorted place.
 __global__ void spread_runs(const int64_t* __restrict__ starts, int64_t runs, const int32_t* __restrict__ order, int64_t n,
                             int32_t* __restrict__ rows) {
-    SPCY_EACH(i, n) {
-        int64_t low = 0, high = runs;  // the last run that begins at or before i lies in [low, high)
-        while (high - low > 1) {
-            const int64_t middle = (low + high) / 2;
-            if (starts[middle] <= i)
-                low = middle;
-            else
-                high = middle;
-        }
-        rows[order[i]] = (int32_t)low;
-    }
+    SPCY_EACH(i, n) rows[order[i]] = (int32_t)spcy_run_of(starts, runs, i);
 }
 
 // The key of the cell that holds each point, `none` outside [low, high]; with fractions, where in it the point lies.

@@ -3,19 +3,6 @@
 // A cell's key is that of its lowest corner. Of D axes, corner j is one further along axis d if bit D - 1 - d of j
 // is set: corners 2 l and 2 l + 1 are neighbours in key order, and what line l asks for.
 
-// The last of the runs that begins at or before i.
-static __device__ inline int64_t spcy_run_of(const int64_t* __restrict__ starts, int64_t runs, int64_t i) {
-    int64_t low = 0, high = runs;
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (starts[middle] <= i)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 // The rows of the corners of cells, -1 where none is; or with `back` the cells that a site is a corner of, from the
 // last corner to the first. A thread for each line.
 template <int AXES>

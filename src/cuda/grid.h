@@ -23,6 +23,19 @@ typedef spcy_columns<int64_t> spcy_layout;  // by column: the least value, the g
 // Tasks [0, n) one by one, by all blocks of the grid.
 #define SPCY_EACH_BLOCK(i, n) for (int64_t i = blockIdx.x; i < (n); i += gridDim.x)
 
+// The last of the runs that begins at or before i.
+static __device__ inline int64_t spcy_run_of(const int64_t* __restrict__ starts, int64_t runs, int64_t i) {
+    int64_t low = 0, high = runs;
+    while (high - low > 1) {
+        const int64_t middle = (low + high) / 2;
+        if (starts[middle] <= i)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 // Sum of `value` over the threads before this one, and over the whole block in `total`. All threads of
 // at most 32 whole warps call it; `scratch` has room for a value of each warp, and one more.
 static __device__ inline int spcy_block_prefix(int value, int* scratch, int* total) {
