@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ._cpu import threads as _native
@@ -16,6 +16,7 @@ GRAIN = 100_000
 
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
+_followed: Callable[[], int] | None = None  # whose number is the default, instead
 
 
 def set_num_threads(n: int | None) -> None:
@@ -28,7 +29,8 @@ def set_num_threads(n: int | None) -> None:
     n : int or None
         From 1 to 512; more than the cores are of no use. None goes back to the default:
         ``OMP_NUM_THREADS`` if that is set, else the cores that this process may use (its CPU
-        affinity and its container's CPU quota), at most 512.
+        affinity and its container's CPU quota), at most 512. With `spcy.torch` imported it is
+        what ``torch.get_num_threads()`` says.
 
     Raises
     ------
@@ -74,10 +76,18 @@ def get_num_threads() -> int:
         return 1
     if _num_threads is not None:
         return _num_threads
+    if _followed is not None:
+        return min(_followed(), _native.MOST_THREADS)
     global _default
     if _default is None:
         _default = _default_threads()
     return _default
+
+
+def follow(get_num_threads: Callable[[], int]) -> None:
+    """Take another library's number as the default from now on."""
+    global _followed
+    _followed = get_num_threads
 
 
 def threads_for(work: float) -> int:

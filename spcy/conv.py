@@ -325,6 +325,11 @@ def transpose_plan(
     return _plan(rulebook, coords, weight, bias, groups)
 
 
+def plan_on(x, rulebook: Rulebook, coords: Coords, weight, bias, groups: int) -> Plan:
+    """Return the plan of a box that runs over a rulebook, whose outputs are on some coords."""
+    return _plan(rulebook, coords, *_parameters(x, weight, bias, groups, box=True))
+
+
 def parent_level(
     x: SparseTensor, to: SparseTensor | Coords | None
 ) -> tuple[Coords, Rulebook, tuple[int, ...] | None]:

@@ -75,6 +75,8 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
         tuple, the scalar's gradients with respect to the arrays named below, each of the shape and dtype
         of its array. It may be called any number of times, and reads the arrays that the operation
         was given: do not write to those before, nor to a gradient, which may be dy itself or a view of it.
+        Where there are several gradients, ``vjp(dy, needed)`` with a bool for each computes only those that
+        are needed; the others are None.
 
     Notes
     -----
@@ -143,14 +145,18 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
             before = execute(x, plan, residual, None)
             y = before.replace(activate(before.features, activation))
 
-        def vjp(dy):
+        def vjp(dy, needed=(True,) * 4):
             dy = _gradient_of(y.features, dy)
             if activation is not None:
                 dy = activation_gradient(before.features, dy, activation)
-            dx = execute(SparseTensor._of(plan.coords, dy), _backward(plan, x.coords), None, None).features
-            dweight = _weight_gradient(x.features, dy, plan).reshape(_shape(weight))
-            dbias = None if bias is None else column_sums(dy)
-            return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, dy)
+            dx = input_gradient(dy, plan, x.coords) if needed[0] else None
+            dweight = None
+            if needed[1]:
+                dweight = weight_gradient(x.features, dy, plan, plan.weight.shape).reshape(_shape(weight))
+            dbias = None if bias is None or not needed[2] else column_sums(dy)
+            if residual is None:
+                return dx, dweight, dbias
+            return dx, dweight, dbias, dy if needed[3] else None
 
         return y, vjp
 
@@ -167,31 +173,35 @@ def _gradient_of(features: np.ndarray, dy: Any) -> np.ndarray:
     return _check.gradient(dy, features)
 
 
-def _backward(plan: Plan, coords) -> Plan:
-    """Return the plan that takes a gradient of the output to one of the input."""
+def input_gradient(dy: np.ndarray, plan: Plan, coords: Coords) -> np.ndarray:
+    """Return the gradient of a convolution's input, which is on some coords."""
     cells, c_in, c_out = plan.weight.shape
     grouped = plan.weight.reshape(cells, c_in, plan.groups, c_out // plan.groups)
     weight = grouped.transpose(0, 3, 2, 1).reshape(cells, c_out // plan.groups, plan.groups * c_in)
     weight = array_module(weight).ascontiguousarray(weight)
-    return plan._replace(rulebook=plan.rulebook.transposed(), coords=coords, weight=weight, bias=None)
+    back = plan._replace(rulebook=plan.rulebook.transposed(), coords=coords, weight=weight, bias=None)
+    return execute(SparseTensor._of(plan.coords, dy), back, None, None).features
 
 
-def _weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan) -> np.ndarray:
-    """Return the sums of ``x[in]^T dy[out]`` over the pairs of every offset, by group."""
-    rulebook, (cells, c_in, c_out) = plan.rulebook, plan.weight.shape
+def weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sums of ``x[in]^T dy[out]`` over the pairs of every offset, by group.
+
+    `shape` is that of the weight, (K, C_in // groups, C_out).
+    """
+    rulebook, (cells, c_in, c_out) = plan.rulebook, shape
     xp = array_module(features, dy)
-    out = xp.empty(plan.weight.shape, dy.dtype)
+    out = xp.empty(shape, dy.dtype)
     if not rulebook.num_pairs:
         out[:] = 0
         return out
     kernels = kernels_for(features, dy).grad
     tile_ptr = rulebook._tiles(_TILE)
-    shape = c_in, c_out // plan.groups, plan.groups
+    channels = c_in, c_out // plan.groups, plan.groups
     sizes = rulebook.num_pairs, cells, tile_ptr.shape[1] - 1
     x, gradient, sums = as_bits(features, dy, out)
-    chunks = kernels.num_chunks(*sizes, *shape, x.dtype)
+    chunks = kernels.num_chunks(*sizes, *channels, x.dtype)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-    scratch = xp.empty(kernels.scratch_bytes(x.dtype, cells, *shape, chunks, threads), np.int8)
+    scratch = xp.empty(kernels.scratch_bytes(x.dtype, cells, *channels, chunks, threads), np.int8)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out
@@ -335,9 +345,10 @@ def _return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
 def _add(x, y):
     total = add(x, y)
 
-    def vjp(dy):
+    def vjp(dy, needed=(True, True)):
         dy = _gradient_of(total.features, dy)
-        return _rows_from(dy, total.coords, x.coords), _rows_from(dy, total.coords, y.coords)
+        each = zip((x, y), needed, strict=True)
+        return tuple(_rows_from(dy, total.coords, t.coords) if n else None for t, n in each)
 
     return total, vjp
 
@@ -346,11 +357,12 @@ def _concat(tensors):
     tensors = list(tensors)
     y = concat(tensors)
 
-    def vjp(dy):
+    def vjp(dy, needed=None):
         dy = _gradient_of(y.features, dy)
         ends = np.cumsum([t.num_channels for t in tensors]).tolist()
         parts = [slice(end - t.num_channels, end) for t, end in zip(tensors, ends, strict=True)]
-        return tuple(_rows_from(dy, y.coords, t.coords, p) for p, t in zip(parts, tensors, strict=True))
+        each = zip(tensors, parts, needed or [True] * len(tensors), strict=True)
+        return tuple(_rows_from(dy, y.coords, t.coords, p) if n else None for t, p, n in each)
 
     return y, vjp
 

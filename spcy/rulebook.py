@@ -342,7 +342,10 @@ def transposed_rulebook(
 def generative(
     coords: Coords, stencil: Stencil, stride: Ints, padding: Ints, output_padding: Ints
 ) -> tuple[Rulebook, Coords]:
-    """Return what `transposed_rulebook` does, for checked arguments."""
+    """Return what `transposed_rulebook` does, for checked arguments.
+
+    A negative output padding leaves out cells at the high end.
+    """
     window = stencil.high - stencil.low + 1
     if any(o >= max(s, int(w)) for o, s, w in zip(output_padding, stride, window, strict=True)):
         raise ValueError(
@@ -382,8 +385,7 @@ def _remake_floored(parent: Coords, offsets: np.ndarray, stride: Ints, padding: 
 def _remake_transposed(
     parent: Coords, offsets: np.ndarray, stride: Ints, padding: Ints, output_padding: Ints
 ) -> Coords:
-    args = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    return transposed_rulebook(parent, offsets, **args)[1]
+    return generative(parent, Stencil(offsets), stride, padding, output_padding)[1]
 
 
 def _strided_level(sites: Sites, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None) -> Level:

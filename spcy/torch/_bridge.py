@@ -1,0 +1,94 @@
+"""Between PyTorch's tensors and spcy's arrays: the same memory, on the CPU and on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._backend import is_bfloat16, require, use_backend
+from .._threads import follow
+
+follow(torch.get_num_threads)
+
+_DEVICES = ("cpu", "cuda")
+_TENSORS = (torch.nn.Parameter, torch.Tensor)
+
+
+def array_of(tensor: torch.Tensor) -> Any:
+    """Return a tensor's memory as an array, outside of autograd."""
+    tensor = tensor.detach()
+    if tensor.device != _CPU:
+        require("cuda")
+        import cupy
+
+        return cupy.from_dlpack(tensor)
+    if tensor.dtype is not torch.bfloat16:
+        return tensor.numpy()
+    return tensor.view(torch.int16).numpy().view(_bfloat16())
+
+
+def contiguous_array(tensor: torch.Tensor) -> Any:
+    """Return a tensor's memory as an array, rows one behind the other."""
+    return array_of(tensor if tensor.is_contiguous() else tensor.contiguous())
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """Return an array's memory as a tensor."""
+    if not isinstance(array, np.ndarray):
+        return torch.from_dlpack(array)
+    if is_bfloat16(array.dtype):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return what array work on a device's tensors runs in: on a GPU, PyTorch's current stream."""
+    return _NOTHING if device == _CPU else _on_cuda(device)
+
+
+def entering(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return what lets arrays enter spcy on the device of their tensors, whatever the backend flag says."""
+    return use_backend(device.type)
+
+
+_CPU = torch.device("cpu")
+_NOTHING = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _on_cuda(device: torch.device) -> Iterator[None]:
+    require("cuda")
+    import cupy
+
+    stream = torch.cuda.current_stream(device)
+    with cupy.cuda.Device(stream.device_index), cupy.cuda.ExternalStream(stream.cuda_stream):
+        yield
+
+
+def check_tensor(value: Any, name: str, beside: torch.Tensor | None = None) -> None:
+    """Raise unless an argument is a tensor on a device that spcy has, the one of what it goes with."""
+    if beside is not None and type(value) in _TENSORS and value.device == beside.device:
+        return  # what it is most often: a call costs little
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.device.type not in _DEVICES:
+        raise ValueError(f"{name} must be on a CPU or a CUDA device, got {value.device}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
+    if beside is not None and value.device != beside.device:
+        raise ValueError(
+            f"{name} must be on {beside.device}, as what it goes with, got {value.device}: "
+            f"{name}.to({str(beside.device)!r}) moves it"
+        )
+
+
+def _bfloat16() -> np.dtype:
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError('bfloat16 needs ml_dtypes: pip install "spcy[torch]"') from None
+    return np.dtype(ml_dtypes.bfloat16)

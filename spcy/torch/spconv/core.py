@@ -1,0 +1,414 @@
+"""Sparse tensors as spconv has them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+
+from ... import _check
+from ..._backend import array_module
+from ...coords import Coords, same_sites
+from ...rulebook import Rulebook
+from .. import functional
+from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
+from ..tensor import SparseTensor, check_features, indices_of
+
+
+class ConvAlgo(enum.Enum):
+    """Algorithms of spconv: accepted, without effect."""
+
+    Native = 0
+    MaskImplicitGemm = 1
+    MaskSplitImplicitGemm = 2
+
+
+class Level:
+    """The sites that tensors share: an indices tensor, the coords that were made from it, or both.
+
+    The same indices tensor gives the same level while any tensor is on it, and the same coords until the
+    indices are written to, so that rulebooks are built once.
+    """
+
+    __slots__ = ("__weakref__", "_coords", "_indices", "_version")
+
+    def __init__(self, indices: torch.Tensor | None = None, coords: Coords | None = None):
+        self._indices, self._coords, self._version = indices, coords, None
+
+    def __reduce__(self):
+        if self._indices is None:
+            return Level, (None, self._coords)
+        return Level, (self._indices,)
+
+    @classmethod
+    def of(cls, indices: torch.Tensor) -> Level:
+        """Return the level of an indices tensor."""
+        level = _LEVELS.get(id(indices))
+        if level is None or level._indices is not indices:
+            level = _LEVELS[id(indices)] = cls(indices)
+        return level
+
+    @classmethod
+    def on(cls, coords: Coords) -> Level:
+        """Return the level of coords."""
+        level = _LEVELS.get(id(coords))
+        if level is None or level._coords is not coords or not level._is_current():
+            level = _LEVELS[id(coords)] = cls(coords=coords)
+        return level
+
+    def indices(self, device: torch.device) -> torch.Tensor:
+        """Return the indices tensor, the same every time."""
+        if self._indices is None:
+            self._indices = indices_of(self._coords, device)
+            self._version = self._indices._version
+            _LEVELS[id(self._indices)] = self
+        return self._indices
+
+    def coords(self, shape: Sequence[int], batch_size: int) -> Coords:
+        """Return the coords on a grid, made when first asked for or after a write to the indices."""
+        coords, shape = self._coords, tuple(shape)
+        if (
+            coords is None
+            or coords.shape != shape
+            or coords.batch_size != batch_size
+            or not self._is_current()
+        ):
+            indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
+            with entering(indices.device), on_device(indices.device):
+                coords = Coords(array_of(indices), shape, batch_size)
+            self._coords = coords
+            self._version = None if indices.is_inference() else indices._version
+        return coords
+
+    def _is_current(self) -> bool:
+        """Return whether the indices are what the coords were made from."""
+        indices = self._indices
+        if indices is None:
+            return True
+        if not indices.is_inference():
+            return indices._version == self._version
+        with on_device(indices.device):  # PyTorch counts no writes to it
+            array = array_of(indices)
+            return bool(array_module(array).array_equal(array, self._coords.indices))
+
+
+_LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the indices, and of the coords
+
+
+class IndiceData:
+    """What a layer with an `indice_key` leaves for those that share it.
+
+    Attributes
+    ----------
+    indices, out_indices : torch.Tensor of shape (N, 1 + D), int32
+        Sites before and behind the layer.
+    indice_pairs : torch.Tensor of shape (2, K, P), int32
+        For each kernel offset the rows of inputs and of outputs, filled up with -1. Made when it is read.
+    indice_pair_num : torch.Tensor of shape (K,), int32
+        How many of them there are.
+    pair_fwd, pair_bwd : torch.Tensor of shape (K, N_out) and (K, N_in), int32
+        The input row of each output row, and the reverse; -1 for none. Made when they are read.
+    spatial_shape, out_spatial_shape, ksize, stride, padding, dilation : list of int
+    is_subm : bool
+    algo : ConvAlgo
+    voxel_num : None
+    """
+
+    def __init__(
+        self, x: SparseConvTensor, level: Level, shape: list[int], plan_of: Any, layer: Any, is_subm: bool
+    ):
+        self._in_level, self._out_level = x._level, level
+        self._device = x.features.device
+        self._plan_of = plan_of
+        self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(shape)
+        self.batch_size = int(x.batch_size)
+        self.is_subm, self.algo = is_subm, layer.algo
+        self.ksize, self.stride = layer.kernel_size, layer.stride
+        self.padding, self.dilation = layer.padding, layer.dilation
+        self.voxel_num = None
+
+    def plan(self) -> tuple[Rulebook, Coords]:
+        """Return the rulebook, and the sites behind the layer as a child of those before it."""
+        return self._plan_of(self._in_level.coords(self.spatial_shape, self.batch_size))
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """Sites before the layer."""
+        return self._in_level.indices(self._device)
+
+    @property
+    def out_indices(self) -> torch.Tensor:
+        """Sites behind the layer."""
+        return self._out_level.indices(self._device)
+
+    @property
+    def indice_pairs(self) -> torch.Tensor:
+        """Pairs of rows by kernel offset."""
+        with on_device(self._device):
+            return tensor_of(pairs_by_offset(self.plan()[0]))
+
+    @property
+    def indice_pair_num(self) -> torch.Tensor:
+        """Number of pairs by kernel offset."""
+        with on_device(self._device):
+            return tensor_of(pair_counts(self.plan()[0]))
+
+    @property
+    def pair_fwd(self) -> torch.Tensor:
+        """Input row of each output row by kernel offset."""
+        return self._rows_of(self.plan()[0])
+
+    @property
+    def pair_bwd(self) -> torch.Tensor:
+        """Output row of each input row by kernel offset."""
+        return self._rows_of(self.plan()[0].transposed())
+
+    def _rows_of(self, rulebook: Rulebook) -> torch.Tensor:
+        with on_device(self._device):
+            xp = array_module(rulebook.in_rows)
+            out = xp.full((rulebook.num_offsets, rulebook.num_out), -1, np.int32)
+            for k in range(rulebook.num_offsets):
+                in_rows, out_rows = rulebook.pairs(k)
+                out[k, out_rows] = in_rows
+            return tensor_of(out)
+
+
+ImplicitGemmIndiceData = IndiceData
+
+
+class SparseConvTensor:
+    """Features on sites of a grid, as ``spconv.pytorch.SparseConvTensor``.
+
+    Indices are checked when a layer first needs them: a site twice, or one outside of the shape or the
+    batches, is an error that names the row.
+
+    Parameters
+    ----------
+    features : torch.Tensor of shape (N, C)
+        float32, float64, float16 or bfloat16.
+    indices : torch.Tensor of shape (N, 1 + D), int32
+        The batch, then the axes in the order of `spatial_shape`. Not to be written to while tensors of
+        other levels are in use.
+    spatial_shape : sequence of D ints
+    batch_size : int
+    grid, voxel_num, benchmark, permanent_thrust_allocator, enable_timer, force_algo
+        Accepted, without effect.
+    indice_dict : dict, optional
+        What layers with an `indice_key` left, an `IndiceData` for each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If features or indices are not as above.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import spcy.torch.spconv as spconv
+    >>> indices = torch.tensor([[0, 4, 4], [0, 4, 5]], dtype=torch.int32)
+    >>> x = spconv.SparseConvTensor(torch.ones(2, 1), indices, [8, 8], 1)
+    >>> spconv.SparseConv2d(1, 16, 3, 2, 1)(x)
+    SparseConvTensor[shape=torch.Size([2, 16])]
+    """
+
+    def __init__(
+        self,
+        features: torch.Tensor,
+        indices: torch.Tensor,
+        spatial_shape: Sequence[int],
+        batch_size: int,
+        grid: torch.Tensor | None = None,
+        voxel_num: torch.Tensor | None = None,
+        indice_dict: dict | None = None,
+        benchmark: bool = False,
+        permanent_thrust_allocator: bool = False,
+        enable_timer: bool = False,
+        force_algo: ConvAlgo | None = None,
+    ):
+        check_tensor(features, "features")
+        if features.dim() != 2:
+            raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
+        self._features = features
+        self.spatial_shape = [int(n) for n in spatial_shape]
+        self.batch_size = batch_size
+        self.indices = indices
+        if len(self.spatial_shape) != indices.shape[1] - 1:
+            raise ValueError(
+                f"spatial_shape must have {indices.shape[1] - 1} ints, one per axis of indices, "
+                f"got {self.spatial_shape}"
+            )
+        if int(batch_size) < 1:
+            raise ValueError(f"batch_size must be at least 1, got {int(batch_size)}")
+        self.indice_dict = {} if indice_dict is None else indice_dict
+        self.grid = torch.Tensor() if grid is None else grid
+        self.voxel_num = voxel_num
+        self.benchmark = benchmark
+        self.benchmark_record: dict = {}
+        self.thrust_allocator = None
+        self._timer = None
+        self.force_algo = force_algo
+        self.int8_scale = None
+
+    def __repr__(self) -> str:
+        return f"SparseConvTensor[shape={self._features.shape}]"
+
+    @property
+    def features(self) -> torch.Tensor:
+        """The features; `replace_feature` makes a tensor with others."""
+        return self._features
+
+    @features.setter
+    def features(self, value):
+        raise ValueError(
+            "features cannot be assigned to: x = x.replace_feature(features) makes a tensor with others"
+        )
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """The sites."""
+        return self._level.indices(self._features.device)
+
+    @indices.setter
+    def indices(self, value: torch.Tensor):
+        check_tensor(value, "indices", self._features)
+        if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
+            raise ValueError(
+                f"indices must have shape (N, 1 + D) with D = 1, 2, 3 or 4 (column 0 is the batch), "
+                f"got {tuple(value.shape)}"
+            )
+        if value.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"indices must have dtype torch.int32, got {value.dtype}")
+        self._level = Level.of(value)
+
+    @property
+    def coords(self) -> Coords:
+        """The sites as `spcy.Coords`, checked."""
+        return self._level.coords(self.spatial_shape, int(self.batch_size))
+
+    @property
+    def is_quantized(self) -> bool:
+        """False: there are no quantized tensors."""
+        return False
+
+    @property
+    def spatial_size(self) -> int:
+        """Number of cells of the grid."""
+        return int(np.prod(self.spatial_shape))
+
+    @property
+    def sparity(self) -> float:
+        """Share of the cells that are sites."""
+        return len(self.indices) / self.spatial_size / int(self.batch_size)
+
+    def as_spcy(self) -> SparseTensor:
+        """Return the tensor as spcy's functions take it, features checked against sites."""
+        coords = self.coords
+        check_features(self._features, coords)
+        return SparseTensor._of(coords, self._features)
+
+    def replace_feature(self, feature: torch.Tensor) -> SparseConvTensor:
+        """Return a tensor with the same sites and other features."""
+        check_tensor(feature, "feature")
+        made = self.shadow_copy()
+        made._features = feature
+        return made
+
+    def shadow_copy(self) -> SparseConvTensor:
+        """Return a tensor with the same parts."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def select_by_index(self, valid_indices: torch.Tensor) -> SparseConvTensor:
+        """Return a tensor of some rows, by their numbers or a mask."""
+        made = self.replace_feature(self._features[valid_indices])
+        made.indices = self.indices[valid_indices]
+        made.indice_dict = {}
+        return made
+
+    def minus(self) -> SparseConvTensor:
+        """Return a tensor with the features' negatives."""
+        return self.replace_feature(-self._features)
+
+    @classmethod
+    def from_dense(cls, x: torch.Tensor) -> SparseConvTensor:
+        """Return the sites of a dense (B, *spatial_shape, C) tensor where any channel is not zero."""
+        sites = x.to_sparse(x.dim() - 1)
+        indices = sites.indices().t().contiguous().int()
+        return cls(sites.values(), indices, x.shape[1:-1], x.shape[0])
+
+    def find_indice_pair(self, key: str | None) -> IndiceData | None:
+        """Return what a layer with an `indice_key` left, or None."""
+        return None if key is None else self.indice_dict.get(key)
+
+    def dense(self, channels_first: bool = True) -> torch.Tensor:
+        """Return the dense tensor, zero where there is no site."""
+        return functional.to_dense(self.as_spcy(), channels_first)
+
+    def __add__(self, other: SparseConvTensor | torch.Tensor) -> SparseConvTensor:
+        if isinstance(other, SparseConvTensor):
+            require_same_rows(self, other, "operand of +")
+            other = other.features
+        elif not isinstance(other, torch.Tensor):
+            return NotImplemented
+        return self.replace_feature(self._features + other)
+
+    __radd__ = __iadd__ = __add__
+
+
+def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -> None:
+    """Raise unless two tensors have the same sites in the same rows."""
+    if x._level is other._level:
+        return
+    if not same_sites(x.coords, other.coords):
+        raise ValueError(
+            f"{name} must have the same sites in the same rows{_first_difference(x.coords, other.coords)}; "
+            f"functional.sparse_add adds over the union of sites"
+        )
+
+
+def require_level(x: SparseConvTensor, coords: Coords, indice_key: str, where: str) -> None:
+    """Raise unless a tensor is on the sites that an indice_key stands for."""
+    if not same_sites(x.coords, coords):
+        raise ValueError(
+            f"indice_key {indice_key!r} stands for other sites than those that came: {where}"
+            f"{_first_difference(coords, x.coords)}"
+        )
+
+
+def _first_difference(a: Coords, b: Coords) -> str:
+    """Say where two coords differ first."""
+    if a.shape != b.shape or a.batch_size != b.batch_size:
+        return f", got grids {a.shape} and {b.shape} of {a.batch_size} and {b.batch_size} batches"
+    if len(a) != len(b):
+        return f", got {len(a)} and {len(b)} rows"
+    row = _check.first_row((a.indices != b.indices).any(axis=1))
+    return f", got {a.indices[row].tolist()} and {b.indices[row].tolist()} in row {row}"
+
+
+def pairs_by_offset(rulebook: Rulebook) -> Any:
+    """Return (2, K, P) rows of inputs and outputs, filled up with -1."""
+    xp = array_module(rulebook.in_rows)
+    width = max(rulebook.num_in, rulebook.num_out)
+    pairs = xp.full((2, rulebook.num_offsets, width), -1, np.int32)
+    for k in range(rulebook.num_offsets):
+        in_rows, out_rows = rulebook.pairs(k)
+        pairs[0, k, : len(in_rows)], pairs[1, k, : len(in_rows)] = in_rows, out_rows
+    return pairs
+
+
+def pair_counts(rulebook: Rulebook) -> Any:
+    """Return how many pairs each kernel offset has."""
+    return (rulebook.offset_ptr[1:] - rulebook.offset_ptr[:-1]).astype(np.int32)
+
+
+def expand_nd(ndim: int, value: int | Sequence[int]) -> list[int]:
+    """Return an int for each axis."""
+    values = [int(value)] * ndim if isinstance(value, int) else [int(v) for v in value]
+    if len(values) != ndim:
+        raise ValueError(f"expected an int or {ndim} ints, one per axis, got {value!r}")
+    return values

@@ -1,0 +1,249 @@
+"""Pools over sparse tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...coords import Coords
+from ...rulebook import Rulebook
+from .. import functional
+from ..tensor import SparseTensor
+from .conv import _MAX_NUM_VOXELS_DURING_TRAINING
+from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
+from .modules import SparseModule
+from .ops import rulebook_of
+
+
+class _Pool(SparseModule):
+    """What the pools share: windows as those of a convolution."""
+
+    output_padding = None
+
+    def __init__(
+        self,
+        ndim: int,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] | None = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        indice_key: str | None = None,
+        subm: bool = False,
+        algo: ConvAlgo | None = None,
+        record_voxel_count: bool = False,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        if subm:
+            raise ValueError("subm must be False: a pool makes the sites of its windows")
+        self.ndim = ndim
+        self.kernel_size = expand_nd(ndim, kernel_size)
+        self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride)
+        self.padding = expand_nd(ndim, padding)
+        self.dilation = expand_nd(ndim, dilation)
+        self.subm = subm
+        self.indice_key = indice_key
+        self.algo = ConvAlgo.Native if algo is None else algo
+        self.record_voxel_count = record_voxel_count
+        if record_voxel_count:
+            self.register_buffer(_MAX_NUM_VOXELS_DURING_TRAINING, torch.zeros(1, dtype=torch.int32))
+
+    def extra_repr(self) -> str:
+        """Return the arguments that a repr has."""
+        said = f"kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, plain in (("padding", 0), ("dilation", 1)):
+            value = getattr(self, name)
+            said += f", {name}={value}" if any(v != plain for v in value) else ""
+        return said
+
+    def get_max_num_voxels(self) -> torch.Tensor | None:
+        """Return the greatest number of output sites so far, if it is recorded."""
+        return getattr(self, _MAX_NUM_VOXELS_DURING_TRAINING, None)
+
+    def forward(self, input: SparseConvTensor) -> SparseConvTensor:
+        """Return the pool's output; rows ascend by batch and coordinates."""
+        if not isinstance(input, SparseConvTensor):
+            raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
+        if self.indice_key is not None and self.indice_key in input.indice_dict:
+            raise ValueError(f"indice_key must be new, got {self.indice_key!r}, which the input has already")
+        y = self._reduce(input.as_spcy(), self.kernel_size, self.stride, self.padding, self.dilation)
+        out = input.replace_feature(y.features)
+        out._level, out.spatial_shape = Level.on(y.coords), list(y.coords.shape)
+        count = self.get_max_num_voxels()
+        if count is not None:
+            count.clamp_(min=len(y.coords))
+        if self.indice_key is not None:
+            data = IndiceData(input, out._level, out.spatial_shape, self._rulebook, self, is_subm=False)
+            out.indice_dict = {**input.indice_dict, self.indice_key: data}
+        return out
+
+    def _reduce(self, x: SparseTensor, *geometry) -> SparseTensor:
+        raise NotImplementedError
+
+    def _rulebook(self, coords: Coords) -> tuple[Rulebook, Coords]:
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation
+        return rulebook_of(coords, *geometry, [0] * self.ndim, False, False)
+
+
+class SparseMaxPool(_Pool):
+    """The greatest feature of each window and 0, as in spconv, whose maxima begin there.
+
+    Parameters
+    ----------
+    ndim : int
+    kernel_size, padding, dilation : int or sequence of ndim ints
+    stride : int or sequence of ndim ints, or None for `kernel_size`
+    indice_key : str, optional
+        What an inverse convolution finds the level before the pool by.
+    record_voxel_count : bool
+        Keep the greatest number of output sites in a buffer.
+    subm, algo, name
+        Accepted, without effect; `subm` must be False.
+    """
+
+    def _reduce(self, x, *geometry):
+        return functional.max_pool(x, *geometry, empty="zero")
+
+
+class SparseAvgPool(_Pool):
+    """The mean of the sites of each window.
+
+    Parameters
+    ----------
+    ndim, kernel_size, stride, padding, dilation, indice_key, record_voxel_count, subm, algo, name
+        As of `SparseMaxPool`.
+    """
+
+    def _reduce(self, x, *geometry):
+        return functional.avg_pool(x, *geometry)
+
+
+class SparseGlobalMaxOrAvgPool(SparseModule):
+    """The greatest feature or the mean of each batch.
+
+    Parameters
+    ----------
+    is_mean : bool
+    name : str, optional
+    """
+
+    def __init__(self, is_mean: bool, name: str | None = None):
+        super().__init__(name=name)
+        self.is_mean = is_mean
+
+    def forward(self, input: SparseConvTensor) -> torch.Tensor:
+        """Return a tensor of shape (batch_size, C)."""
+        pool = functional.global_avg_pool if self.is_mean else functional.global_max_pool
+        return pool(input.as_spcy())
+
+
+class SparseGlobalMaxPool(SparseGlobalMaxOrAvgPool):
+    """The greatest feature of each batch."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(is_mean=False, name=name)
+
+
+class SparseGlobalAvgPool(SparseGlobalMaxOrAvgPool):
+    """The mean of each batch, for every channel (spconv returns that of the first channel alone)."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(is_mean=True, name=name)
+
+
+class _MaxOf(SparseMaxPool):
+    """A max pool of a dimension, with the arguments that spconv gives it."""
+
+    _ndim: int
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        indice_key: str | None = None,
+        algo: ConvAlgo | None = None,
+        record_voxel_count: bool = False,
+        name: str | None = None,
+    ):
+        geometry = kernel_size, stride, padding, dilation
+        super().__init__(
+            self._ndim,
+            *geometry,
+            indice_key=indice_key,
+            algo=algo,
+            record_voxel_count=record_voxel_count,
+            name=name,
+        )
+
+
+class _AvgOf(SparseAvgPool):
+    """A pool by means of a dimension, with the arguments that spconv gives it."""
+
+    _ndim: int
+    __init__ = _MaxOf.__init__
+
+
+class SparseMaxPool1d(_MaxOf):
+    """The greatest feature of each window and 0.
+
+    See `SparseMaxPool`.
+    """
+
+    _ndim = 1
+
+
+class SparseMaxPool2d(_MaxOf):
+    """The greatest feature of each window and 0.
+
+    See `SparseMaxPool`.
+    """
+
+    _ndim = 2
+
+
+class SparseMaxPool3d(_MaxOf):
+    """The greatest feature of each window and 0.
+
+    See `SparseMaxPool`.
+    """
+
+    _ndim = 3
+
+
+class SparseMaxPool4d(_MaxOf):
+    """The greatest feature of each window and 0.
+
+    See `SparseMaxPool`.
+    """
+
+    _ndim = 4
+
+
+class SparseAvgPool1d(_AvgOf):
+    """The mean of the sites of each window.
+
+    See `SparseAvgPool`.
+    """
+
+    _ndim = 1
+
+
+class SparseAvgPool2d(_AvgOf):
+    """The mean of the sites of each window.
+
+    See `SparseAvgPool`.
+    """
+
+    _ndim = 2
+
+
+class SparseAvgPool3d(_AvgOf):
+    """The mean of the sites of each window.
+
+    See `SparseAvgPool`.
+    """
+
+    _ndim = 3

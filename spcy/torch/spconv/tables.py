@@ -1,0 +1,55 @@
+"""Modules on several sparse tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .core import SparseConvTensor, require_same_rows
+from .functional import sparse_add
+from .modules import SparseModule
+
+
+class JoinTable(SparseModule):
+    """Tensors on the same sites, their channels side by side."""
+
+    def forward(self, input: Sequence[SparseConvTensor]) -> SparseConvTensor:
+        """Return the joined tensor."""
+        _require_same(input)
+        return input[0].replace_feature(torch.cat([x.features for x in input], 1))
+
+
+class AddTable(SparseModule):
+    """The sum of tensors on the same sites."""
+
+    def forward(self, input: Sequence[SparseConvTensor]) -> SparseConvTensor:
+        """Return the sum."""
+        _require_same(input)
+        return input[0].replace_feature(sum(x.features for x in input))
+
+
+class AddTableMisaligned(SparseModule):
+    """The sum of tensors over the union of their sites."""
+
+    def forward(self, input: Sequence[SparseConvTensor]) -> SparseConvTensor:
+        """Return the sum, as `functional.sparse_add`."""
+        return sparse_add(*input)
+
+
+class ConcatTable(SparseModule):
+    """Modules that all get the same input."""
+
+    def forward(self, input) -> list:
+        """Return their outputs."""
+        return [module(input) for module in self._modules.values()]
+
+    def add(self, module: torch.nn.Module) -> ConcatTable:
+        """Append a module."""
+        self.add_module(str(len(self._modules)), module)
+        return self
+
+
+def _require_same(tensors: Sequence[SparseConvTensor]) -> None:
+    for place, x in enumerate(tensors[1:], 1):
+        require_same_rows(tensors[0], x, f"input[{place}]")

@@ -1,0 +1,306 @@
+"""Points to voxels, by the names and in the order that spconv has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from ... import _check
+from ...voxel import voxelize
+from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
+from . import tensorview as tv
+
+__all__ = [
+    "Point2VoxelCPU1d",
+    "Point2VoxelCPU2d",
+    "Point2VoxelCPU3d",
+    "Point2VoxelCPU4d",
+    "PointToVoxel",
+    "VoxelGenerator",
+    "VoxelGeneratorV2",
+    "gather_features_by_pc_voxel_id",
+    "nullcontext",
+]
+
+
+class _Grid:
+    """Cells of points, in the order in which points meet them."""
+
+    def __init__(
+        self, vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
+    ):
+        ndim = len(vsize_xyz)
+        self.ndim = ndim
+        self.num_point_features = _check.integer(num_point_features, "num_point_features")
+        self.max_num_voxels = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
+        points = _check.per_axis(max_num_points_per_voxel, 1, "max_num_points_per_voxel", 1)
+        self.max_num_points_per_voxel = points[0]
+        self.vsize = np.asarray(vsize_xyz, np.float32)
+        bounds = np.asarray(coors_range_xyz, np.float32)
+        if bounds.shape != (2 * ndim,):
+            raise ValueError(
+                f"coors_range_xyz must have {2 * ndim} numbers, low and high, got {coors_range_xyz!r}"
+            )
+        self.low, self.high = bounds[:ndim], bounds[ndim:]
+        size = np.round((self.high - self.low) / self.vsize)
+        if not (np.isfinite(size).all() and (size >= 1).all() and (self.vsize > 0).all()):
+            raise ValueError(
+                f"coors_range_xyz must hold at least one voxel along each axis, got {coors_range_xyz!r} "
+                f"for voxels of {vsize_xyz!r}"
+            )
+        self.shape = tuple(int(n) for n in size)
+
+    def voxels(self, points: Any, empty_mean: bool = False) -> tuple[Any, Any, Any, Any]:
+        """Return (voxels, indices from the last axis to the first, points in each, voxel of each point)."""
+        from ..._backend import array_module
+
+        xp = array_module(points)
+        if points.ndim != 2 or points.shape[1] != self.num_point_features or points.shape[1] < self.ndim:
+            raise ValueError(f"points must have shape (N, {self.num_point_features}), got {points.shape}")
+        place, size = xp.asarray(self.low), xp.asarray(self.vsize)
+        # In single precision, as spconv computes it: a point on a face lies where it lies there.
+        cells = xp.floor((points[:, : self.ndim].astype(np.float32) - place) / size)
+        bad = ~xp.isfinite(cells).all(axis=1)
+        _check.finite_points(points, bad)
+        found = voxelize(
+            xp.clip(cells, -1.0, xp.asarray(self.shape, np.float32)).astype(np.float64) + 0.5,
+            1.0,
+            bounds=(np.zeros(self.ndim), np.array(self.shape, float)),
+            features=xp.zeros((len(points), 1), np.float32),
+            reduce="first",
+        )
+        rows, counts = found.rows, found.counts
+        by_row = xp.argsort(rows, kind="stable")[int((rows < 0).sum()) :]
+        starts = xp.cumsum(counts) - counts
+        order = xp.argsort(by_row[starts], kind="stable")[
+            : self.max_num_voxels
+        ]  # of voxels, by their first points
+        rank = xp.full(len(counts) + 1, -1, np.int64)  # the last is that of no voxel
+        rank[order] = xp.arange(len(order))
+        slots = self.max_num_points_per_voxel
+        slot = xp.arange(len(by_row)) - starts[rows[by_row]]
+        voxel = rank[rows[by_row]]
+        kept = (slot < slots) & (voxel >= 0)
+        voxels = xp.zeros((len(order), slots, points.shape[1]), np.float32)
+        voxels[voxel[kept], slot[kept]] = points[by_row[kept]]
+        number = xp.minimum(counts[order], slots).astype(np.int32)
+        if empty_mean and len(order):
+            mean = voxels.sum(axis=1) / number[:, None].astype(np.float32)
+            voxels = xp.where((xp.arange(slots) < number[:, None])[..., None], voxels, mean[:, None])
+        indices = xp.ascontiguousarray(found.tensor.indices[order, :0:-1])
+        return voxels, indices, number, rank[rows]
+
+
+class PointToVoxel(_Grid):
+    """Points to voxels on tensors, as ``spconv.pytorch.utils.PointToVoxel``.
+
+    Parameters
+    ----------
+    vsize_xyz : sequence of D floats
+        Edges of a voxel.
+    coors_range_xyz : sequence of 2 D floats
+        Low corner and high corner of the grid; points outside are left out.
+    num_point_features : int
+        Columns of the points.
+    max_num_voxels, max_num_points_per_voxel : int
+        Voxels are taken in the order in which points meet them, points in their own order.
+    device : torch.device
+
+    Examples
+    --------
+    >>> import torch
+    >>> from spcy.torch.spconv.utils import PointToVoxel
+    >>> generator = PointToVoxel([1.0, 1.0], [0, 0, 4, 4], 2, 10, 3)
+    >>> voxels, indices, counts = generator(torch.tensor([[3.5, 0.5], [0.5, 0.5], [3.2, 0.1]]))
+    >>> indices, counts  # y, x
+    (tensor([[0, 3],
+            [0, 0]], dtype=torch.int32), tensor([2, 1], dtype=torch.int32))
+    """
+
+    def __init__(
+        self,
+        vsize_xyz: Sequence[float],
+        coors_range_xyz: Sequence[float],
+        num_point_features: int,
+        max_num_voxels: int,
+        max_num_points_per_voxel: int,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__(
+            vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
+        )
+        self.device = torch.device(device)
+        self.grid_size = list(self.shape[::-1])
+
+    def __call__(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+        """Return (voxels, indices, num_per_voxel) of points.
+
+        Parameters
+        ----------
+        pc : torch.Tensor of shape (N, num_point_features)
+        clear_voxels : bool
+            Without effect: voxels are new at every call.
+        empty_mean : bool
+            Fill empty slots with the mean of a voxel's points, not with 0.
+
+        Returns
+        -------
+        voxels : torch.Tensor of shape (M, max_num_points_per_voxel, num_point_features), float32
+        indices : torch.Tensor of shape (M, D), int32
+            From the last axis to the first: z, y, x.
+        num_per_voxel : torch.Tensor of shape (M,), int32
+        """
+        return self.generate_voxel_with_id(pc, clear_voxels, empty_mean)[:3]
+
+    def generate_voxel_with_id(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+        """Return what a call does and the voxel of each point, int64, -1 for none."""
+        check_tensor(pc, "pc")
+        if pc.device.type != self.device.type:
+            raise ValueError(f"pc must be on {self.device}, where the generator was made, got {pc.device}")
+        with entering(pc.device), on_device(pc.device):
+            return tuple(tensor_of(a) for a in self.voxels(array_of(pc), empty_mean))
+
+
+class _Point2VoxelCPU(_Grid):
+    """Points to voxels on ``tv.Tensor``, as ``spconv.utils.Point2VoxelCPU3d``.
+
+    Parameters
+    ----------
+    vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
+        As of `PointToVoxel`.
+    """
+
+    _ndim: int
+
+    def __init__(
+        self,
+        vsize_xyz: Sequence[float],
+        coors_range_xyz: Sequence[float],
+        num_point_features: int,
+        max_num_voxels: int,
+        max_num_points_per_voxel: int,
+    ):
+        if len(vsize_xyz) != self._ndim:
+            raise ValueError(f"vsize_xyz must have {self._ndim} numbers, got {vsize_xyz!r}")
+        super().__init__(
+            vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
+        )
+        self.grid_size = list(self.shape[::-1])
+
+    def point_to_voxel(
+        self, pc: tv.Tensor, clear_voxels: bool = True
+    ) -> tuple[tv.Tensor, tv.Tensor, tv.Tensor]:
+        """Return (voxels, indices, num_per_voxel) of points; empty slots are 0."""
+        return self._generate(pc, empty_mean=False)
+
+    def point_to_voxel_empty_mean(
+        self, pc: tv.Tensor, clear_voxels: bool = True
+    ) -> tuple[tv.Tensor, tv.Tensor, tv.Tensor]:
+        """Return (voxels, indices, num_per_voxel) of points; empty slots are the mean of the voxel."""
+        return self._generate(pc, empty_mean=True)
+
+    def _generate(self, pc, empty_mean: bool):
+        with entering(torch.device("cpu")):
+            return tuple(map(tv.from_numpy, self.voxels(np.asarray(pc), empty_mean)[:3]))
+
+
+class Point2VoxelCPU1d(_Point2VoxelCPU):
+    """Points on a line to voxels. See `PointToVoxel`."""
+
+    _ndim = 1
+
+
+class Point2VoxelCPU2d(_Point2VoxelCPU):
+    """Points in a plane to voxels. See `PointToVoxel`."""
+
+    _ndim = 2
+
+
+class Point2VoxelCPU3d(_Point2VoxelCPU):
+    """Points to voxels. See `PointToVoxel`."""
+
+    _ndim = 3
+
+
+class Point2VoxelCPU4d(_Point2VoxelCPU):
+    """Points in four dimensions to voxels. See `PointToVoxel`."""
+
+    _ndim = 4
+
+
+class VoxelGenerator:
+    """Points to voxels on arrays, as in spconv 1.x.
+
+    Parameters
+    ----------
+    voxel_size : sequence of D floats
+    point_cloud_range : sequence of 2 D floats
+    max_num_points : int
+        Points of a voxel.
+    max_voxels : int
+    full_mean : bool
+        Fill empty slots with the mean of a voxel's points, not with 0.
+    """
+
+    def __init__(
+        self,
+        voxel_size: Sequence[float],
+        point_cloud_range: Sequence[float],
+        max_num_points: int,
+        max_voxels: int = 20000,
+        full_mean: bool = False,
+    ):
+        self._arguments = voxel_size, point_cloud_range
+        self._grid = _Grid(voxel_size, point_cloud_range, len(voxel_size), max_voxels, max_num_points)
+        self._full_mean = full_mean
+        self.voxel_size = self._grid.vsize
+        self.point_cloud_range = np.concatenate([self._grid.low, self._grid.high])
+        self.max_num_points_per_voxel = max_num_points
+        self.grid_size = np.array(self._grid.shape)
+
+    def generate(self, points: np.ndarray, max_voxels: int | None = None):
+        """Return (voxels, coordinates, num_points) of points."""
+        grid = self._grid
+        limit = grid.max_num_voxels if max_voxels is None else max_voxels
+        columns = np.shape(points)[-1]
+        grid = _Grid(*self._arguments, columns, limit, self.max_num_points_per_voxel)
+        with entering(torch.device("cpu")):
+            return grid.voxels(np.asarray(points), self._full_mean)[:3]
+
+
+class VoxelGeneratorV2(VoxelGenerator):
+    """Points to voxels on arrays, as in spconv 1.2: the result is a dict."""
+
+    def generate(self, points: np.ndarray, max_voxels: int | None = None) -> dict[str, np.ndarray]:
+        """Return "voxels", "coordinates" and "num_points_per_voxel" of points."""
+        names = "voxels", "coordinates", "num_points_per_voxel"
+        return dict(zip(names, super().generate(points, max_voxels), strict=True))
+
+
+def gather_features_by_pc_voxel_id(
+    seg_res_features: torch.Tensor, pc_voxel_id: torch.Tensor, invalid_value: float = 0
+) -> torch.Tensor:
+    """Return the features of each point's voxel.
+
+    Parameters
+    ----------
+    seg_res_features : torch.Tensor of shape (M, ..)
+    pc_voxel_id : torch.Tensor of shape (N,), int64
+        As from `PointToVoxel.generate_voxel_with_id`.
+    invalid_value : float
+        Of points in no voxel.
+
+    Returns
+    -------
+    torch.Tensor of shape (N, ..)
+    """
+    ids = pc_voxel_id.to(seg_res_features.device)
+    shape = len(ids), *seg_res_features.shape[1:]
+    out = seg_res_features.new_full(shape, invalid_value)
+    inside = ids >= 0
+    out[inside] = seg_res_features[ids[inside]]
+    return out

@@ -1,0 +1,159 @@
+"""Coordinates and features that autograd knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import tensor
+from ..coords import Coords
+from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, tensor_of
+
+
+class SparseTensor:
+    """Features, a `torch.Tensor`, on the occupied sites of a grid.
+
+    What `spcy.SparseTensor` is to NumPy. The functions of `spcy.torch` take and return it.
+
+    Parameters
+    ----------
+    coords : spcy.Coords or torch.Tensor of shape (N, 1 + D), any integer dtype
+        The sites; a tensor becomes `spcy.Coords`, on its device.
+    features : torch.Tensor of shape (N, C), float32, float64, float16 or bfloat16
+        Row i belongs to row i of the coords. On the coords' device.
+    shape, batch_size
+        As for `spcy.Coords`, when `coords` is a tensor.
+
+    Attributes
+    ----------
+    coords : spcy.Coords
+    features : torch.Tensor of shape (N, C)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If coords or features are not as above; the message names the row.
+
+    Examples
+    --------
+    >>> import torch, spcy.torch
+    >>> x = spcy.torch.SparseTensor(torch.tensor([[0, 4], [0, 5], [0, 9]]), torch.ones(3, 1))
+    >>> weight = torch.ones(3, 1, 1, requires_grad=True)
+    >>> spcy.torch.subm_conv(x, weight).features.sum().backward()
+    >>> weight.grad.flatten()
+    tensor([1., 3., 1.])
+    """
+
+    __slots__ = ("_coords", "_features")
+
+    def __init__(
+        self,
+        coords: Coords | torch.Tensor,
+        features: torch.Tensor,
+        *,
+        shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ):
+        if isinstance(coords, Coords):
+            if shape is not None or batch_size is not None:
+                raise ValueError("shape and batch_size must be left out with Coords, which have their own")
+        else:
+            check_tensor(coords, "coords")
+            check_tensor(features, "features", coords)
+            with entering(coords.device), on_device(coords.device):
+                coords = Coords(array_of(coords), shape, batch_size)
+        check_features(features, coords)
+        self._coords, self._features = coords, features
+
+    @classmethod
+    def _of(cls, coords: Coords, features: torch.Tensor) -> SparseTensor:
+        """Return a tensor of features that need no check."""
+        made = cls.__new__(cls)
+        made._coords, made._features = coords, features
+        return made
+
+    @property
+    def coords(self) -> Coords:
+        """The sites."""
+        return self._coords
+
+    @property
+    def features(self) -> torch.Tensor:
+        """The features, a row for each site."""
+        return self._features
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """The sites, (N, 1 + D) int32: a copy."""
+        return indices_of(self._coords, self._features.device)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Extent of the grid, None if unbounded."""
+        return self._coords.shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batches."""
+        return self._coords.batch_size
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites, N."""
+        return self._coords.num_sites
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels, C."""
+        return self._features.shape[1]
+
+    def __repr__(self) -> str:
+        words = f"{self.num_channels} channels, {self._features.dtype}, {self._features.device}"
+        return f"SparseTensor({tensor.describe(self._coords)}, {words})"
+
+    def replace(self, features: torch.Tensor) -> SparseTensor:
+        """Return a tensor with the same coords and other features.
+
+        Parameters
+        ----------
+        features : torch.Tensor of shape (N, any number of channels)
+
+        Returns
+        -------
+        SparseTensor
+        """
+        return SparseTensor(self._coords, features)
+
+
+def check_features(features: Any, coords: Coords) -> None:
+    """Raise unless features fit coords."""
+    if type(features) is not torch.Tensor:
+        check_tensor(features, "features")
+    if features.device.type != coords.backend:
+        raise ValueError(
+            f"features must be on the device of the coords, {coords.backend!r}, got {features.device}"
+        )
+    if features.dim() != 2 or features.shape[1] < 1:
+        raise ValueError(f"features must have shape (N, C) with C >= 1, got shape {tuple(features.shape)}")
+    if len(features) != coords.num_sites:
+        raise ValueError(f"features must have {coords.num_sites} rows, one per site, got {len(features)}")
+    if features.dtype not in FLOATS:
+        raise TypeError(
+            f"features must have dtype float32, float64, float16 or bfloat16, got {features.dtype}"
+        )
+
+
+def array_tensor(x: SparseTensor) -> tensor.SparseTensor:
+    """Return a tensor on the same memory that NumPy's functions take."""
+    return tensor.SparseTensor._of(x.coords, contiguous_array(x.features))
+
+
+def indices_of(coords: Coords, device: torch.device) -> torch.Tensor:
+    """Return the sites as a tensor of its own memory."""
+    with on_device(device), torch.inference_mode(False):  # one whose version counts
+        return tensor_of(coords.indices.copy())
+
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
