@@ -14,8 +14,8 @@ from .._threads import follow
 
 follow(torch.get_num_threads)
 
-_DEVICES = ("cpu", "cuda")
-_TENSORS = (torch.nn.Parameter, torch.Tensor)
+# Marks what torch.compile is not to look into: it would trace NumPy and the caches as if they were PyTorch's.
+opaque = torch.compiler.disable
 
 
 def array_of(tensor: torch.Tensor) -> Any:
@@ -71,19 +71,18 @@ def _on_cuda(device: torch.device) -> Iterator[None]:
 
 def check_tensor(value: Any, name: str, beside: torch.Tensor | None = None) -> None:
     """Raise unless an argument is a tensor on a device that spcy has, the one of what it goes with."""
-    if beside is not None and type(value) in _TENSORS and value.device == beside.device:
-        return  # what it is most often: a call costs little
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.device.type not in _DEVICES:
-        raise ValueError(f"{name} must be on a CPU or a CUDA device, got {value.device}")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
-    if beside is not None and value.device != beside.device:
-        raise ValueError(
-            f"{name} must be on {beside.device}, as what it goes with, got {value.device}: "
-            f"{name}.to({str(beside.device)!r}) moves it"
-        )
+    if beside is not None:
+        if value.device != beside.device:
+            raise ValueError(
+                f"{name} must be on {beside.device}, as what it goes with, got {value.device}: "
+                f"{name}.to({str(beside.device)!r}) moves it"
+            )
+    elif value.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name} must be on a CPU or a CUDA device, got {value.device}")
 
 
 def _bfloat16() -> np.dtype:

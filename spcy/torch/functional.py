@@ -15,7 +15,7 @@ import spcy
 from .. import grad, pool, tensor, voxel
 from ..conv import Plan, conv_plan, execute, inverse_plan, subm_plan, transpose_plan
 from ..pointwise import activation_of
-from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, tensor_of
+from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, opaque, tensor_of
 from .tensor import SparseTensor, array_tensor
 
 
@@ -50,7 +50,7 @@ def _like(operation: Callable) -> Callable[[Callable], Callable]:
     """
         signature = inspect.signature(operation)
         function.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
-        return function
+        return opaque(function)
 
     return decorate
 

@@ -14,6 +14,7 @@ from torch.nn.parameter import Parameter
 from ...conv import conv_plan, inverse_plan, plan_on, subm_plan
 from ...coords import Coords
 from ...rulebook import Rulebook
+from .._bridge import opaque
 from ..functional import convolve
 from ..tensor import SparseTensor
 from . import constants
@@ -144,6 +145,7 @@ class SparseConvolution(SparseModule):
         """Return the greatest number of output sites so far, if it is recorded."""
         return getattr(self, _MAX_NUM_VOXELS_DURING_TRAINING, None)
 
+    @opaque
     def forward(self, input: SparseConvTensor, add_input: SparseConvTensor | None = None) -> SparseConvTensor:
         """Return the layer's output, plus that of another if one is given.
 
@@ -169,6 +171,7 @@ class SparseConvolution(SparseModule):
         activation = activation if activation == "relu" else (activation, float(self.act_alpha))
         return self._run(input, self.weight, self.bias, add_input, activation)
 
+    @opaque
     def run_fused(
         self, x: SparseConvTensor, norm: nn.BatchNorm1d | None, activation: Any
     ) -> SparseConvTensor:
@@ -210,7 +213,6 @@ class SparseConvolution(SparseModule):
             raise ValueError(f"input must have {self.in_channels} channels, got {x.features.shape[1]}")
         if len(x.spatial_shape) != self.ndim:
             raise ValueError(f"input must have {self.ndim} spatial axes, got {len(x.spatial_shape)}")
-        out = x.shadow_copy()
         tensor, options = x.as_spcy(), {"activation": activation}
         if self.conv1x1:
             weight = weight.reshape(*self.kernel_size, self.in_channels // self.groups, self.out_channels)
@@ -222,7 +224,6 @@ class SparseConvolution(SparseModule):
             require_level(x, child, self.indice_key, "an inverse convolution takes those that its layer made")
             tensor = SparseTensor._of(child, x.features)
             plan_of = partial(inverse_plan, groups=self.groups)
-            out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
         elif self.subm:
             options["channels_first"] = True
             plan_of = self._subm_plan
@@ -234,8 +235,11 @@ class SparseConvolution(SparseModule):
         if added is not None:
             options["residual"] = added.as_spcy()
         y = convolve(plan_of, tensor, weight, bias, **options)
-        out._features = y.features
-        if self.conv1x1 or self.inverse:
+        out = x.with_features(y.features)
+        if self.conv1x1:
+            return out
+        if self.inverse:
+            out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
             return out
         if not self.subm:
             out._level = Level.on(y.coords)

@@ -12,10 +12,10 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
-from ...coords import Coords, same_sites
+from ...coords import Coords
 from ...rulebook import Rulebook
 from .. import functional
-from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
+from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
 from ..tensor import SparseTensor, check_features, indices_of
 
 
@@ -215,6 +215,7 @@ class SparseConvTensor:
     SparseConvTensor[shape=torch.Size([2, 16])]
     """
 
+    @opaque
     def __init__(
         self,
         features: torch.Tensor,
@@ -268,11 +269,13 @@ class SparseConvTensor:
         )
 
     @property
+    @opaque
     def indices(self) -> torch.Tensor:
         """The sites."""
         return self._level.indices(self._features.device)
 
     @indices.setter
+    @opaque
     def indices(self, value: torch.Tensor):
         check_tensor(value, "indices", self._features)
         if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
@@ -285,6 +288,7 @@ class SparseConvTensor:
         self._level = Level.of(value)
 
     @property
+    @opaque
     def coords(self) -> Coords:
         """The sites as `spcy.Coords`, checked."""
         return self._level.coords(self.spatial_shape, int(self.batch_size))
@@ -306,21 +310,26 @@ class SparseConvTensor:
 
     def as_spcy(self) -> SparseTensor:
         """Return the tensor as spcy's functions take it, features checked against sites."""
-        coords = self.coords
+        coords = self._level.coords(self.spatial_shape, int(self.batch_size))
         check_features(self._features, coords)
         return SparseTensor._of(coords, self._features)
 
+    @opaque
     def replace_feature(self, feature: torch.Tensor) -> SparseConvTensor:
         """Return a tensor with the same sites and other features."""
         check_tensor(feature, "feature")
-        made = self.shadow_copy()
-        made._features = feature
-        return made
+        return self.with_features(feature)
 
+    @opaque
     def shadow_copy(self) -> SparseConvTensor:
         """Return a tensor with the same parts."""
+        return self.with_features(self._features)
+
+    def with_features(self, features: torch.Tensor) -> SparseConvTensor:
+        """Return a tensor with the same parts but the features, which need no check."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
+        made._features = features
         return made
 
     def select_by_index(self, valid_indices: torch.Tensor) -> SparseConvTensor:
@@ -345,6 +354,7 @@ class SparseConvTensor:
         """Return what a layer with an `indice_key` left, or None."""
         return None if key is None else self.indice_dict.get(key)
 
+    @opaque
     def dense(self, channels_first: bool = True) -> torch.Tensor:
         """Return the dense tensor, zero where there is no site."""
         return functional.to_dense(self.as_spcy(), channels_first)
@@ -360,11 +370,12 @@ class SparseConvTensor:
     __radd__ = __iadd__ = __add__
 
 
+@opaque
 def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -> None:
     """Raise unless two tensors have the same sites in the same rows."""
     if x._level is other._level:
         return
-    if not same_sites(x.coords, other.coords):
+    if not _same_rows(x.coords, other.coords):
         raise ValueError(
             f"{name} must have the same sites in the same rows{_first_difference(x.coords, other.coords)}; "
             f"functional.sparse_add adds over the union of sites"
@@ -373,11 +384,19 @@ def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -
 
 def require_level(x: SparseConvTensor, coords: Coords, indice_key: str, where: str) -> None:
     """Raise unless a tensor is on the sites that an indice_key stands for."""
-    if not same_sites(x.coords, coords):
+    if not _same_rows(x.coords, coords):
         raise ValueError(
             f"indice_key {indice_key!r} stands for other sites than those that came: {where}"
             f"{_first_difference(coords, x.coords)}"
         )
+
+
+def _same_rows(a: Coords, b: Coords) -> bool:
+    """Return whether two coords have the same sites in the same rows; where cells lie in space is all one."""
+    if a._sites is b._sites:
+        return True
+    xp = array_module(a.indices, b.indices)
+    return a.shape == b.shape and a.batch_size == b.batch_size and bool(xp.array_equal(a.indices, b.indices))
 
 
 def _first_difference(a: Coords, b: Coords) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from ...coords import Coords, same_grid
 from .. import functional
+from .._bridge import entering, opaque, tensor_of
+from ..tensor import SparseTensor
 from .core import Level, SparseConvTensor
 
 
+@opaque
 def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
     """Return the sum of tensors over the union of their sites.
 
@@ -27,17 +31,19 @@ def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
     """
     if not tens:
         raise TypeError("tens must be at least one SparseConvTensor")
-    total = tens[0].as_spcy()
-    for other in tens[1:]:
-        total = functional.add(total, other.as_spcy())
+    total, *others = [x.as_spcy() for x in tens]
+    for other in others:
+        if not same_grid(total.coords, other.coords):  # a level that was made, and one of a user's indices
+            total, other = _of_indices(total), _of_indices(other)
+        total = functional.add(total, other)
     for each in tens:
-        if len(each.coords) == len(total.coords):
+        if len(each.features) == total.num_sites:
             rows = total.coords.rows_of(each.coords.indices)
             features = total.features
             if total.coords is not each.coords:
-                features = features[_tensor(rows)]
-            return each.replace_feature(features)
-    out = tens[0].replace_feature(total.features)
+                features = features[tensor_of(rows).long()]
+            return each.with_features(features)
+    out = tens[0].with_features(total.features)
     out._level, out.indice_dict = Level.on(total.coords), {}
     return out
 
@@ -45,7 +51,7 @@ def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
 sparse_add_hash_based = sparse_add
 
 
-def _tensor(rows):
-    from .._bridge import tensor_of
-
-    return tensor_of(rows).long()
+def _of_indices(x: SparseTensor) -> SparseTensor:
+    """Return a tensor that knows of no place in space."""
+    with entering(x.features.device):
+        return SparseTensor._of(Coords(x.coords.indices, x.coords.shape, x.coords.batch_size), x.features)

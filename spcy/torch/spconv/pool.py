@@ -9,6 +9,7 @@ import torch
 from ...coords import Coords
 from ...rulebook import Rulebook
 from .. import functional
+from .._bridge import opaque
 from ..tensor import SparseTensor
 from .conv import _MAX_NUM_VOXELS_DURING_TRAINING
 from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
@@ -61,6 +62,7 @@ class _Pool(SparseModule):
         """Return the greatest number of output sites so far, if it is recorded."""
         return getattr(self, _MAX_NUM_VOXELS_DURING_TRAINING, None)
 
+    @opaque
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Return the pool's output; rows ascend by batch and coordinates."""
         if not isinstance(input, SparseConvTensor):
@@ -68,7 +70,7 @@ class _Pool(SparseModule):
         if self.indice_key is not None and self.indice_key in input.indice_dict:
             raise ValueError(f"indice_key must be new, got {self.indice_key!r}, which the input has already")
         y = self._reduce(input.as_spcy(), self.kernel_size, self.stride, self.padding, self.dilation)
-        out = input.replace_feature(y.features)
+        out = input.with_features(y.features)
         out._level, out.spatial_shape = Level.on(y.coords), list(y.coords.shape)
         count = self.get_max_num_voxels()
         if count is not None:
@@ -132,6 +134,7 @@ class SparseGlobalMaxOrAvgPool(SparseModule):
         super().__init__(name=name)
         self.is_mean = is_mean
 
+    @opaque
     def forward(self, input: SparseConvTensor) -> torch.Tensor:
         """Return a tensor of shape (batch_size, C)."""
         pool = functional.global_avg_pool if self.is_mean else functional.global_max_pool
@@ -152,8 +155,8 @@ class SparseGlobalAvgPool(SparseGlobalMaxOrAvgPool):
         super().__init__(is_mean=True, name=name)
 
 
-class _MaxOf(SparseMaxPool):
-    """A max pool of a dimension, with the arguments that spconv gives it."""
+class _Of:
+    """A pool of a dimension, with the arguments that spconv gives it."""
 
     _ndim: int
 
@@ -179,14 +182,7 @@ class _MaxOf(SparseMaxPool):
         )
 
 
-class _AvgOf(SparseAvgPool):
-    """A pool by means of a dimension, with the arguments that spconv gives it."""
-
-    _ndim: int
-    __init__ = _MaxOf.__init__
-
-
-class SparseMaxPool1d(_MaxOf):
+class SparseMaxPool1d(_Of, SparseMaxPool):
     """The greatest feature of each window and 0.
 
     See `SparseMaxPool`.
@@ -195,7 +191,7 @@ class SparseMaxPool1d(_MaxOf):
     _ndim = 1
 
 
-class SparseMaxPool2d(_MaxOf):
+class SparseMaxPool2d(_Of, SparseMaxPool):
     """The greatest feature of each window and 0.
 
     See `SparseMaxPool`.
@@ -204,7 +200,7 @@ class SparseMaxPool2d(_MaxOf):
     _ndim = 2
 
 
-class SparseMaxPool3d(_MaxOf):
+class SparseMaxPool3d(_Of, SparseMaxPool):
     """The greatest feature of each window and 0.
 
     See `SparseMaxPool`.
@@ -213,7 +209,7 @@ class SparseMaxPool3d(_MaxOf):
     _ndim = 3
 
 
-class SparseMaxPool4d(_MaxOf):
+class SparseMaxPool4d(_Of, SparseMaxPool):
     """The greatest feature of each window and 0.
 
     See `SparseMaxPool`.
@@ -222,7 +218,7 @@ class SparseMaxPool4d(_MaxOf):
     _ndim = 4
 
 
-class SparseAvgPool1d(_AvgOf):
+class SparseAvgPool1d(_Of, SparseAvgPool):
     """The mean of the sites of each window.
 
     See `SparseAvgPool`.
@@ -231,7 +227,7 @@ class SparseAvgPool1d(_AvgOf):
     _ndim = 1
 
 
-class SparseAvgPool2d(_AvgOf):
+class SparseAvgPool2d(_Of, SparseAvgPool):
     """The mean of the sites of each window.
 
     See `SparseAvgPool`.
@@ -240,7 +236,7 @@ class SparseAvgPool2d(_AvgOf):
     _ndim = 2
 
 
-class SparseAvgPool3d(_AvgOf):
+class SparseAvgPool3d(_Of, SparseAvgPool):
     """The mean of the sites of each window.
 
     See `SparseAvgPool`.
