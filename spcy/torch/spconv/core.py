@@ -345,7 +345,7 @@ class SparseConvTensor:
 
     @classmethod
     def from_dense(cls, x: torch.Tensor) -> SparseConvTensor:
-        """Return the sites of a dense (B, *spatial_shape, C) tensor where any channel is not zero."""
+        """Return the sites of a dense (B, spatial_shape .., C) tensor where any channel is not zero."""
         sites = x.to_sparse(x.dim() - 1)
         indices = sites.indices().t().contiguous().int()
         return cls(sites.values(), indices, x.shape[1:-1], x.shape[0])
