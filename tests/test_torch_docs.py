@@ -1,0 +1,70 @@
+"""The documentation of spcy.torch: everything public is in it, and its examples run."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+import spcy.torch  # noqa: E402
+import spcy.torch.spconv  # noqa: E402
+
+pytestmark = pytest.mark.torch
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "api" / "torch.md").read_text()
+MODULES = [
+    "spcy.torch._install",
+    "spcy.torch.tensor",
+    *(f"spcy.torch.spconv.{name}" for name in ("conv", "core", "modules", "ops", "pool", "utils")),
+]
+WITH_EXAMPLES = {
+    "spcy.torch._install.install",
+    "spcy.torch.tensor.SparseTensor",
+    "spcy.torch.spconv.core.SparseConvTensor",
+    "spcy.torch.spconv.modules.SparseSequential",
+    "spcy.torch.spconv.utils.PointToVoxel",
+}
+
+
+def test_the_reference_lists_what_is_public():
+    listed = set(re.findall(r"^   ([\w.]+)$", PAGE, re.M)) | set(re.findall(r"`(\w+[1-4]d)`", PAGE))
+    spelled = {f"{kind}{n}d" for kind in re.findall(r"`(\w+)1d` \.\.", PAGE) for n in range(1, 5)}
+    spconv = spcy.torch.spconv
+    parts = {name for name in spconv.__all__ if isinstance(getattr(spconv, name), type(sys))}
+    assert {*spcy.torch.__all__, *spconv.__all__} - parts <= listed | spelled
+    for name in listed:
+        item = spcy.torch if name in spcy.torch.__all__ else spconv
+        item = spconv.utils if name.startswith("Point2Voxel") else item
+        for part in name.split("."):
+            item = getattr(item, part)
+        assert item.__doc__
+
+
+def test_examples_run():
+    """In a process of their own: one puts spcy under the name of spconv."""
+    finder = doctest.DocTestFinder()
+    found = {t.name for m in MODULES for t in finder.find(importlib.import_module(m)) if t.examples}
+    assert found >= WITH_EXAMPLES
+    code = (
+        f"import doctest, importlib\nfor name in {MODULES}:\n"
+        "    assert not doctest.testmod(importlib.import_module(name)).failed, name"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+@pytest.mark.parametrize("name", spcy.torch.__all__)
+def test_functions_have_the_arguments_of_spcys(name):
+    import inspect
+
+    theirs = spcy.SparseTensor.to_dense if name == "to_dense" else getattr(spcy, name, None)
+    if name in ("install", "SparseTensor", "Voxels"):
+        return
+    mine = [*inspect.signature(getattr(spcy.torch, name)).parameters.values()]
+    for a, b in zip(mine, inspect.signature(theirs).parameters.values(), strict=True):
+        assert (a.kind, a.default) == (b.kind, b.default)
+        assert a.name == b.name or (a.name, b.name) == ("x", "self")
