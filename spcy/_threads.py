@@ -16,6 +16,7 @@ GRAIN = 100_000
 
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
+_cores: int | None = None
 _followed: Callable[[], int] | None = None  # whose number is the default, instead
 
 
@@ -30,7 +31,7 @@ def set_num_threads(n: int | None) -> None:
         From 1 to 512; more than the cores are of no use. None goes back to the default:
         ``OMP_NUM_THREADS`` if that is set, else the cores that this process may use (its CPU
         affinity and its container's CPU quota), at most 512. With `spcy.torch` imported it is
-        what ``torch.get_num_threads()`` says.
+        what ``torch.get_num_threads()`` says, at most those cores.
 
     Raises
     ------
@@ -76,16 +77,17 @@ def get_num_threads() -> int:
         return 1
     if _num_threads is not None:
         return _num_threads
+    global _default, _cores
     if _followed is not None:
-        return min(_followed(), _native.MOST_THREADS)
-    global _default
+        _cores = _cores or _usable_cores()
+        return min(_followed(), _cores)
     if _default is None:
         _default = _default_threads()
     return _default
 
 
 def follow(get_num_threads: Callable[[], int]) -> None:
-    """Take another library's number as the default from now on."""
+    """Take another library's number as the default; it may know nothing of a container's quota."""
     global _followed
     _followed = get_num_threads
 
@@ -99,6 +101,11 @@ def _default_threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isascii() and asked.isdecimal() and int(asked) > 0:
         return min(int(asked), _native.MOST_THREADS)
+    return _usable_cores()
+
+
+def _usable_cores() -> int:
+    """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(cores, _quota(), _native.MOST_THREADS))
@@ -141,8 +148,8 @@ _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 def _forget_default() -> None:
     """Let a forked child, which may be given other cores, decide for itself."""
-    global _default
-    _default = None
+    global _default, _cores
+    _default = _cores = None
 
 
 if hasattr(os, "register_at_fork"):

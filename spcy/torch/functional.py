@@ -13,10 +13,13 @@ from torch.autograd.function import once_differentiable
 import spcy
 
 from .. import grad, pool, tensor, voxel
+from .._backend import array_module
 from ..conv import Plan, conv_plan, execute, inverse_plan, subm_plan, transpose_plan
 from ..pointwise import activation_of
 from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, opaque, tensor_of
 from .tensor import SparseTensor, array_tensor
+
+_COLUMNS = 64
 
 
 class Voxels(NamedTuple):
@@ -110,7 +113,7 @@ def convolve(
     with on_device(features.device):
         array = tensor.SparseTensor._of(x.coords, contiguous_array(features))
         plan = plan_of(
-            array, _box(weight, channels_first), None if bias is None else array_of(bias), **geometry
+            array, _copied(_box(weight, channels_first)), None if bias is None else array_of(bias), **geometry
         )
         if residual is not None:
             residual = tensor.SparseTensor._of(residual.coords, contiguous_array(added))
@@ -125,9 +128,20 @@ def convolve(
 
 
 def _box(weight: torch.Tensor, channels_first: bool) -> Any:
-    """Return a weight as spcy has it, C_out last."""
+    """Return a weight as spcy has it, C_out last: a view."""
     array = array_of(weight)
     return array.transpose(*range(1, array.ndim), 0) if channels_first else array
+
+
+def _copied(box: Any) -> Any:
+    """Return a wide view of `_box` as an array of its own, 64 channels at a time: more spoil the cache."""
+    if box.flags.c_contiguous or box.shape[-1] <= _COLUMNS:
+        return box  # what checks it copies it
+    out = array_module(box).empty(box.shape, box.dtype)
+    for first in range(0, box.shape[-1], _COLUMNS):
+        columns = slice(first, first + _COLUMNS)
+        out[..., columns] = box[..., columns]
+    return out
 
 
 class _Convolution(torch.autograd.Function):
