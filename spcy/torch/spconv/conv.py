@@ -256,10 +256,10 @@ class SparseConvolution(SparseModule):
         return rulebook_of(coords, *geometry, self.subm, self.transposed)
 
     def _level_to_restore(self, x: SparseConvTensor) -> IndiceData:
-        data = x.find_indice_pair(self.indice_key)
+        data = x.data_of(self.indice_key)
         if data is None or data.is_subm:
             what = "is that of a submanifold convolution" if data is not None else "is none of them"
-            known = sorted(key for key, data in x.indice_dict.items() if not data.is_subm)
+            known = [key for key in x.indice_dict if (d := x.data_of(key)) is not None and not d.is_subm]
             raise ValueError(
                 f"indice_key must be that of a regular convolution or a pool that the input came through, "
                 f"{known}, got {self.indice_key!r}, which {what}"
@@ -272,7 +272,7 @@ class SparseConvolution(SparseModule):
         return data
 
     def _check_shared_key(self, x: SparseConvTensor) -> None:
-        data = x.find_indice_pair(self.indice_key)
+        data = x.data_of(self.indice_key)
         if data is None:
             return
         if not data.is_subm:

@@ -354,6 +354,11 @@ class SparseConvTensor:
         """Return what a layer with an `indice_key` left, or None."""
         return None if key is None else self.indice_dict.get(key)
 
+    def data_of(self, key: str) -> IndiceData | None:
+        """Return what a layer with an `indice_key` left; what others keep there is none."""
+        data = self.indice_dict.get(key)
+        return data if isinstance(data, IndiceData) else None
+
     @opaque
     def dense(self, channels_first: bool = True) -> torch.Tensor:
         """Return the dense tensor, zero where there is no site."""
