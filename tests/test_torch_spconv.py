@@ -739,8 +739,15 @@ def bad_calls():
     yield TypeError, "input must be a SparseConvTensor", lambda: layer(two)
     yield TypeError, "input must be a SparseConvTensor", lambda: spconv.SparseMaxPool2d(2)(two)
     yield ValueError, "odd kernel sizes", lambda: spconv.SubMConv2d(4, 4, 2)(tensor())
+    yield ValueError, "in_channels must be at least 1", lambda: spconv.SubMConv2d(0, 4, 3)
+    yield ValueError, "kernel_size must be at least 1", lambda: spconv.SparseConv2d(4, 4, (3, 0))
+    yield ValueError, "stride must be at least 1", lambda: spconv.SparseConv2d(4, 4, 3, 0)
+    yield ValueError, "padding must be at least 0", lambda: spconv.SparseConv2d(4, 4, 3, 1, -1)
+    yield ValueError, "stride must be at least 1", lambda: spconv.SparseMaxPool2d(2, 0)
+    yield TypeError, "batch_size must be an int, got float", lambda: tensor(batch_size=1.5)
+    yield TypeError, "spatial_shape must be ints", lambda: tensor(shape=None)
     yield ValueError, "groups must divide", lambda: spconv.SubMConv2d(4, 4, 3, groups=3)
-    yield ValueError, "an int or 2 ints", lambda: spconv.SubMConv2d(4, 4, (3, 3, 3))
+    yield ValueError, "kernel_size must be an int or 2 ints", lambda: spconv.SubMConv2d(4, 4, (3, 3, 3))
     yield (
         ValueError,
         "padding must be 0 for a kernel of one cell",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import Parameter
 
+from ... import _check
 from ...conv import conv_plan, inverse_plan, plan_on, subm_plan
 from ...coords import Coords
 from ...rulebook import Rulebook
@@ -86,17 +87,15 @@ class SparseConvolution(SparseModule):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(name=name)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups must divide {in_channels} and {out_channels} channels, got {groups}")
         self.ndim = ndim
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = expand_nd(ndim, kernel_size)
-        self.stride = expand_nd(ndim, stride)
-        self.padding = expand_nd(ndim, padding)
-        self.dilation = expand_nd(ndim, dilation)
-        self.output_padding = expand_nd(ndim, output_padding)
-        self.groups = groups
+        self.in_channels = expand_nd(1, in_channels, "in_channels", 1)[0]
+        self.out_channels = expand_nd(1, out_channels, "out_channels", 1)[0]
+        self.groups = _check.groups(groups, self.in_channels, self.out_channels)
+        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
+        self.stride = expand_nd(ndim, stride, "stride", 1)
+        self.padding = expand_nd(ndim, padding, "padding")
+        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
+        self.output_padding = expand_nd(ndim, output_padding, "output_padding")
         self.subm, self.transposed, self.inverse = subm, transposed, inverse
         self.indice_key = indice_key
         self.algo = ConvAlgo.Native if algo is None else algo

@@ -234,6 +234,8 @@ class SparseConvTensor:
         if features.dim() != 2:
             raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
         self._features = features
+        if not isinstance(spatial_shape, (Sequence, np.ndarray, torch.Tensor)):
+            raise TypeError(f"spatial_shape must be ints, one per axis, got {type(spatial_shape).__name__}")
         self.spatial_shape = [int(n) for n in spatial_shape]
         self.batch_size = batch_size
         self.indices = indices
@@ -242,8 +244,7 @@ class SparseConvTensor:
                 f"spatial_shape must have {indices.shape[1] - 1} ints, one per axis of indices, "
                 f"got {self.spatial_shape}"
             )
-        if int(batch_size) < 1:
-            raise ValueError(f"batch_size must be at least 1, got {int(batch_size)}")
+        _check.per_axis(batch_size, 1, "batch_size", 1)
         self.indice_dict = {} if indice_dict is None else indice_dict
         self.grid = torch.Tensor() if grid is None else grid
         self.voxel_num = voxel_num
@@ -430,9 +431,6 @@ def pair_counts(rulebook: Rulebook) -> Any:
     return (rulebook.offset_ptr[1:] - rulebook.offset_ptr[:-1]).astype(np.int32)
 
 
-def expand_nd(ndim: int, value: int | Sequence[int]) -> list[int]:
-    """Return an int for each axis."""
-    values = [int(value)] * ndim if isinstance(value, int) else [int(v) for v in value]
-    if len(values) != ndim:
-        raise ValueError(f"expected an int or {ndim} ints, one per axis, got {value!r}")
-    return values
+def expand_nd(ndim: int, value: int | Sequence[int], name: str = "value", least: int = 0) -> list[int]:
+    """Return an int for each axis, checked."""
+    return list(_check.per_axis(value, ndim, name, least))

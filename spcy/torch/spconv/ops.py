@@ -86,7 +86,16 @@ def get_indice_pairs(
     """
     check_tensor(indices, "indices")
     ndim = indices.shape[1] - 1
-    geometry = [expand_nd(ndim, v) for v in (ksize, stride, padding, dilation, out_padding)]
+    geometry = [
+        expand_nd(ndim, value, name, least)
+        for value, name, least in (
+            (ksize, "ksize", 1),
+            (stride, "stride", 1),
+            (padding, "padding", 0),
+            (dilation, "dilation", 1),
+            (out_padding, "out_padding", 0),
+        )
+    ]
     level = Level.of(indices)
     with on_device(indices.device):
         coords = level.coords([int(n) for n in spatial_shape], int(batch_size))

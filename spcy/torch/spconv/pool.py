@@ -39,10 +39,10 @@ class _Pool(SparseModule):
         if subm:
             raise ValueError("subm must be False: a pool makes the sites of its windows")
         self.ndim = ndim
-        self.kernel_size = expand_nd(ndim, kernel_size)
-        self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride)
-        self.padding = expand_nd(ndim, padding)
-        self.dilation = expand_nd(ndim, dilation)
+        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
+        self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride, "stride", 1)
+        self.padding = expand_nd(ndim, padding, "padding")
+        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
         self.subm = subm
         self.indice_key = indice_key
         self.algo = ConvAlgo.Native if algo is None else algo
