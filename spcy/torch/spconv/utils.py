@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +10,11 @@ import numpy as np
 import torch
 
 from ... import _check
-from ...voxel import voxelize
+from ..._backend import array_module
+from ...cells import cell_keys
+from ...coords import Layout, bounds_of, group_keys, sites_from_keys
+from ...hashmap import NO_KEY
+from ...rows import take_rows
 from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
 from . import tensorview as tv
 
@@ -54,45 +58,63 @@ class _Grid:
             )
         self.shape = tuple(int(n) for n in size)
 
-    def voxels(self, points: Any, empty_mean: bool = False) -> tuple[Any, Any, Any, Any]:
-        """Return (voxels, indices from the last axis to the first, points in each, voxel of each point)."""
-        from ..._backend import array_module
-
-        xp = array_module(points)
+    def voxels(self, points: Any, empty_mean: bool = False) -> tuple[Any, Any, Any, Callable[[], Any]]:
+        """Return (voxels, indices from the last axis to the first, points in each, what tells each point's)."""
         if points.ndim != 2 or points.shape[1] != self.num_point_features or points.shape[1] < self.ndim:
             raise ValueError(f"points must have shape (N, {self.num_point_features}), got {points.shape}")
-        place, size = xp.asarray(self.low), xp.asarray(self.vsize)
-        # In single precision, as spconv computes it: a point on a face lies where it lies there.
-        cells = xp.floor((points[:, : self.ndim].astype(np.float32) - place) / size)
-        bad = ~xp.isfinite(cells).all(axis=1)
-        _check.finite_points(points, bad)
-        found = voxelize(
-            xp.clip(cells, -1.0, xp.asarray(self.shape, np.float32)).astype(np.float64) + 0.5,
-            1.0,
-            bounds=(np.zeros(self.ndim), np.array(self.shape, float)),
-            features=xp.zeros((len(points), 1), np.float32),
-            reduce="first",
-        )
-        rows, counts = found.rows, found.counts
-        by_row = xp.argsort(rows, kind="stable")[int((rows < 0).sum()) :]
-        starts = xp.cumsum(counts) - counts
-        order = xp.argsort(by_row[starts], kind="stable")[
-            : self.max_num_voxels
-        ]  # of voxels, by their first points
-        rank = xp.full(len(counts) + 1, -1, np.int64)  # the last is that of no voxel
-        rank[order] = xp.arange(len(order))
-        slots = self.max_num_points_per_voxel
-        slot = xp.arange(len(by_row)) - starts[rows[by_row]]
-        voxel = rank[rows[by_row]]
-        kept = (slot < slots) & (voxel >= 0)
-        voxels = xp.zeros((len(order), slots, points.shape[1]), np.float32)
-        voxels[voxel[kept], slot[kept]] = points[by_row[kept]]
-        number = xp.minimum(counts[order], slots).astype(np.int32)
-        if empty_mean and len(order):
+        points = _check.contiguous(points, np.dtype(np.float32))
+        xp, slots = array_module(points), self.max_num_points_per_voxel
+        indices, ranks, order, starts = self._grouped(points)
+        counts, first = xp.diff(starts), order[starts[:-1]]
+        met = xp.zeros(len(points), np.int32)
+        met[first] = 1
+        place = (
+            xp.cumsum(met, dtype=np.int32)[first] - 1
+        )  # of each voxel, in the order in which points meet them
+        num = min(len(place), self.max_num_voxels)
+        slot = xp.arange(len(order)) - xp.repeat(starts[:-1], counts)
+        target = xp.repeat(place.astype(np.int64) * slots, counts) + slot
+        source = xp.full(num * slots, -1, np.int32)
+        kept = (slot < slots) & (target < num * slots)
+        source[target[kept]] = order[kept]
+        voxels = take_rows(points, source).reshape(num, slots, -1)
+        by_place = xp.empty(len(place), np.int32)
+        by_place[place] = xp.arange(len(place), dtype=np.int32)
+        by_place = by_place[:num]
+        number = xp.minimum(counts[by_place], slots).astype(np.int32)
+        if empty_mean and num:
             mean = voxels.sum(axis=1) / number[:, None].astype(np.float32)
             voxels = xp.where((xp.arange(slots) < number[:, None])[..., None], voxels, mean[:, None])
-        indices = xp.ascontiguousarray(found.tensor.indices[order, :0:-1])
-        return voxels, indices, number, rank[rows]
+
+        def of_points() -> Any:
+            voxel = xp.append(xp.where(place < num, place, -1), -1).astype(np.int64)  # the last: outside
+            return voxel[xp.minimum(ranks, len(place))]
+
+        return voxels, xp.ascontiguousarray(indices[by_place, :0:-1]), number, of_points
+
+    def _grouped(self, points: Any) -> tuple[Any, Any, Any, Any]:
+        """Return the cells of points in key order, the rank of each point's, and the points by cell.
+
+        The rank of points outside of the grid is behind all.
+        """
+        xp = array_module(points)
+        # In single precision, as spconv computes it: a point on a face lies where it lies there.
+        cells = xp.floor((points[:, : self.ndim] - xp.asarray(self.low)) / xp.asarray(self.vsize))
+        if not np.isfinite(np.stack(bounds_of(cells))).all():
+            _check.finite_points(points, ~xp.isfinite(cells).all(axis=1))
+        low, high = np.zeros(1 + self.ndim, np.int64), np.array((0, *self.shape)) - (0, *[1] * self.ndim)
+        layout = Layout(low, high)
+        outside = 1 << layout.bits
+        grid = np.zeros(self.ndim), np.ones(self.ndim)
+        keys = cell_keys(cells, None, *grid, low, high, layout, outside)
+        unique, ranks, order, starts = group_keys(keys, layout.bits + 1)
+        sites = len(unique) - 1
+        if sites and int(unique[sites - 1]) == outside:
+            sites -= 1
+            order, starts = order[: int(starts[sites])], starts[: sites + 1]
+        unique = unique[: sites + 1]
+        unique[sites] = NO_KEY
+        return sites_from_keys(unique, layout, low, high, None, 1, *grid).indices, ranks, order, starts
 
 
 class PointToVoxel(_Grid):
@@ -154,15 +176,21 @@ class PointToVoxel(_Grid):
             From the last axis to the first: z, y, x.
         num_per_voxel : torch.Tensor of shape (M,), int32
         """
-        return self.generate_voxel_with_id(pc, clear_voxels, empty_mean)[:3]
+        return self._generate(pc, empty_mean)[:3]
 
     def generate_voxel_with_id(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
         """Return what a call does and the voxel of each point, int64, -1 for none."""
+        *tensors, of_points = self._generate(pc, empty_mean)
+        with on_device(pc.device):
+            return *tensors, tensor_of(of_points())
+
+    def _generate(self, pc: torch.Tensor, empty_mean: bool) -> tuple:
         check_tensor(pc, "pc")
         if pc.device.type != self.device.type:
             raise ValueError(f"pc must be on {self.device}, where the generator was made, got {pc.device}")
         with entering(pc.device), on_device(pc.device):
-            return tuple(tensor_of(a) for a in self.voxels(array_of(pc), empty_mean))
+            *arrays, of_points = self.voxels(array_of(pc), empty_mean)
+            return *map(tensor_of, arrays), of_points
 
 
 class _Point2VoxelCPU(_Grid):
