@@ -115,7 +115,7 @@ def test_other_dimensions(ndim):
         assert_same(*out)
 
 
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # of spconv's own
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence", "ignore:Sparse invariant")  # spconv's own
 def test_dense_and_sums():
     for first in (True, False):
         torch.testing.assert_close(tensor(ours).dense(first), tensor(theirs).dense(first))

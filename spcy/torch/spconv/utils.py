@@ -59,7 +59,10 @@ class _Grid:
         self.shape = tuple(int(n) for n in size)
 
     def voxels(self, points: Any, empty_mean: bool = False) -> tuple[Any, Any, Any, Callable[[], Any]]:
-        """Return (voxels, indices from the last axis to the first, points in each, what tells each point's)."""
+        """Return (voxels, indices, points in each, a function that returns the voxel of each point).
+
+        Indices are from the last axis to the first.
+        """
         if points.ndim != 2 or points.shape[1] != self.num_point_features or points.shape[1] < self.ndim:
             raise ValueError(f"points must have shape (N, {self.num_point_features}), got {points.shape}")
         points = _check.contiguous(points, np.dtype(np.float32))
@@ -68,16 +71,14 @@ class _Grid:
         counts, first = xp.diff(starts), order[starts[:-1]]
         met = xp.zeros(len(points), np.int32)
         met[first] = 1
-        place = (
-            xp.cumsum(met, dtype=np.int32)[first] - 1
-        )  # of each voxel, in the order in which points meet them
+        place = xp.cumsum(met, dtype=np.int32)[first] - 1  # of each voxel, as points meet them
         num = min(len(place), self.max_num_voxels)
         slot = xp.arange(len(order)) - xp.repeat(starts[:-1], counts)
         target = xp.repeat(place.astype(np.int64) * slots, counts) + slot
         source = xp.full(num * slots, -1, np.int32)
         kept = (slot < slots) & (target < num * slots)
         source[target[kept]] = order[kept]
-        voxels = take_rows(points, source).reshape(num, slots, -1)
+        voxels = take_rows(points, source).reshape(num, slots, points.shape[1])
         by_place = xp.empty(len(place), np.int32)
         by_place[place] = xp.arange(len(place), dtype=np.int32)
         by_place = by_place[:num]
@@ -90,7 +91,7 @@ class _Grid:
             voxel = xp.append(xp.where(place < num, place, -1), -1).astype(np.int64)  # the last: outside
             return voxel[xp.minimum(ranks, len(place))]
 
-        return voxels, xp.ascontiguousarray(indices[by_place, :0:-1]), number, of_points
+        return voxels, xp.ascontiguousarray(take_rows(indices, by_place)[:, :0:-1]), number, of_points
 
     def _grouped(self, points: Any) -> tuple[Any, Any, Any, Any]:
         """Return the cells of points in key order, the rank of each point's, and the points by cell.
