@@ -65,9 +65,9 @@ class _Grid:
         """
         if points.ndim != 2 or points.shape[1] != self.num_point_features or points.shape[1] < self.ndim:
             raise ValueError(f"points must have shape (N, {self.num_point_features}), got {points.shape}")
-        points = _check.contiguous(points, np.dtype(np.float32))
         xp, slots = array_module(points), self.max_num_points_per_voxel
         indices, ranks, order, starts = self._grouped(points)
+        points = _check.contiguous(points, np.dtype(np.float32))
         counts, first = xp.diff(starts), order[starts[:-1]]
         met = xp.zeros(len(points), np.int32)
         met[first] = 1
@@ -99,7 +99,7 @@ class _Grid:
         The rank of points outside of the grid is behind all.
         """
         xp = array_module(points)
-        # In single precision, as spconv computes it: a point on a face lies where it lies there.
+        # In the points' precision, as spconv computes it: a point on a face lies where it lies there.
         cells = xp.floor((points[:, : self.ndim] - xp.asarray(self.low)) / xp.asarray(self.vsize))
         if not np.isfinite(np.stack(bounds_of(cells))).all():
             _check.finite_points(points, ~xp.isfinite(cells).all(axis=1))
