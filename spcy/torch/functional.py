@@ -98,11 +98,12 @@ def convolve(
     With `channels_first` the weight is (C_out, \*kernel_size, C_in), as spconv keeps it.
     """
     features = _features_of(x)
+    device = features.device
     check_tensor(weight, "weight", features)
     if bias is not None:
         check_tensor(bias, "bias", features)
     added = None if residual is None else _features_of(residual, "residual")
-    if torch.is_autocast_enabled(features.device.type):
+    if torch.is_autocast_enabled(device.type):
         features, weight, bias, added = _autocast(features, weight, bias, added)
     needs_grad = torch.is_grad_enabled() and (
         features.requires_grad
@@ -110,7 +111,7 @@ def convolve(
         or (bias is not None and bias.requires_grad)
         or (added is not None and added.requires_grad)
     )
-    with on_device(features.device):
+    with on_device(device):
         array = tensor.SparseTensor._of(x.coords, contiguous_array(features))
         plan = plan_of(
             array, _copied(_box(weight, channels_first)), None if bias is None else array_of(bias), **geometry

@@ -129,8 +129,12 @@ class SparseTensor:
 
 def check_features(features: Any, coords: Coords) -> None:
     """Raise unless features fit coords."""
-    if type(features) is not torch.Tensor:
-        check_tensor(features, "features")
+    plain = type(features) is torch.Tensor and features.is_cpu and coords.backend == "cpu"
+    if plain and features.dtype in FLOATS and features.dim() == 2:
+        num, channels = features.shape
+        if num == coords.num_sites and channels:
+            return  # what they are most often: a call costs little
+    check_tensor(features, "features")
     if features.device.type != coords.backend:
         raise ValueError(
             f"features must be on the device of the coords, {coords.backend!r}, got {features.device}"
