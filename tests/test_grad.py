@@ -481,7 +481,7 @@ def test_dense_pytorch_gives_the_same_gradients(name, ndim, rng):
     if name == "conv_transpose":
         kernel = torch.tensor(np.moveaxis(get(weight), (-2, -1), (0, 1))).requires_grad_()
     op = getattr(torch.nn.functional, f"conv{'_transpose' * (name == 'conv_transpose')}{ndim}d")
-    out = torch.relu(torch.movedim(op(dense, kernel, b, **options), 1, -1)[tuple(get(y.indices).T)])
+    out = torch.relu(torch.movedim(op(dense, kernel, b, **options), 1, -1)[tuple(get(y.indices).T.copy())])
     np.testing.assert_allclose(get(y.features), out.detach().numpy(), atol=1e-12)
     out.backward(torch.tensor(dy))
     dx, dweight, dbias = map(get, vjp(put(dy)))
