@@ -239,8 +239,11 @@ def test_rulebooks_are_built_once(rng, monkeypatch):
 def test_two_layers_of_one_geometry_make_one_level(rng):
     x = sparse(rng)
     y, z = (spconv.SparseConv3d(4, 4, 3, 2, 1).double()(x) for _ in range(2))
-    assert y.indices is z.indices
+    assert y.coords is z.coords
     assert (y + z).features.shape == y.features.shape
+    before = z.dense()
+    y.indices[:, 1:] = 0  # a write to one is none to the other
+    assert torch.equal(z.dense(), before)
 
 
 def test_a_write_to_the_indices_makes_other_sites(rng):
@@ -270,6 +273,82 @@ def test_a_write_is_noticed_in_inference_mode(rng):
         assert layer(x).coords is x.coords
         indices[1, 1] = 8
         assert layer(x).features.sum() == 2
+
+
+@pytest.mark.parametrize(
+    "write", [lambda t: t.data, lambda t: t.numpy(), lambda t: t], ids=["data", "numpy", "own"]
+)
+def test_a_write_is_noticed_however_it_is_made(write):
+    """By `.data` or by NumPy, as a loader's buffer is filled again, PyTorch counts none."""
+    x = sparse_pair()
+    layer = ones_layer()
+    assert layer(x).features.sum() == 4
+    write(x.indices)[1, 2] = 8
+    assert layer(x).features.sum() == 2
+    assert x.dense()[0, 0, 1, 8] == 1
+    write(x.indices)[1, 2] = 1
+    with pytest.raises(ValueError, match="rows 0 and 1"):
+        layer(x)
+
+
+def sparse_pair():
+    indices = torch.tensor([[0, 1, 1], [0, 1, 2]], dtype=torch.int32)
+    return spconv.SparseConvTensor(torch.ones(2, 1), indices, [9, 9], 1)
+
+
+def ones_layer():
+    layer = spconv.SubMConv2d(1, 1, 3, bias=False)
+    nn.init.ones_(layer.weight)
+    return layer
+
+
+def test_tensors_have_shapes_of_their_own():
+    x = sparse_pair()
+    for y in (x.replace_feature(x.features), x.shadow_copy(), x + x):
+        y.spatial_shape[0] = 99
+        assert x.spatial_shape == [9, 9]
+
+
+def test_a_norm_of_other_channels_is_not_folded():
+    for channels in (1, 3):
+        net = spconv.SparseSequential(spconv.SubMConv2d(1, 2, 3), nn.BatchNorm1d(channels)).eval()
+        with torch.no_grad(), pytest.raises(RuntimeError, match="running_mean should contain 2 elements"):
+            net(sparse_pair())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of PyTorch's own
+def test_forward_mode_is_refused():
+    """Frozen parameters or not: a tangent is never lost."""
+    forward_ad = torch.autograd.forward_ad
+    for layer in (
+        ones_layer().requires_grad_(False),
+        ones_layer(),
+        spconv.SparseMaxPool2d(2),
+        spconv.ToDense(),
+    ):
+        with forward_ad.dual_level():
+            x = sparse_pair()
+            x = x.replace_feature(forward_ad.make_dual(x.features, torch.ones(2, 1)))
+            with pytest.raises(NotImplementedError, match="forward mode AD"):
+                layer(x)
+
+
+def test_a_tensor_does_not_take_its_layers_along():
+    layer = spconv.SparseConv2d(1, 64, 3, 2, 1, indice_key="k")
+    pool = spconv.SparseMaxPool2d(2, indice_key="p")
+    for each in (layer, pool):
+        each.register_forward_hook(lambda *_: None)
+    y = pool(layer(sparse_pair()))
+    y = y.replace_feature(y.features.detach())
+    assert len(pickle.dumps(y)) < 6000
+    assert copy.deepcopy(y).find_indice_pair("k").ksize == [3, 3]
+
+
+def test_sizes_may_be_tensors():
+    assert spconv.SparseConv2d(1, 1, torch.tensor([3, 3])).kernel_size == [3, 3]
+    x = sparse_pair()
+    y = spconv.SparseConvTensor(x.features, x.indices, torch.tensor([9, 9]), torch.tensor([1]))
+    assert torch.equal(y.dense(), x.dense())
 
 
 def test_an_inverse_convolution_finds_its_level_by_the_key(rng):
@@ -315,7 +394,7 @@ def test_indice_dict_may_be_read(rng):
         seen |= {*rows_in.tolist()}
     assert seen == {*range(len(x.features))}
     out, pairs, counts = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, None, 3, 2, 1)
-    assert out is y.indices
+    assert torch.equal(out, y.indices)
     assert torch.equal(pairs, data.indice_pairs)
     assert torch.equal(counts, data.indice_pair_num)
     assert spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, subm=True)[0] is x.indices
@@ -745,7 +824,37 @@ def bad_calls():
     yield ValueError, "padding must be at least 0", lambda: spconv.SparseConv2d(4, 4, 3, 1, -1)
     yield ValueError, "stride must be at least 1", lambda: spconv.SparseMaxPool2d(2, 0)
     yield TypeError, "batch_size must be an int, got float", lambda: tensor(batch_size=1.5)
-    yield TypeError, "spatial_shape must be ints", lambda: tensor(shape=None)
+    yield TypeError, "spatial_shape must be 2 ints", lambda: tensor(shape=None)
+    yield TypeError, "spatial_shape must be 2 ints", lambda: tensor(shape="88")
+    yield TypeError, "spatial_shape must be 2 ints", lambda: tensor(shape=["a", "b"])
+    yield TypeError, "batch_size must be an int, got list", lambda: tensor(batch_size=[1])
+
+    def assigned(name, value):
+        x = tensor()
+        setattr(x, name, value)
+        return layer(x)
+
+    yield TypeError, "batch_size must be an int, got NoneType", lambda: assigned("batch_size", None)
+    yield TypeError, "batch_size must be an int, got float", lambda: assigned("batch_size", 2.7)
+    yield TypeError, "spatial_shape must be 2 ints", lambda: assigned("spatial_shape", None)
+    yield TypeError, "add_input must be a SparseConvTensor", lambda: layer(tensor(), two)
+    yield TypeError, r"tens\[0\] must be a SparseConvTensor", lambda: spconv.functional.sparse_add([tensor()])
+    yield TypeError, "input must be a SparseConvTensor", lambda: spconv.SparseGlobalMaxPool()(two)
+    yield ValueError, r"features must have shape \(N, C\)", lambda: layer(tensor().replace_feature(two[0]))
+    yield TypeError, "input must be a sequence of at least one", lambda: spconv.JoinTable()([])
+    yield TypeError, "spatial_shape must be 2 ints", lambda: spconv.ops.get_indice_pairs(indices, 1, 8)
+    yield TypeError, "batch_size must be an int", lambda: spconv.ops.get_indice_pairs(indices, None, [8, 8])
+    yield (
+        ValueError,
+        "kernel_size must be odd",
+        lambda: spconv.ops.get_indice_pairs(indices, 1, [8, 8], ksize=2, subm=True),
+    )
+    yield TypeError, "indice_key must be a str", lambda: spconv.SubMConv2d(4, 4, 3, indice_key=["a"])
+    yield (
+        TypeError,
+        "act_type must be a tensorview",
+        lambda: spconv.conv.SparseConvolution(2, 4, 4, act_type="relu"),
+    )
     yield ValueError, "groups must divide", lambda: spconv.SubMConv2d(4, 4, 3, groups=3)
     yield ValueError, "kernel_size must be an int or 2 ints", lambda: spconv.SubMConv2d(4, 4, (3, 3, 3))
     yield (

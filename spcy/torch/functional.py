@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 import spcy
@@ -105,11 +106,14 @@ def convolve(
     added = None if residual is None else _features_of(residual, "residual")
     if torch.is_autocast_enabled(device.type):
         features, weight, bias, added = _autocast(features, weight, bias, added)
-    needs_grad = torch.is_grad_enabled() and (
-        features.requires_grad
-        or weight.requires_grad
-        or (bias is not None and bias.requires_grad)
-        or (added is not None and added.requires_grad)
+    needs_grad = _in_forward_mode() or (
+        torch.is_grad_enabled()
+        and (
+            features.requires_grad
+            or weight.requires_grad
+            or (bias is not None and bias.requires_grad)
+            or (added is not None and added.requires_grad)
+        )
     )
     with on_device(device):
         array = tensor.SparseTensor._of(x.coords, contiguous_array(features))
@@ -126,6 +130,11 @@ def convolve(
     if needs_grad and activation is not None:
         out = _activate(out, activation)
     return SparseTensor._of(plan.coords, out)
+
+
+def _in_forward_mode() -> bool:
+    """Return whether tensors may have tangents, which a `Function` refuses and arrays would lose."""
+    return forward_ad._current_level >= 0
 
 
 def _box(weight: torch.Tensor, channels_first: bool) -> Any:
@@ -226,7 +235,7 @@ def _run(operation: Callable, inputs: Sequence[torch.Tensor], call: Callable, re
         return _features(y), pull
 
     with on_device(first.device):
-        if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+        if _in_forward_mode() or (torch.is_grad_enabled() and any(t.requires_grad for t in inputs)):
             out = _Operation.apply(run, reads, *inputs)
         else:
             kept.append(call(operation))

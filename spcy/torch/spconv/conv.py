@@ -14,14 +14,21 @@ from torch.nn.parameter import Parameter
 from ... import _check
 from ...conv import conv_plan, inverse_plan, plan_on, subm_plan
 from ...coords import Coords
-from ...rulebook import Rulebook
 from .._bridge import opaque
 from ..functional import convolve
 from ..tensor import SparseTensor
 from . import constants
-from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd, require_level
+from .core import (
+    ConvAlgo,
+    IndiceData,
+    Level,
+    SparseConvTensor,
+    expand_nd,
+    require_level,
+    require_sparse,
+)
 from .modules import SparseModule
-from .ops import rulebook_of
+from .ops import GEOMETRY, rulebook_of
 from .tensorview import Activation
 
 _MAX_NUM_VOXELS_DURING_TRAINING = "max_num_voxels_during_training"
@@ -87,6 +94,10 @@ class SparseConvolution(SparseModule):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(name=name)
+        if indice_key is not None and not isinstance(indice_key, str):
+            raise TypeError(f"indice_key must be a str or None, got {type(indice_key).__name__}")
+        if not isinstance(act_type, Activation):
+            raise TypeError(f"act_type must be a tensorview.gemm.Activation, got {act_type!r}")
         self.ndim = ndim
         self.in_channels = expand_nd(1, in_channels, "in_channels", 1)[0]
         self.out_channels = expand_nd(1, out_channels, "out_channels", 1)[0]
@@ -105,6 +116,10 @@ class SparseConvolution(SparseModule):
         even = len(set(self.dilation)) == 1  # an int is checked faster than a sequence
         dilation = self.dilation[0] if even else tuple(self.dilation)
         self._subm_plan = partial(subm_plan, dilation=dilation, groups=groups)
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding
+        self._rulebook = partial(
+            rulebook_of, **dict(zip(GEOMETRY, geometry, strict=True)), subm=subm, transposed=transposed
+        )
         self.conv1x1 = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
         if self.conv1x1 and not subm and any(self.padding):
             raise ValueError(f"padding must be 0 for a kernel of one cell and stride 1, got {padding}")
@@ -206,11 +221,12 @@ class SparseConvolution(SparseModule):
         activation: Any = None,
     ) -> SparseConvTensor:
         """Return the output, with some weight and bias."""
-        if not isinstance(x, SparseConvTensor):
-            raise TypeError(f"input must be a SparseConvTensor, got {type(x).__name__}")
+        require_sparse(x, "input")
+        if x.features.dim() != 2:
+            raise ValueError(f"features must have shape (N, C), got {tuple(x.features.shape)}")
         if x.features.shape[1] != self.in_channels:
             raise ValueError(f"input must have {self.in_channels} channels, got {x.features.shape[1]}")
-        if len(x.spatial_shape) != self.ndim:
+        if len(x._shape()) != self.ndim:
             raise ValueError(f"input must have {self.ndim} spatial axes, got {len(x.spatial_shape)}")
         tensor, options = x.as_spcy(), {"activation": activation}
         if self.conv1x1:
@@ -232,6 +248,7 @@ class SparseConvolution(SparseModule):
             self._require_new_key(x)
             plan_of = partial(_plan_over, self._rulebook, self.groups)
         if added is not None:
+            require_sparse(added, "add_input")
             options["residual"] = added.as_spcy()
         y = convolve(plan_of, tensor, weight, bias, **options)
         out = x.with_features(y.features)
@@ -241,18 +258,13 @@ class SparseConvolution(SparseModule):
             out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
             return out
         if not self.subm:
-            out._level = Level.on(y.coords)
+            out._level = Level(coords=y.coords)
             out.spatial_shape = list(y.coords.shape)
             self._record_count(y.coords)
         if self.indice_key is not None and self.indice_key not in x.indice_dict:
             data = IndiceData(x, out._level, out.spatial_shape, self._rulebook, self, self.subm)
             out.indice_dict = {**x.indice_dict, self.indice_key: data}
         return out
-
-    def _rulebook(self, coords: Coords) -> tuple[Rulebook, Coords]:
-        """Return the pairs, and the output sites."""
-        geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding
-        return rulebook_of(coords, *geometry, self.subm, self.transposed)
 
     def _level_to_restore(self, x: SparseConvTensor) -> IndiceData:
         data = x.data_of(self.indice_key)

@@ -30,14 +30,15 @@ class ConvAlgo(enum.Enum):
 class Level:
     """The sites that tensors share: an indices tensor, the coords that were made from it, or both.
 
-    The same indices tensor gives the same level while any tensor is on it, and the same coords until the
-    indices are written to, so that rulebooks are built once.
+    The same indices tensor gives the same level while any tensor is on it, and the same coords as long as
+    it holds the same numbers, so that rulebooks are built once.
     """
 
-    __slots__ = ("__weakref__", "_coords", "_indices", "_version")
+    __slots__ = ("__weakref__", "_coords", "_indices", "_pointer", "_version", "_view")
 
     def __init__(self, indices: torch.Tensor | None = None, coords: Coords | None = None):
         self._indices, self._coords, self._version = indices, coords, None
+        self._view, self._pointer = None, 0  # the memory of the indices, as an array
 
     def __reduce__(self):
         if self._indices is None:
@@ -52,14 +53,6 @@ class Level:
             level = _LEVELS[id(indices)] = cls(indices)
         return level
 
-    @classmethod
-    def on(cls, coords: Coords) -> Level:
-        """Return the level of coords."""
-        level = _LEVELS.get(id(coords))
-        if level is None or level._coords is not coords or not level._is_current():
-            level = _LEVELS[id(coords)] = cls(coords=coords)
-        return level
-
     def indices(self, device: torch.device) -> torch.Tensor:
         """Return the indices tensor, the same every time."""
         if self._indices is None:
@@ -71,32 +64,39 @@ class Level:
     def coords(self, shape: Sequence[int], batch_size: int) -> Coords:
         """Return the coords on a grid, made when first asked for or after a write to the indices."""
         coords, shape = self._coords, tuple(shape)
-        if (
-            coords is None
-            or coords.shape != shape
-            or coords.batch_size != batch_size
-            or not self._is_current()
-        ):
+        same_grid = coords is not None and coords.shape == shape and coords.batch_size == batch_size
+        if not same_grid or not self._is_current():
             indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
             with entering(indices.device), on_device(indices.device):
                 coords = Coords(array_of(indices), shape, batch_size)
             self._coords = coords
-            self._version = None if indices.is_inference() else indices._version
+            self._version = _version_of(indices)
         return coords
 
     def _is_current(self) -> bool:
-        """Return whether the indices are what the coords were made from."""
+        """Return whether the indices are what the coords were made from.
+
+        PyTorch does not count all writes: not those by ``.data``, by NumPy, or in inference mode. On a GPU,
+        where a look would make the host wait, its count is what there is (in inference mode none: there
+        they are new each time).
+        """
         indices = self._indices
         if indices is None:
             return True
-        if not indices.is_inference():
-            return indices._version == self._version
-        with on_device(indices.device):  # PyTorch counts no writes to it
-            array = array_of(indices)
-            return bool(array_module(array).array_equal(array, self._coords.indices))
+        if not indices.is_cpu:
+            return self._version is not None and _version_of(indices) == self._version
+        if self._view is None or self._pointer != indices.data_ptr():
+            self._view, self._pointer = array_of(indices), indices.data_ptr()
+        mine, theirs = self._view, self._coords.indices
+        return mine.shape == theirs.shape and not (mine != theirs).any()
 
 
-_LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the indices, and of the coords
+_LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the indices
+
+
+def _version_of(indices: torch.Tensor) -> int | None:
+    """Return how many writes PyTorch has counted, None where it counts none."""
+    return None if indices.is_inference() else indices._version
 
 
 class IndiceData:
@@ -123,9 +123,9 @@ class IndiceData:
     ):
         self._in_level, self._out_level = x._level, level
         self._device = x.features.device
-        self._plan_of = plan_of
+        self._plan_of = plan_of  # a function of the geometry: a layer would be kept, and pickled
         self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(shape)
-        self.batch_size = int(x.batch_size)
+        self.batch_size = x._num_batches()
         self.is_subm, self.algo = is_subm, layer.algo
         self.ksize, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
@@ -191,8 +191,7 @@ class SparseConvTensor:
     features : torch.Tensor of shape (N, C)
         float32, float64, float16 or bfloat16.
     indices : torch.Tensor of shape (N, 1 + D), int32
-        The batch, then the axes in the order of `spatial_shape`. Not to be written to while tensors of
-        other levels are in use.
+        The batch, then the axes in the order of `spatial_shape`.
     spatial_shape : sequence of D ints
     batch_size : int
     grid, voxel_num, benchmark, permanent_thrust_allocator, enable_timer, force_algo
@@ -234,17 +233,10 @@ class SparseConvTensor:
         if features.dim() != 2:
             raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
         self._features = features
-        if not isinstance(spatial_shape, (Sequence, np.ndarray, torch.Tensor)):
-            raise TypeError(f"spatial_shape must be ints, one per axis, got {type(spatial_shape).__name__}")
-        self.spatial_shape = [int(n) for n in spatial_shape]
-        self.batch_size = batch_size
         self.indices = indices
-        if len(self.spatial_shape) != indices.shape[1] - 1:
-            raise ValueError(
-                f"spatial_shape must have {indices.shape[1] - 1} ints, one per axis of indices, "
-                f"got {self.spatial_shape}"
-            )
-        _check.per_axis(batch_size, 1, "batch_size", 1)
+        self.spatial_shape = shape_of(spatial_shape, indices.shape[1] - 1)
+        self.batch_size = batch_size
+        self._num_batches()
         self.indice_dict = {} if indice_dict is None else indice_dict
         self.grid = torch.Tensor() if grid is None else grid
         self.voxel_num = voxel_num
@@ -292,7 +284,24 @@ class SparseConvTensor:
     @opaque
     def coords(self) -> Coords:
         """The sites as `spcy.Coords`, checked."""
-        return self._level.coords(self.spatial_shape, int(self.batch_size))
+        return self._level.coords(self._shape(), self._num_batches())
+
+    def _shape(self) -> list[int]:
+        """Return the spatial shape, checked if it was assigned."""
+        shape = self.spatial_shape
+        return shape if type(shape) is list else shape_of(shape, self.indices.shape[1] - 1)
+
+    def _num_batches(self) -> int:
+        """Return the batch size as an int, checked."""
+        size = self.batch_size
+        if type(size) is int and size > 0:  # what it is most often: a call costs little
+            return size
+        if isinstance(size, torch.Tensor) and size.numel() == 1:
+            size = size.item()
+        number = _check.integer(size, "batch_size")
+        if number < 1:
+            raise ValueError(f"batch_size must be at least 1, got {number}")
+        return number
 
     @property
     def is_quantized(self) -> bool:
@@ -311,7 +320,7 @@ class SparseConvTensor:
 
     def as_spcy(self) -> SparseTensor:
         """Return the tensor as spcy's functions take it, features checked against sites."""
-        coords = self._level.coords(self.spatial_shape, int(self.batch_size))
+        coords = self._level.coords(self._shape(), self._num_batches())
         check_features(self._features, coords)
         return SparseTensor._of(coords, self._features)
 
@@ -330,7 +339,7 @@ class SparseConvTensor:
         """Return a tensor with the same parts but the features, which need no check."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
-        made._features = features
+        made._features, made.spatial_shape = features, list(self._shape())
         return made
 
     def select_by_index(self, valid_indices: torch.Tensor) -> SparseConvTensor:
@@ -379,6 +388,7 @@ class SparseConvTensor:
 @opaque
 def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -> None:
     """Raise unless two tensors have the same sites in the same rows."""
+    require_sparse(other, name)
     if x._level is other._level:
         return
     if not _same_rows(x.coords, other.coords):
@@ -433,4 +443,25 @@ def pair_counts(rulebook: Rulebook) -> Any:
 
 def expand_nd(ndim: int, value: int | Sequence[int], name: str = "value", least: int = 0) -> list[int]:
     """Return an int for each axis, checked."""
+    value = value.tolist() if isinstance(value, torch.Tensor) else value
     return list(_check.per_axis(value, ndim, name, least))
+
+
+def require_sparse(value: Any, name: str) -> None:
+    """Raise unless an argument is a `SparseConvTensor`."""
+    if not isinstance(value, SparseConvTensor):
+        raise TypeError(f"{name} must be a SparseConvTensor, got {type(value).__name__}")
+
+
+def shape_of(value: Sequence[int], ndim: int) -> list[int]:
+    """Return a spatial shape, checked."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(f"spatial_shape must be {ndim} ints, one per axis, got {value!r}")
+    if len(value) != ndim:
+        raise ValueError(f"spatial_shape must have {ndim} ints, one per axis of indices, got {list(value)}")
+    try:
+        return [int(n) for n in value]
+    except (TypeError, ValueError):
+        raise TypeError(f"spatial_shape must be {ndim} ints, one per axis, got {list(value)}") from None

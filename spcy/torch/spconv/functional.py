@@ -6,7 +6,7 @@ from ...coords import Coords, same_grid
 from .. import functional
 from .._bridge import entering, opaque, tensor_of
 from ..tensor import SparseTensor
-from .core import Level, SparseConvTensor
+from .core import Level, SparseConvTensor, require_sparse
 
 
 @opaque
@@ -31,6 +31,8 @@ def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
     """
     if not tens:
         raise TypeError("tens must be at least one SparseConvTensor")
+    for place, x in enumerate(tens):
+        require_sparse(x, f"tens[{place}]")
     total, *others = [x.as_spcy() for x in tens]
     for other in others:
         if not same_grid(total.coords, other.coords):  # a level that was made, and one of a user's indices
@@ -44,7 +46,7 @@ def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
                 features = features[tensor_of(rows).long()]
             return each.with_features(features)
     out = tens[0].with_features(total.features)
-    out._level, out.indice_dict = Level.on(total.coords), {}
+    out._level, out.indice_dict = Level(coords=total.coords), {}
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,8 @@ class SparseSequential(SparseModule):
             place += 1
             norm = activation = None
             if fuses and isinstance(input, SparseConvTensor) and _runs_plainly(module, is_sparse_conv):
-                if place < len(modules) and _runs_plainly(modules[place], _folds):
+                fits = partial(_folds, channels=module.out_channels)
+                if place < len(modules) and _runs_plainly(modules[place], fits):
                     norm = modules[place]
                     place += 1
                 if place < len(modules) and _runs_plainly(modules[place], _is_activation):
@@ -138,9 +140,11 @@ def _forward_is_known(kind: type) -> bool:
     )
 
 
-def _folds(module: nn.Module) -> bool:
-    """Return whether a norm does the same to every tensor: it has statistics, and does not train."""
-    return isinstance(module, nn.BatchNorm1d) and not module.training and module.running_var is not None
+def _folds(module: nn.Module, channels: int) -> bool:
+    """Return whether a norm of some channels does the same to every tensor: its statistics stand."""
+    if not isinstance(module, nn.BatchNorm1d) or module.training or module.running_var is None:
+        return False
+    return module.num_features == channels  # another is left to say what is wrong
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from ..._stencil import box_stencil
 from ...coords import Coords
 from ...rulebook import Rulebook, generative, submanifold, windows
 from .._bridge import check_tensor, on_device, tensor_of
-from .core import ConvAlgo, Level, expand_nd, pair_counts, pairs_by_offset
+from .core import ConvAlgo, Level, expand_nd, pair_counts, pairs_by_offset, shape_of
 
 __all__ = ["ConvAlgo", "get_conv_output_size", "get_deconv_output_size", "get_indice_pairs"]
 
@@ -27,6 +27,9 @@ def get_deconv_output_size(input_size, kernel_size, stride, padding, dilation, o
     return [(n - 1) * s - 2 * p + k + o for n, k, s, p, o in each]
 
 
+GEOMETRY = "kernel_size", "stride", "padding", "dilation", "output_padding"  # in the order of rulebook_of
+
+
 def rulebook_of(
     coords: Coords,
     kernel_size: Sequence[int],
@@ -41,6 +44,8 @@ def rulebook_of(
     kernel_size, stride, padding, dilation = map(tuple, (kernel_size, stride, padding, dilation))
     stencil = box_stencil(kernel_size, dilation, centred=subm)
     if subm:
+        if any(k % 2 == 0 for k in kernel_size):
+            raise ValueError(f"kernel_size must be odd in a submanifold convolution, got {kernel_size}")
         return submanifold(coords, stencil), coords
     if not transposed:
         return windows(coords, stencil, stride, padding)
@@ -96,10 +101,11 @@ def get_indice_pairs(
             (out_padding, "out_padding", 0),
         )
     ]
-    level = Level.of(indices)
+    level, shape = Level.of(indices), shape_of(spatial_shape, ndim)
+    batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
     with on_device(indices.device):
-        coords = level.coords([int(n) for n in spatial_shape], int(batch_size))
+        coords = level.coords(shape, batch_size)
         rulebook, coords = rulebook_of(coords, *geometry, subm, transpose)
-        level = level if subm else Level.on(coords)
+        level = level if subm else Level(coords=coords)
         pairs, counts = pairs_by_offset(rulebook), pair_counts(rulebook)
         return level.indices(indices.device), tensor_of(pairs), tensor_of(counts)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from ...coords import Coords
-from ...rulebook import Rulebook
 from .. import functional
 from .._bridge import opaque
 from ..tensor import SparseTensor
 from .conv import _MAX_NUM_VOXELS_DURING_TRAINING
-from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
+from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd, require_sparse
 from .modules import SparseModule
-from .ops import rulebook_of
+from .ops import GEOMETRY, rulebook_of
 
 
 class _Pool(SparseModule):
@@ -43,6 +42,10 @@ class _Pool(SparseModule):
         self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride, "stride", 1)
         self.padding = expand_nd(ndim, padding, "padding")
         self.dilation = expand_nd(ndim, dilation, "dilation", 1)
+        geometry = self.kernel_size, self.stride, self.padding, self.dilation, [0] * ndim
+        self._rulebook = partial(
+            rulebook_of, **dict(zip(GEOMETRY, geometry, strict=True)), subm=False, transposed=False
+        )
         self.subm = subm
         self.indice_key = indice_key
         self.algo = ConvAlgo.Native if algo is None else algo
@@ -65,13 +68,12 @@ class _Pool(SparseModule):
     @opaque
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Return the pool's output; rows ascend by batch and coordinates."""
-        if not isinstance(input, SparseConvTensor):
-            raise TypeError(f"input must be a SparseConvTensor, got {type(input).__name__}")
+        require_sparse(input, "input")
         if self.indice_key is not None and self.indice_key in input.indice_dict:
             raise ValueError(f"indice_key must be new, got {self.indice_key!r}, which the input has already")
         y = self._reduce(input.as_spcy(), self.kernel_size, self.stride, self.padding, self.dilation)
         out = input.with_features(y.features)
-        out._level, out.spatial_shape = Level.on(y.coords), list(y.coords.shape)
+        out._level, out.spatial_shape = Level(coords=y.coords), list(y.coords.shape)
         count = self.get_max_num_voxels()
         if count is not None:
             count.clamp_(min=len(y.coords))
@@ -82,10 +84,6 @@ class _Pool(SparseModule):
 
     def _reduce(self, x: SparseTensor, *geometry) -> SparseTensor:
         raise NotImplementedError
-
-    def _rulebook(self, coords: Coords) -> tuple[Rulebook, Coords]:
-        geometry = self.kernel_size, self.stride, self.padding, self.dilation
-        return rulebook_of(coords, *geometry, [0] * self.ndim, False, False)
 
 
 class SparseMaxPool(_Pool):
@@ -137,6 +135,7 @@ class SparseGlobalMaxOrAvgPool(SparseModule):
     @opaque
     def forward(self, input: SparseConvTensor) -> torch.Tensor:
         """Return a tensor of shape (batch_size, C)."""
+        require_sparse(input, "input")
         pool = functional.global_avg_pool if self.is_mean else functional.global_max_pool
         return pool(input.as_spcy())
 

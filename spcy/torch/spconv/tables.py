@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .core import SparseConvTensor, require_same_rows
+from .core import SparseConvTensor, require_same_rows, require_sparse
 from .functional import sparse_add
 from .modules import SparseModule
 
@@ -51,5 +51,8 @@ class ConcatTable(SparseModule):
 
 
 def _require_same(tensors: Sequence[SparseConvTensor]) -> None:
+    if not isinstance(tensors, Sequence) or not tensors:
+        raise TypeError("input must be a sequence of at least one SparseConvTensor")
+    require_sparse(tensors[0], "input[0]")
     for place, x in enumerate(tensors[1:], 1):
         require_same_rows(tensors[0], x, f"input[{place}]")
