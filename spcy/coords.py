@@ -358,16 +358,17 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
 
 
 def same_sites(a: Coords, b: Coords) -> bool:
-    """Return whether two coords have the same sites in the same rows."""
+    """Return whether two coords have the same sites in the same rows, at the same places in space."""
+    return a._sites is b._sites or (same_grid(a, b) and same_rows(a, b))
+
+
+def same_rows(a: Coords, b: Coords) -> bool:
+    """Return whether two coords have the same sites in the same rows, wherever their cells lie in space."""
     if a._sites is b._sites:
         return True
-    xp = array_module(a.indices, b.indices)
-    return (
-        a.shape == b.shape
-        and a.batch_size == b.batch_size
-        and same_grid(a, b)
-        and bool(xp.array_equal(a.indices, b.indices))
-    )
+    if a.shape != b.shape or a.batch_size != b.batch_size:
+        return False
+    return bool(array_module(a.indices, b.indices).array_equal(a.indices, b.indices))
 
 
 def same_grid(a: Coords, b: Coords) -> bool:

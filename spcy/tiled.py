@@ -15,7 +15,7 @@ import numpy as np
 from . import _check, nn
 from ._backend import array_module, to_host
 from ._stencil import Stencil, box_stencil, stencil_of
-from .coords import Coords, _sites_of
+from .coords import Coords, _sites_of, sites_from_keys
 from .models.backbone8x import _BackBone8x
 from .models.network import Composed
 from .nn.conv import _Convolution
@@ -574,7 +574,7 @@ class _Cutter:
         """
         if number == 1:
             return None
-        for share in {number // 2 / number: None, 0.5: None}:
+        for share in dict.fromkeys((number // 2 / number, 0.5)):
             planes = []
             for axis, step in enumerate(self.align.tolist()):
                 first, last = -(-(int(low[axis]) + 1) // step) * step, (int(high[axis]) - 1) // step * step
@@ -601,10 +601,10 @@ class _TooDense(ValueError):
 
     def __init__(self, tile: Tile, sites: int):
         self.needed = len(tile.rows)
-        cells = [[n - 1 for n in end] if end is tile.high else list(end) for end in (tile.low, tile.high)]
+        last = [n - 1 for n in tile.high]
         super().__init__(
-            f"sites must be at least {self.needed}: so many does the tile of cells {cells[0]} .. {cells[1]} "
-            f"see with its halo, and it cannot be cut further, got {sites}"
+            f"sites must be at least {self.needed}: so many does the tile of cells {list(tile.low)} .. "
+            f"{last} see with its halo, and it cannot be cut further, got {sites}"
         )
 
 
@@ -636,7 +636,7 @@ def _run(cutter: _Cutter, net: nn.Module, x: SparseTensor, tile: Tile) -> _Run:
     several = isinstance(y, tuple)
     outputs = y if several else (y,)
     own = [_own(each, end.stride, tile) for each, end in zip(outputs, cutter.ends, strict=True)]
-    make = (getattr(type(y), "_make", tuple)) if several else _only
+    make = getattr(type(y), "_make", tuple) if several else _only
     return _Run(tile, part, outputs, own, make)
 
 
@@ -715,5 +715,6 @@ class _Whole:
         sites = _sites_of(indices, *grid)
         order = sites.rows.order
         if order is not None:
-            sites, features = _sites_of(indices[order], *grid), features[order]
+            sites = sites_from_keys(sites.keys, sites.layout, sites.low, sites.high, *grid)
+            features = features[order]
         return SparseTensor(Coords._of(sites), features)

@@ -110,16 +110,8 @@ def voxelize(
     low, high = _cell_bounds(points, origin, voxel_size, shape)
     low, high = np.append(0, low), np.append(batch_size - 1, high)
     layout = Layout(low, high)
-    none = 1 << layout.bits  # the key of points outside the grid, behind all others
-    keys = cell_keys(points, batch, origin, voxel_size, low, high, layout, none)
-    unique, rows, order, starts = group_keys(keys, layout.bits + (shape is not None))
-    sites = len(unique) - 1
-    if shape is not None and sites and int(unique[sites - 1]) == none:
-        sites -= 1
-        rows[rows == sites] = -1
-        unique, starts = unique[: sites + 1], starts[: sites + 1]
-        unique[sites], order = NO_KEY, order[: int(starts[sites])]
-
+    grid = origin, voxel_size, low, high, layout
+    unique, rows, order, starts = points_by_cell(points, batch, *grid, bounded=shape is not None)
     counts = xp.diff(starts)
     if max_points is not None:
         place = xp.arange(len(order)) - starts[rows[order]]
@@ -129,6 +121,25 @@ def voxelize(
     reduced = segment_reduce(features, order, starts, operation, features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
+
+
+def points_by_cell(
+    points, batch, origin, voxel_size, low, high, layout: Layout, bounded: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the keys of cells with points, the row of each point's, the points by cell, where each begins.
+
+    Keys ascend, with a sentinel. If the cells are bounded, points outside [low, high] have the row -1.
+    """
+    none = 1 << layout.bits  # the key of points outside, behind all others
+    keys = cell_keys(points, batch, origin, voxel_size, low, high, layout, none)
+    unique, rows, order, starts = group_keys(keys, layout.bits + bounded)
+    sites = len(unique) - 1
+    if bounded and sites and int(unique[sites - 1]) == none:
+        sites -= 1
+        rows[rows == sites] = -1
+        unique, starts = unique[: sites + 1], starts[: sites + 1]
+        unique[sites], order = NO_KEY, order[: int(starts[sites])]
+    return unique, rows, order, starts
 
 
 def devoxelize(

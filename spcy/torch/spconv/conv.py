@@ -13,7 +13,6 @@ from torch.nn.parameter import Parameter
 
 from ... import _check
 from ...conv import conv_plan, inverse_plan, plan_on, subm_plan
-from ...coords import Coords
 from .._bridge import opaque
 from ..functional import convolve
 from ..tensor import SparseTensor
@@ -21,21 +20,18 @@ from . import constants
 from .core import (
     ConvAlgo,
     IndiceData,
-    Level,
     SparseConvTensor,
     expand_nd,
     require_level,
     require_sparse,
 )
-from .modules import SparseModule
-from .ops import GEOMETRY, rulebook_of
+from .layer import MAX_NUM_VOXELS, WindowLayer
 from .tensorview import Activation
 
-_MAX_NUM_VOXELS_DURING_TRAINING = "max_num_voxels_during_training"
 _ACTIVATIONS = {Activation.ReLU: "relu", Activation.LeakyReLU: "leaky_relu"}
 
 
-class SparseConvolution(SparseModule):
+class SparseConvolution(WindowLayer):
     r"""What the convolutions of all kinds and dimensions are, as in spconv.
 
     Parameters
@@ -93,41 +89,37 @@ class SparseConvolution(SparseModule):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(name=name)
-        if indice_key is not None and not isinstance(indice_key, str):
-            raise TypeError(f"indice_key must be a str or None, got {type(indice_key).__name__}")
+        super().__init__(
+            ndim,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            output_padding,
+            subm=subm,
+            transposed=transposed,
+            inverse=inverse,
+            indice_key=indice_key,
+            algo=algo,
+            record_voxel_count=record_voxel_count,
+            name=name,
+            device=device,
+        )
         if not isinstance(act_type, Activation):
             raise TypeError(f"act_type must be a tensorview.gemm.Activation, got {act_type!r}")
-        self.ndim = ndim
         self.in_channels = expand_nd(1, in_channels, "in_channels", 1)[0]
         self.out_channels = expand_nd(1, out_channels, "out_channels", 1)[0]
         self.groups = _check.groups(groups, self.in_channels, self.out_channels)
-        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
-        self.stride = expand_nd(ndim, stride, "stride", 1)
-        self.padding = expand_nd(ndim, padding, "padding")
-        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
-        self.output_padding = expand_nd(ndim, output_padding, "output_padding")
-        self.subm, self.transposed, self.inverse = subm, transposed, inverse
-        self.indice_key = indice_key
-        self.algo = ConvAlgo.Native if algo is None else algo
         self.fp32_accum = fp32_accum
-        self.record_voxel_count = record_voxel_count
         self.act_type, self.act_alpha, self.act_beta = act_type, act_alpha, act_beta
         even = len(set(self.dilation)) == 1  # an int is checked faster than a sequence
         dilation = self.dilation[0] if even else tuple(self.dilation)
         self._subm_plan = partial(subm_plan, dilation=dilation, groups=groups)
-        geometry = self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding
-        self._rulebook = partial(
-            rulebook_of, **dict(zip(GEOMETRY, geometry, strict=True)), subm=subm, transposed=transposed
-        )
         self.conv1x1 = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
         if self.conv1x1 and not subm and any(self.padding):
             raise ValueError(f"padding must be 0 for a kernel of one cell and stride 1, got {padding}")
         self.weight_shape = [out_channels, *self.kernel_size, in_channels // groups]
         options = {"device": device, "dtype": dtype}
-        if record_voxel_count and not subm and not inverse:
-            count = torch.zeros(1, dtype=torch.int32, device=device)
-            self.register_buffer(_MAX_NUM_VOXELS_DURING_TRAINING, count)
         self.weight = Parameter(torch.empty(*self.weight_shape, **options))
         self.register_parameter("bias", Parameter(torch.empty(out_channels, **options)) if bias else None)
         self.reset_parameters()
@@ -142,22 +134,13 @@ class SparseConvolution(SparseModule):
 
     def extra_repr(self) -> str:
         """Return the arguments that a repr has."""
-        said = (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        )
-        for name, plain in (("padding", 0), ("dilation", 1), ("output_padding", 0)):
-            value = getattr(self, name)
-            said += f", {name}={value}" if any(v != plain for v in value) else ""
+        said = f"{self.in_channels}, {self.out_channels}, {self._geometry_repr()}"
         said += f", groups={self.groups}" if self.groups != 1 else ""
         return said + (", bias=False" if self.bias is None else "")
 
     def is_inverseable(self) -> bool:
         """Return whether an inverse convolution can restore the sites before this layer."""
         return self.indice_key is not None and not self.subm
-
-    def get_max_num_voxels(self) -> torch.Tensor | None:
-        """Return the greatest number of output sites so far, if it is recorded."""
-        return getattr(self, _MAX_NUM_VOXELS_DURING_TRAINING, None)
 
     @opaque
     def forward(self, input: SparseConvTensor, add_input: SparseConvTensor | None = None) -> SparseConvTensor:
@@ -191,10 +174,6 @@ class SparseConvolution(SparseModule):
     ) -> SparseConvTensor:
         """Return what the layer, a norm in eval mode and an activation give, in one call."""
         weight, bias = self.weight, self.bias
-        if self.act_type is not Activation.None_:
-            y = self(x)
-            y = y if norm is None else y.replace_feature(norm(y.features))
-            return y.replace_feature(_functional_activation(y.features, activation))
         if norm is not None:
             scale = torch.rsqrt(norm.running_var + norm.eps)
             scale = scale if norm.weight is None else scale * norm.weight
@@ -228,42 +207,35 @@ class SparseConvolution(SparseModule):
             raise ValueError(f"input must have {self.in_channels} channels, got {x.features.shape[1]}")
         if len(x._shape()) != self.ndim:
             raise ValueError(f"input must have {self.ndim} spatial axes, got {len(x.spatial_shape)}")
-        tensor, options = x.as_spcy(), {"activation": activation}
+        tensor, channels_first = x.as_spcy(), not self.conv1x1
         if self.conv1x1:
             weight = weight.reshape(*self.kernel_size, self.in_channels // self.groups, self.out_channels)
             plan_of = partial(conv_plan, groups=self.groups)
         elif self.inverse:
-            options["channels_first"] = True
             data = self._level_to_restore(x)
             child = data.plan()[1]
             require_level(x, child, self.indice_key, "an inverse convolution takes those that its layer made")
             tensor = SparseTensor._of(child, x.features)
             plan_of = partial(inverse_plan, groups=self.groups)
         elif self.subm:
-            options["channels_first"] = True
             plan_of = self._subm_plan
             self._check_shared_key(x)
         else:
-            options["channels_first"] = True
             self._require_new_key(x)
             plan_of = partial(_plan_over, self._rulebook, self.groups)
         if added is not None:
             require_sparse(added, "add_input")
-            options["residual"] = added.as_spcy()
-        y = convolve(plan_of, tensor, weight, bias, **options)
+            added = added.as_spcy()
+        y = convolve(plan_of, tensor, weight, bias, added, activation, channels_first)
+        if not (self.conv1x1 or self.inverse or self.subm):
+            return self._onto_new_level(x, y)
         out = x.with_features(y.features)
         if self.conv1x1:
             return out
         if self.inverse:
             out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
-            return out
-        if not self.subm:
-            out._level = Level(coords=y.coords)
-            out.spatial_shape = list(y.coords.shape)
-            self._record_count(y.coords)
-        if self.indice_key is not None and self.indice_key not in x.indice_dict:
-            data = IndiceData(x, out._level, out.spatial_shape, self._rulebook, self, self.subm)
-            out.indice_dict = {**x.indice_dict, self.indice_key: data}
+        else:
+            self._leave_key(x, out)
         return out
 
     def _level_to_restore(self, x: SparseConvTensor) -> IndiceData:
@@ -303,30 +275,15 @@ class SparseConvolution(SparseModule):
             coords = data._in_level.coords(data.spatial_shape, data.batch_size)
             require_level(x, coords, self.indice_key, "layers that share one must be on the same")
 
-    def _require_new_key(self, x: SparseConvTensor) -> None:
-        if self.indice_key is not None and self.indice_key in x.indice_dict:
-            raise ValueError(f"indice_key must be new, got {self.indice_key!r}, which the input has already")
-
-    def _record_count(self, coords: Coords) -> None:
-        count = self.get_max_num_voxels()
-        if count is not None:
-            count.clamp_(min=len(coords))
-
 
 def _plan_over(pairs_of, groups: int, x, weight, bias):
     """Return the plan of a weight over the rulebook that a layer has for some coords."""
     return plan_on(x, *pairs_of(x.coords), weight, bias, groups)
 
 
-def _functional_activation(features: torch.Tensor, activation: Any) -> torch.Tensor:
-    from ..functional import _activate
-
-    return features if activation is None else _activate(features, activation)
-
-
 def _load_other_layout(module, state_dict, prefix, *_) -> None:
     """Bring a weight of another layout, named by ``SPCONV_SAVED_WEIGHT_LAYOUT``, into the module's."""
-    name = prefix + _MAX_NUM_VOXELS_DURING_TRAINING
+    name = prefix + MAX_NUM_VOXELS
     if module.get_max_num_voxels() is not None and name not in state_dict:
         state_dict[name] = torch.zeros(1, dtype=torch.int32)
     layout, key = constants.SAVED_WEIGHT_LAYOUT, prefix + "weight"

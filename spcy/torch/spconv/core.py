@@ -12,7 +12,7 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
-from ...coords import Coords
+from ...coords import Coords, same_rows
 from ...rulebook import Rulebook
 from .. import functional
 from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
@@ -57,7 +57,7 @@ class Level:
         """Return the indices tensor, the same every time."""
         if self._indices is None:
             self._indices = indices_of(self._coords, device)
-            self._version = self._indices._version
+            self._version = _version_of(self._indices)
             _LEVELS[id(self._indices)] = self
         return self._indices
 
@@ -118,15 +118,13 @@ class IndiceData:
     voxel_num : None
     """
 
-    def __init__(
-        self, x: SparseConvTensor, level: Level, shape: list[int], plan_of: Any, layer: Any, is_subm: bool
-    ):
-        self._in_level, self._out_level = x._level, level
+    def __init__(self, x: SparseConvTensor, out: SparseConvTensor, layer: Any):
+        self._in_level, self._out_level = x._level, out._level
         self._device = x.features.device
-        self._plan_of = plan_of  # a function of the geometry: a layer would be kept, and pickled
-        self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(shape)
+        self._plan_of = layer._rulebook
+        self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
         self.batch_size = x._num_batches()
-        self.is_subm, self.algo = is_subm, layer.algo
+        self.is_subm, self.algo = layer.subm, layer.algo
         self.ksize, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
         self.voxel_num = None
@@ -284,6 +282,9 @@ class SparseConvTensor:
     @opaque
     def coords(self) -> Coords:
         """The sites as `spcy.Coords`, checked."""
+        return self._coords()
+
+    def _coords(self) -> Coords:
         return self._level.coords(self._shape(), self._num_batches())
 
     def _shape(self) -> list[int]:
@@ -316,11 +317,11 @@ class SparseConvTensor:
     @property
     def sparity(self) -> float:
         """Share of the cells that are sites."""
-        return len(self.indices) / self.spatial_size / int(self.batch_size)
+        return len(self.indices) / self.spatial_size / self._num_batches()
 
     def as_spcy(self) -> SparseTensor:
         """Return the tensor as spcy's functions take it, features checked against sites."""
-        coords = self._level.coords(self._shape(), self._num_batches())
+        coords = self._coords()
         check_features(self._features, coords)
         return SparseTensor._of(coords, self._features)
 
@@ -391,7 +392,7 @@ def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -
     require_sparse(other, name)
     if x._level is other._level:
         return
-    if not _same_rows(x.coords, other.coords):
+    if not same_rows(x.coords, other.coords):
         raise ValueError(
             f"{name} must have the same sites in the same rows{_first_difference(x.coords, other.coords)}; "
             f"functional.sparse_add adds over the union of sites"
@@ -400,19 +401,11 @@ def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -
 
 def require_level(x: SparseConvTensor, coords: Coords, indice_key: str, where: str) -> None:
     """Raise unless a tensor is on the sites that an indice_key stands for."""
-    if not _same_rows(x.coords, coords):
+    if not same_rows(x.coords, coords):
         raise ValueError(
             f"indice_key {indice_key!r} stands for other sites than those that came: {where}"
             f"{_first_difference(coords, x.coords)}"
         )
-
-
-def _same_rows(a: Coords, b: Coords) -> bool:
-    """Return whether two coords have the same sites in the same rows; where cells lie in space is all one."""
-    if a._sites is b._sites:
-        return True
-    xp = array_module(a.indices, b.indices)
-    return a.shape == b.shape and a.batch_size == b.batch_size and bool(xp.array_equal(a.indices, b.indices))
 
 
 def _first_difference(a: Coords, b: Coords) -> str:

@@ -105,7 +105,7 @@ class SparseSequential(SparseModule):
             module = modules[place]
             place += 1
             norm = activation = None
-            if fuses and isinstance(input, SparseConvTensor) and _runs_plainly(module, is_sparse_conv):
+            if fuses and isinstance(input, SparseConvTensor) and _runs_plainly(module, _fuses):
                 fits = partial(_folds, channels=module.out_channels)
                 if place < len(modules) and _runs_plainly(modules[place], fits):
                     norm = modules[place]
@@ -138,6 +138,11 @@ def _forward_is_known(kind: type) -> bool:
     return kind.forward in (SparseConvolution.forward, nn.BatchNorm1d.forward, SparseBatchNorm.forward) or (
         kind in _ACTIVATIONS
     )
+
+
+def _fuses(module: nn.Module) -> bool:
+    """Return whether a module is a convolution that has no activation of its own."""
+    return is_sparse_conv(module) and module.act_type.name == "None_"
 
 
 def _folds(module: nn.Module, channels: int) -> bool:

@@ -27,9 +27,6 @@ def get_deconv_output_size(input_size, kernel_size, stride, padding, dilation, o
     return [(n - 1) * s - 2 * p + k + o for n, k, s, p, o in each]
 
 
-GEOMETRY = "kernel_size", "stride", "padding", "dilation", "output_padding"  # in the order of rulebook_of
-
-
 def rulebook_of(
     coords: Coords,
     kernel_size: Sequence[int],

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
 from .. import functional
 from .._bridge import opaque
 from ..tensor import SparseTensor
-from .conv import _MAX_NUM_VOXELS_DURING_TRAINING
-from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd, require_sparse
+from .core import ConvAlgo, SparseConvTensor, require_sparse
+from .layer import WindowLayer
 from .modules import SparseModule
-from .ops import GEOMETRY, rulebook_of
 
 
-class _Pool(SparseModule):
-    """What the pools share: windows as those of a convolution."""
-
-    output_padding = None
+class _Pool(WindowLayer):
+    """What the pools share."""
 
     def __init__(
         self,
@@ -34,53 +30,31 @@ class _Pool(SparseModule):
         record_voxel_count: bool = False,
         name: str | None = None,
     ):
-        super().__init__(name=name)
         if subm:
             raise ValueError("subm must be False: a pool makes the sites of its windows")
-        self.ndim = ndim
-        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
-        self.stride = list(self.kernel_size) if stride is None else expand_nd(ndim, stride, "stride", 1)
-        self.padding = expand_nd(ndim, padding, "padding")
-        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
-        geometry = self.kernel_size, self.stride, self.padding, self.dilation, [0] * ndim
-        self._rulebook = partial(
-            rulebook_of, **dict(zip(GEOMETRY, geometry, strict=True)), subm=False, transposed=False
+        super().__init__(
+            ndim,
+            kernel_size,
+            kernel_size if stride is None else stride,
+            padding,
+            dilation,
+            indice_key=indice_key,
+            algo=algo,
+            record_voxel_count=record_voxel_count,
+            name=name,
         )
-        self.subm = subm
-        self.indice_key = indice_key
-        self.algo = ConvAlgo.Native if algo is None else algo
-        self.record_voxel_count = record_voxel_count
-        if record_voxel_count:
-            self.register_buffer(_MAX_NUM_VOXELS_DURING_TRAINING, torch.zeros(1, dtype=torch.int32))
 
     def extra_repr(self) -> str:
         """Return the arguments that a repr has."""
-        said = f"kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, plain in (("padding", 0), ("dilation", 1)):
-            value = getattr(self, name)
-            said += f", {name}={value}" if any(v != plain for v in value) else ""
-        return said
-
-    def get_max_num_voxels(self) -> torch.Tensor | None:
-        """Return the greatest number of output sites so far, if it is recorded."""
-        return getattr(self, _MAX_NUM_VOXELS_DURING_TRAINING, None)
+        return self._geometry_repr()
 
     @opaque
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         """Return the pool's output; rows ascend by batch and coordinates."""
         require_sparse(input, "input")
-        if self.indice_key is not None and self.indice_key in input.indice_dict:
-            raise ValueError(f"indice_key must be new, got {self.indice_key!r}, which the input has already")
+        self._require_new_key(input)
         y = self._reduce(input.as_spcy(), self.kernel_size, self.stride, self.padding, self.dilation)
-        out = input.with_features(y.features)
-        out._level, out.spatial_shape = Level(coords=y.coords), list(y.coords.shape)
-        count = self.get_max_num_voxels()
-        if count is not None:
-            count.clamp_(min=len(y.coords))
-        if self.indice_key is not None:
-            data = IndiceData(input, out._level, out.spatial_shape, self._rulebook, self, is_subm=False)
-            out.indice_dict = {**input.indice_dict, self.indice_key: data}
-        return out
+        return self._onto_new_level(input, y)
 
     def _reduce(self, x: SparseTensor, *geometry) -> SparseTensor:
         raise NotImplementedError

@@ -11,10 +11,9 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
-from ...cells import cell_keys
-from ...coords import Layout, bounds_of, group_keys, sites_from_keys
-from ...hashmap import NO_KEY
+from ...coords import Layout, bounds_of, sites_from_keys
 from ...rows import take_rows
+from ...voxel import points_by_cell
 from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
 from . import tensorview as tv
 
@@ -34,12 +33,23 @@ __all__ = [
 class _Grid:
     """Cells of points, in the order in which points meet them."""
 
+    _ndim: int | None = None
+
     def __init__(
-        self, vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
+        self,
+        vsize_xyz: Sequence[float],
+        coors_range_xyz: Sequence[float],
+        num_point_features: int | None,
+        max_num_voxels: int,
+        max_num_points_per_voxel: int,
     ):
         ndim = len(vsize_xyz)
+        if self._ndim not in (None, ndim):
+            raise ValueError(f"vsize_xyz must have {self._ndim} numbers, got {vsize_xyz!r}")
         self.ndim = ndim
-        self.num_point_features = _check.integer(num_point_features, "num_point_features")
+        self.num_point_features = num_point_features
+        if num_point_features is not None:
+            _check.integer(num_point_features, "num_point_features")
         self.max_num_voxels = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
         points = _check.per_axis(max_num_points_per_voxel, 1, "max_num_points_per_voxel", 1)
         self.max_num_points_per_voxel = points[0]
@@ -57,22 +67,26 @@ class _Grid:
                 f"for voxels of {vsize_xyz!r}"
             )
         self.shape = tuple(int(n) for n in size)
+        self.grid_size = list(self.shape[::-1])
 
-    def voxels(self, points: Any, empty_mean: bool = False) -> tuple[Any, Any, Any, Callable[[], Any]]:
+    def voxels(
+        self, points: Any, empty_mean: bool = False, limit: int | None = None
+    ) -> tuple[Any, Any, Any, Callable[[], Any]]:
         """Return (voxels, indices, points in each, a function that returns the voxel of each point).
 
-        Indices are from the last axis to the first.
+        Indices are from the last axis to the first. `limit` stands for `max_num_voxels`.
         """
-        if points.ndim != 2 or points.shape[1] != self.num_point_features or points.shape[1] < self.ndim:
-            raise ValueError(f"points must have shape (N, {self.num_point_features}), got {points.shape}")
+        columns = self.num_point_features or max(self.ndim, points.shape[-1] if points.ndim else 0)
+        if points.ndim != 2 or points.shape[1] != columns or columns < self.ndim:
+            raise ValueError(f"points must have shape (N, {columns}), got {points.shape}")
         xp, slots = array_module(points), self.max_num_points_per_voxel
-        indices, ranks, order, starts = self._grouped(points)
+        indices, rows, order, starts = self._grouped(points)
         points = _check.contiguous(points, np.dtype(np.float32))
         counts, first = xp.diff(starts), order[starts[:-1]]
         met = xp.zeros(len(points), np.int32)
         met[first] = 1
         place = xp.cumsum(met, dtype=np.int32)[first] - 1  # of each voxel, as points meet them
-        num = min(len(place), self.max_num_voxels)
+        num = min(len(place), self.max_num_voxels if limit is None else limit)
         slot = xp.arange(len(order)) - xp.repeat(starts[:-1], counts)
         target = xp.repeat(place.astype(np.int64) * slots, counts) + slot
         source = xp.full(num * slots, -1, np.int32)
@@ -89,33 +103,21 @@ class _Grid:
 
         def of_points() -> Any:
             voxel = xp.append(xp.where(place < num, place, -1), -1).astype(np.int64)  # the last: outside
-            return voxel[xp.minimum(ranks, len(place))]
+            return voxel[rows]
 
         return voxels, xp.ascontiguousarray(take_rows(indices, by_place)[:, :0:-1]), number, of_points
 
     def _grouped(self, points: Any) -> tuple[Any, Any, Any, Any]:
-        """Return the cells of points in key order, the rank of each point's, and the points by cell.
-
-        The rank of points outside of the grid is behind all.
-        """
+        """Return the cells of points, the row of each point's, the points by cell, where each begins."""
         xp = array_module(points)
         # In the points' precision, as spconv computes it: a point on a face lies where it lies there.
         cells = xp.floor((points[:, : self.ndim] - xp.asarray(self.low)) / xp.asarray(self.vsize))
         if not np.isfinite(np.stack(bounds_of(cells))).all():
             _check.finite_points(points, ~xp.isfinite(cells).all(axis=1))
-        low, high = np.zeros(1 + self.ndim, np.int64), np.array((0, *self.shape)) - (0, *[1] * self.ndim)
-        layout = Layout(low, high)
-        outside = 1 << layout.bits
-        grid = np.zeros(self.ndim), np.ones(self.ndim)
-        keys = cell_keys(cells, None, *grid, low, high, layout, outside)
-        unique, ranks, order, starts = group_keys(keys, layout.bits + 1)
-        sites = len(unique) - 1
-        if sites and int(unique[sites - 1]) == outside:
-            sites -= 1
-            order, starts = order[: int(starts[sites])], starts[: sites + 1]
-        unique = unique[: sites + 1]
-        unique[sites] = NO_KEY
-        return sites_from_keys(unique, layout, low, high, None, 1, *grid).indices, ranks, order, starts
+        low, high = np.zeros(1 + self.ndim, np.int64), np.array((0, *(n - 1 for n in self.shape)))
+        layout, grid = Layout(low, high), (np.zeros(self.ndim), np.ones(self.ndim))
+        unique, rows, order, starts = points_by_cell(cells, None, *grid, low, high, layout, bounded=True)
+        return sites_from_keys(unique, layout, low, high, None, 1, *grid).indices, rows, order, starts
 
 
 class PointToVoxel(_Grid):
@@ -157,7 +159,6 @@ class PointToVoxel(_Grid):
             vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
         )
         self.device = torch.device(device)
-        self.grid_size = list(self.shape[::-1])
 
     def __call__(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
         """Return (voxels, indices, num_per_voxel) of points.
@@ -202,23 +203,6 @@ class _Point2VoxelCPU(_Grid):
     vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
         As of `PointToVoxel`.
     """
-
-    _ndim: int
-
-    def __init__(
-        self,
-        vsize_xyz: Sequence[float],
-        coors_range_xyz: Sequence[float],
-        num_point_features: int,
-        max_num_voxels: int,
-        max_num_points_per_voxel: int,
-    ):
-        if len(vsize_xyz) != self._ndim:
-            raise ValueError(f"vsize_xyz must have {self._ndim} numbers, got {vsize_xyz!r}")
-        super().__init__(
-            vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
-        )
-        self.grid_size = list(self.shape[::-1])
 
     def point_to_voxel(
         self, pc: tv.Tensor, clear_voxels: bool = True
@@ -283,8 +267,7 @@ class VoxelGenerator:
         max_voxels: int = 20000,
         full_mean: bool = False,
     ):
-        self._arguments = voxel_size, point_cloud_range
-        self._grid = _Grid(voxel_size, point_cloud_range, len(voxel_size), max_voxels, max_num_points)
+        self._grid = _Grid(voxel_size, point_cloud_range, None, max_voxels, max_num_points)
         self._full_mean = full_mean
         self.voxel_size = self._grid.vsize
         self.point_cloud_range = np.concatenate([self._grid.low, self._grid.high])
@@ -293,12 +276,10 @@ class VoxelGenerator:
 
     def generate(self, points: np.ndarray, max_voxels: int | None = None):
         """Return (voxels, coordinates, num_points) of points."""
-        grid = self._grid
-        limit = grid.max_num_voxels if max_voxels is None else max_voxels
-        columns = np.shape(points)[-1]
-        grid = _Grid(*self._arguments, columns, limit, self.max_num_points_per_voxel)
+        if max_voxels is not None:
+            max_voxels = _check.per_axis(max_voxels, 1, "max_voxels", 1)[0]
         with entering(torch.device("cpu")):
-            return grid.voxels(np.asarray(points), self._full_mean)[:3]
+            return self._grid.voxels(np.asarray(points), self._full_mean, max_voxels)[:3]
 
 
 class VoxelGeneratorV2(VoxelGenerator):
