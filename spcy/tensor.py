@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,7 +16,48 @@ from .rows import inverse, join_rows, take_rows
 Scalar = float | int | np.floating | np.integer
 
 
-class SparseTensor:
+class OnSites:
+    """Coords, and features by row in an array of any library: what its sparse tensors share."""
+
+    __slots__ = ("_coords", "_features")
+
+    _coords: Coords
+    _features: Any
+
+    @classmethod
+    def _of(cls, coords: Coords, features: Any) -> Self:
+        """Return a tensor of features that need no check."""
+        tensor = cls.__new__(cls)
+        tensor._coords, tensor._features = coords, features
+        return tensor
+
+    @property
+    def coords(self) -> Coords:
+        """The sites."""
+        return self._coords
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Extent of the grid, None if unbounded."""
+        return self._coords.shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batches."""
+        return self._coords.batch_size
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites, N."""
+        return self._coords.num_sites
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels, C."""
+        return self._features.shape[1]
+
+
+class SparseTensor(OnSites):
     """Features on the occupied sites of a grid.
 
     Parameters
@@ -49,7 +90,7 @@ class SparseTensor:
     (1, 4, 4, 8)
     """
 
-    __slots__ = ("_coords", "_features")
+    __slots__ = ()
     __array_ufunc__ = None  # NumPy arrays leave + and * to us, which refuse them
 
     def __init__(
@@ -70,13 +111,6 @@ class SparseTensor:
             )
         self._coords = coords
         self._features = _check.features(features, coords.num_sites, coords.backend)
-
-    @classmethod
-    def _of(cls, coords: Coords, features: np.ndarray) -> SparseTensor:
-        """Return a tensor of features that need no check."""
-        tensor = cls.__new__(cls)
-        tensor._coords, tensor._features = coords, features
-        return tensor
 
     @classmethod
     def from_dense(cls, array: ArrayLike, channels_first: bool = False) -> SparseTensor:
@@ -122,11 +156,6 @@ class SparseTensor:
         return cls(coords, features)
 
     @property
-    def coords(self) -> Coords:
-        """The sites."""
-        return self._coords
-
-    @property
     def features(self) -> np.ndarray:
         """The features, a row for each site."""
         return self._features
@@ -135,26 +164,6 @@ class SparseTensor:
     def indices(self) -> np.ndarray:
         """The sites, (N, 1 + D) int32."""
         return self._coords.indices
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Extent of the grid, None if unbounded."""
-        return self._coords.shape
-
-    @property
-    def batch_size(self) -> int:
-        """Number of batches."""
-        return self._coords.batch_size
-
-    @property
-    def num_sites(self) -> int:
-        """Number of sites, N."""
-        return self._coords.num_sites
-
-    @property
-    def num_channels(self) -> int:
-        """Number of channels, C."""
-        return self._features.shape[1]
 
     @property
     def ndim(self) -> int:

@@ -12,7 +12,7 @@ from ..coords import Coords
 from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, tensor_of
 
 
-class SparseTensor:
+class SparseTensor(tensor.OnSites):
     """Features, a `torch.Tensor`, on the occupied sites of a grid.
 
     What `spcy.SparseTensor` is to NumPy. The functions of `spcy.torch` take and return it.
@@ -46,7 +46,7 @@ class SparseTensor:
     tensor([1., 3., 1.])
     """
 
-    __slots__ = ("_coords", "_features")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -67,18 +67,6 @@ class SparseTensor:
         check_features(features, coords)
         self._coords, self._features = coords, features
 
-    @classmethod
-    def _of(cls, coords: Coords, features: torch.Tensor) -> SparseTensor:
-        """Return a tensor of features that need no check."""
-        made = cls.__new__(cls)
-        made._coords, made._features = coords, features
-        return made
-
-    @property
-    def coords(self) -> Coords:
-        """The sites."""
-        return self._coords
-
     @property
     def features(self) -> torch.Tensor:
         """The features, a row for each site."""
@@ -88,26 +76,6 @@ class SparseTensor:
     def indices(self) -> torch.Tensor:
         """The sites, (N, 1 + D) int32: a copy."""
         return indices_of(self._coords, self._features.device)
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Extent of the grid, None if unbounded."""
-        return self._coords.shape
-
-    @property
-    def batch_size(self) -> int:
-        """Number of batches."""
-        return self._coords.batch_size
-
-    @property
-    def num_sites(self) -> int:
-        """Number of sites, N."""
-        return self._coords.num_sites
-
-    @property
-    def num_channels(self) -> int:
-        """Number of channels, C."""
-        return self._features.shape[1]
 
     def __repr__(self) -> str:
         words = f"{self.num_channels} channels, {self._features.dtype}, {self._features.device}"
