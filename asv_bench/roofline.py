@@ -24,7 +24,7 @@ from benchmarks.scenes import points, voxel_size  # noqa: E402
 from timing import SETTLE, Task, interleaved  # noqa: E402
 
 import spcy  # noqa: E402
-from spcy.demo.scan import read_scan  # noqa: E402
+from spcy.scan import read_scan  # noqa: E402
 
 COPIES = 20  # of the features, that are timed at once
 OVER = 2  # floors that are worth a look

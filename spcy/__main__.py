@@ -146,8 +146,8 @@ def _demo(args: argparse.Namespace) -> int:
     """Run the demo: first everything that can be refused, then the work."""
     from spcy.demo import report
     from spcy.demo.run import Steps, run_demo
-    from spcy.demo.scan import read_scan
     from spcy.demo.scene import generate_scene
+    from spcy.scan import read_scan
 
     with spcy.use_backend(args.backend or spcy.get_backend()):
         steps = Steps()
@@ -195,7 +195,7 @@ def _run(args: argparse.Namespace) -> int:
     from spcy import models
     from spcy._backend import to_host, widened
     from spcy.demo.run import Steps
-    from spcy.demo.scan import read_scan
+    from spcy.scan import read_scan
 
     _require_npz(args.out, args.model, args.scan)
     with spcy.use_backend(args.backend or spcy.get_backend()):

@@ -26,13 +26,26 @@ def require_writable(path: Path) -> None:
         pass
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
-    """Write arrays to an npz file beside its place, then move it there."""
-    draft = path.with_name(f".{secrets.token_hex(8)}.npz")  # threads and processes each have their own
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Give the path of a draft beside a file's place, which is moved there if all went well, else removed."""
+    # threads and processes each have their own
+    draft = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         with naming(path):
-            with draft.open("xb") as file:
-                (np.savez_compressed if compressed else np.savez)(file, **arrays)
+            yield draft
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
+    """Write arrays to an npz file, whole or not at all."""
+    with drafted(path) as draft, draft.open("xb") as file:
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with drafted(path) as draft:
+        draft.write_bytes(content)

@@ -17,7 +17,7 @@ GRAIN = 100_000
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
 _cores: int | None = None
-_followed: Callable[[], int] | None = None  # whose number is the default, instead
+_followed: Callable[[], int | None] | None = None  # whose number is the default, instead
 
 
 def set_num_threads(n: int | None) -> None:
@@ -78,16 +78,17 @@ def get_num_threads() -> int:
     if _num_threads is not None:
         return _num_threads
     global _default, _cores
-    if _followed is not None:
+    followed = _followed() if _followed is not None else None
+    if followed is not None:
         _cores = _cores or _usable_cores()
-        return min(_followed(), _cores)
+        return min(followed, _cores)
     if _default is None:
         _default = _default_threads()
     return _default
 
 
-def follow(get_num_threads: Callable[[], int]) -> None:
-    """Take another library's number as the default; it may know nothing of a container's quota."""
+def follow(get_num_threads: Callable[[], int | None]) -> None:
+    """Take another library's number as the default, while it has one; it may know nothing of a quota."""
     global _followed
     _followed = get_num_threads
 

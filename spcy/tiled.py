@@ -251,6 +251,18 @@ def apply(
     return run.make([whole.tensor() for whole in wholes]) if wholes else net(x)
 
 
+def halo_of(net: nn.Module, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the cells of a halo below and above a tile, and the least tile, of a network that labels sites."""
+    end = _walk(net, ndim)
+    if isinstance(end, tuple) or end.level != _Level():
+        raise ValueError(
+            "net must return one tensor, on the sites of its input, to label them: "
+            f"{type(net).__name__} returns others"
+        )
+    field = _field(end)
+    return np.maximum(field.left, 0), np.maximum(field.right, 0), np.array(end.align)
+
+
 # Receptive fields
 
 

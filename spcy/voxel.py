@@ -12,11 +12,12 @@ from ._backend import array_module, backend_of, to_host
 from .cells import cell_keys, corners_of, interpolate
 from .coords import Coords, Layout, bounds_of, group_keys, sites_from_keys
 from .hashmap import NO_KEY
-from .pool import FIRST, MAX, MEAN, SUM, segment_reduce
+from .pool import FIRST, MAX, segment_reduce
 from .rows import take_rows
+from .sums import sum_segments
 from .tensor import SparseTensor, require_tensor
 
-_REDUCTIONS = {"mean": MEAN, "sum": SUM, "max": MAX, "first": FIRST}
+_REDUCTIONS = ("mean", "sum", "max", "first")
 
 
 class Voxels(NamedTuple):
@@ -70,8 +71,8 @@ def voxelize(
         The grid's origin is `low` and its shape ``round((high - low) / voxel_size)``; points outside
         that grid are left out, their row is -1. None is an unbounded grid with origin 0.
     reduce : {"mean", "sum", "max", "first"}
-        How the features of a site's points become one. Sums are in double precision, in the order of
-        the points.
+        How the features of a site's points become one. Sums are exact and rounded once, to double precision,
+        so that they do not depend on the order of the points; means are then rounded to the features' dtype.
     max_points : int, optional
         Reduce only the first `max_points` points of a site.
 
@@ -99,7 +100,7 @@ def voxelize(
     features = points if features is None else _check.features(features, num, backend, "point")
     batch = _check.point_batch(batch, num, backend)
     batch_size = _batch_size(batch_size, batch)
-    operation = _REDUCTIONS[_check.choice(reduce, tuple(_REDUCTIONS), "reduce")]
+    _check.choice(reduce, _REDUCTIONS, "reduce")
     if max_points is not None:
         max_points = _check.per_axis(max_points, 1, "max_points", 1)[0]
     voxel_size = _voxel_size(voxel_size, ndim)
@@ -107,20 +108,38 @@ def voxelize(
     if bounds is not None:
         origin, shape = _grid(bounds, voxel_size)
 
-    low, high = _cell_bounds(points, origin, voxel_size, shape)
-    low, high = np.append(0, low), np.append(batch_size - 1, high)
-    layout = Layout(low, high)
-    grid = origin, voxel_size, low, high, layout
-    unique, rows, order, starts = points_by_cell(points, batch, *grid, bounded=shape is not None)
+    layout, unique, rows, order, starts = occupied_cells(points, batch, batch_size, origin, voxel_size, shape)
     counts = xp.diff(starts)
     if max_points is not None:
         place = xp.arange(len(order)) - starts[rows[order]]
         order = order[place < max_points]
         counts = xp.minimum(counts, max_points)
         starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
-    reduced = segment_reduce(features, order, starts, operation, features.dtype)
+    if reduce in ("mean", "sum"):
+        reduced = sum_segments(features, order, starts, features.dtype, mean=reduce == "mean")
+    else:
+        reduced = segment_reduce(features, order, starts, MAX if reduce == "max" else FIRST, features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
+
+
+class Occupied(NamedTuple):
+    """The cells that points occupy, in ascending key order, and which points each holds."""
+
+    layout: Layout
+    keys: np.ndarray  # (N + 1,) uint64, with a sentinel
+    rows: np.ndarray  # (M,) int32, the cell of each point, -1 outside the grid
+    order: np.ndarray  # the points by cells
+    starts: np.ndarray  # (N + 1,) int64, where those of each cell begin
+
+
+def occupied_cells(points, batch, batch_size, origin, voxel_size, shape) -> Occupied:
+    """Return the cells of a grid that points occupy; `shape` None is an unbounded grid."""
+    low, high = _cell_bounds(points, origin, voxel_size, shape)
+    low, high = np.append(0, low), np.append(batch_size - 1, high)
+    layout = Layout(low, high)
+    grid = origin, voxel_size, low, high, layout
+    return Occupied(layout, *points_by_cell(points, batch, *grid, bounded=shape is not None))
 
 
 def points_by_cell(

@@ -49,6 +49,7 @@ KERNELS = {
     "pool": [
         *each("pool", FLOATS),
         *each("segment_reduce", FLOATS, FLOATS),
+        *each("segment_sums", FLOATS, FLOATS),
         "count_pairs_per_row",
     ],
     "rows": each("take", [f"uint{bits}_t" for bits in (8, 16, 32, 64)]),

@@ -23,8 +23,8 @@ from spcy.demo.geometry import (
 )
 from spcy.demo.report import document, text
 from spcy.demo.run import VOXEL_SIZE, Steps, run_demo
-from spcy.demo.scan import Scan
 from spcy.demo.scene import CLASSES, generate_scene
+from spcy.scan import Scan
 
 KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
 needs_kitti = pytest.mark.skipif(not KITTI.exists(), reason="the KITTI scan is not on this machine")

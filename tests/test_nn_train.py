@@ -9,7 +9,7 @@ import pytest
 import spcy
 from spcy import nn
 from spcy.demo import network, train
-from spcy.demo.scan import read_scan
+from spcy.scan import read_scan
 
 
 def digits_network(rng):

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from spcy.demo.scan import read_scan
 from spcy.demo.scene import CLASSES, generate_scene
+from spcy.scan import read_scan
 
 POINTS = np.array(
     [[1.5, -2.25, 0.5], [3.0, 4.0, -1.75], [-8.5, 0.0, 2.0], [10.0, 20.0, 30.0], [0.5, 0.25, 0.125]],

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 import spcy
-from spcy.demo.scan import read_scan
+from spcy.scan import read_scan
 
 from .common import SITES, Suite, place, random
 from .scenes import scene

@@ -63,7 +63,7 @@ def turns_of(name, num):
     path = os.environ.get("SPCY_BENCH_SCAN")
     if not path:
         raise NotImplementedError("SPCY_BENCH_SCAN names no scan")
-    from spcy.demo.scan import read_scan
+    from spcy.scan import read_scan
 
     found = read_scan(path).points[:, ::-1]
     return [found[np.argsort(np.arctan2(found[:, 1], found[:, 2]), kind="stable")]]

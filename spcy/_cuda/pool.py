@@ -25,3 +25,11 @@ def segment_reduce(features, order, segment_ptr, operation, out, n_threads):
     sizes = np.int64(out.shape[0]), np.int32(out.shape[1])
     function = kernel("pool", "segment_reduce", type_name(out.dtype), type_name(features.dtype))
     launch(function, out.size, features, order, segment_ptr, np.int32(operation), out, *sizes)
+
+
+def segment_sums(values, lows, order, segment_ptr, mean, out, out_lows, loose, n_threads):
+    """Add up the rows of each segment exactly, in whatever order they are."""
+    loose.fill(0)
+    sizes = np.int64(out.shape[0]), np.int32(out.shape[1])
+    function = kernel("pool", "segment_sums", type_name(out.dtype), type_name(values.dtype))
+    launch(function, out.size, values, lows, order, segment_ptr, np.int32(mean), out, out_lows, loose, *sizes)

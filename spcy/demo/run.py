@@ -13,7 +13,7 @@ from spcy._backend import to_host
 from spcy.demo import network as learned_network
 from spcy.demo.backbone import Network
 from spcy.demo.geometry import Geometry, height_above_ground, label_sites, local_geometry, voxelize_scan
-from spcy.demo.scan import Scan
+from spcy.scan import Scan
 
 VOXEL_SIZE = 0.1  # metres
 

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from spcy.demo.scan import Scan
+from spcy.scan import Scan
 
 CLASSES = ("ground", "wall", "pole", "car")
 ELEVATIONS = np.radians(np.linspace(-24.8, 2.0, 64))  # of the beams

@@ -13,7 +13,7 @@ from .. import _check
 from .._backend import to_host, widened
 from .._checkpoint import numpy_dtype
 from .._files import write_npz
-from ..nn.module import Buffer, wide_dtype
+from ..nn.module import Buffer, Module, wide_dtype
 from ..voxel import Voxels, voxelize
 from ..weights import explaining, open_npz
 from .backbone8x import VoxelBackBone8x, VoxelResBackBone8x
@@ -87,7 +87,7 @@ def save(path: str | os.PathLike[str], net: Network, settings: ScanSettings) -> 
     if NETWORKS.get(type(net).__name__) is not type(net):
         raise TypeError(f"net must be one of {', '.join(NETWORKS)}, got {type(net).__name__}")
     settings = _checked(settings, net)
-    dtype = _dtype(net)
+    dtype = network_dtype(net)
     for name, module in net.modules().items():
         for part, value in module._own(Buffer):
             if value.data.dtype != module._dtype_for(dtype):
@@ -208,7 +208,7 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
         raise ValueError(
             f"scan must have shape (M, >= {needed}) for columns {settings.columns}, got {scan.shape}"
         )
-    dtype = _dtype(net)
+    dtype = network_dtype(net)
     points = scan[:, :3]
     features = np.ascontiguousarray(scan[:, settings.columns], wide_dtype(dtype))
     bad = _check.first_row(~np.isfinite(features).all(axis=1))
@@ -238,7 +238,7 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
     return voxels._replace(tensor=tensor, rows=rows)
 
 
-def _dtype(net: Network) -> np.dtype:
+def network_dtype(net: Module) -> np.dtype:
     """Return the dtype of a network's features, which is its first weight's."""
     return next(iter(net.parameters().values())).data.dtype
 

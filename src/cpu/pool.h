@@ -3,9 +3,11 @@
 #define SPCY_CPU_POOL_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include <limits>
 
+#include "common/sum.h"
 #include "cpu/pairs.h"
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
@@ -94,6 +96,66 @@ static inline void spcy_reduce_rows(const T* features, int64_t channels, const i
     if (c < channels) y[c] = (S)spcy_greatest(features + c, channels, order, begin, end);
 }
 
+typedef double spcy_two __attribute__((vector_size(16)));
+
+template <typename V, typename T>
+static inline V spcy_load_as_double(const T* x) {
+    if constexpr (sizeof(V) == sizeof(double)) {
+        return (V)*x;
+    } else {
+        typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
+        return __builtin_convertvector(*reinterpret_cast<const Source*>(x), V);
+    }
+}
+
+// Whether the sums of N vectors of columns of rows order[begin:end] were exact in `high` alone, as those of a few
+// float32 almost always are.
+template <typename V, int N, typename T>
+static inline bool spcy_add_simply(const T* values, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
+                                   V* high) {
+    decltype(V{} != V{} | V{} != V{}) wrong[N] = {};
+    for (int64_t i = begin; i < end; ++i) {
+        const T* x = values + (order ? order[i] : i) * channels;
+        for (int n = 0; n < N; ++n) {
+            const V value = spcy_load_as_double<V>(x + n * (sizeof(V) / sizeof(double))), sum = high[n] + value;
+            wrong[n] |= (sum - high[n] != value) | (sum - value != high[n]);  // of the two, the lesser's is exact
+            high[n] = sum;
+        }
+    }
+    const char none[sizeof(wrong)] = {};
+    return memcmp(wrong, none, sizeof(wrong)) == 0;
+}
+
+// The sums of such columns, each row's value being values + lows (NULL: values). Over a divisor to `out`, or, where
+// `out_lows` is given, as they are kept. Returns whether one is loose.
+template <typename V, int N, typename S, typename T>
+static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t channels, const int32_t* order,
+                                    int64_t begin, int64_t end, double divisor, S* out, double* out_lows) {
+    constexpr int kLanes = sizeof(V) / sizeof(double);
+    V high[N] = {}, low[N] = {}, loose[N] = {};
+    if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, order, begin, end, high)) {
+        for (int n = 0; n < N; ++n) high[n] = V{};
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t row = (order ? order[i] : i) * channels;
+            for (int n = 0; n < N; ++n)
+                spcy_add_exactly(spcy_load_as_double<V>(values + row + n * kLanes), high[n], low[n], loose[n]);
+            for (int n = 0; lows && n < N; ++n)
+                spcy_add_exactly(spcy_load_as_double<V>(lows + row + n * kLanes), high[n], low[n], loose[n]);
+        }
+    }
+    double highs[N * kLanes], rests[N * kLanes], losses[N * kLanes];
+    memcpy(highs, high, sizeof(high));
+    memcpy(rests, low, sizeof(low));
+    memcpy(losses, loose, sizeof(loose));
+    bool any = false;
+    for (int c = 0; c < N * kLanes; ++c) {
+        any |= losses[c] != 0;
+        out[c] = (S)(out_lows ? highs[c] : (highs[c] + rests[c]) / divisor);
+        if (out_lows) out_lows[c] = rests[c];
+    }
+    return any;
+}
+
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
 
 // Reduce the input rows of each output row, (n_out, channels); `order` is the row of each output rank, or NULL.
@@ -129,6 +191,30 @@ static inline void spcy_reduce_segments(const T* features, int64_t channels, con
         for (int64_t s = begin; s < end; ++s)
             spcy_reduce_rows(features, channels, order, segment_ptr[s], segment_ptr[s + 1], operation,
                              out + s * channels);
+    });
+}
+
+// The exact sum of the rows of each segment, or their mean, as of spcy_sum_columns; which of them are loose.
+template <typename S, typename T>
+static inline void spcy_sum_segments(const T* values, const double* lows, int64_t channels, const int32_t* order,
+                                     const int64_t* segment_ptr, int64_t segments, bool mean, S* out, double* out_lows,
+                                     int32_t* loose, spcy_team team) {
+    spcy_parallel_rows(team, segments, SPCY_POOL_ROWS, [=](int64_t first, int64_t last, int) {
+        for (int64_t s = first; s < last; ++s) {
+            const int64_t begin = segment_ptr[s], end = segment_ptr[s + 1];
+            const double divisor = mean && end > begin ? (double)(end - begin) : 1.0;
+            const auto sum = [=](auto columns, int64_t c) {
+                const int64_t at = s * channels + c;
+                return columns(values + c, lows ? lows + c : nullptr, channels, order, begin, end, divisor, out + at,
+                               out_lows ? out_lows + at : nullptr);
+            };
+            bool any = false;
+            int64_t c = 0;
+            for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c);
+            for (; c + 2 <= channels; c += 2) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
+            for (; c < channels; ++c) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
+            loose[s] = any;
+        }
     });
 }
 

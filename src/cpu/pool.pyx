@@ -2,6 +2,7 @@
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
+from libcpp cimport bool as cbool
 
 from spcy._cpu.pairs cimport pairs_of, spcy_pairs
 from spcy._cpu.threads cimport spcy_team, team
@@ -15,6 +16,11 @@ cdef extern from "cpu/pool.h" nogil:
     void spcy_reduce_segments[S, T](
         const T* features, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
         int64_t segments, int operation, S* out, spcy_team team,
+    ) noexcept
+
+    void spcy_sum_segments[S, T](
+        const T* values, const double* lows, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
+        int64_t segments, cbool mean, S* out, double* out_lows, int32_t* loose, spcy_team team,
     ) noexcept
 
 ctypedef fused reduced:
@@ -69,4 +75,27 @@ def segment_reduce(
     with nogil:
         spcy_reduce_segments(
             source, out.shape[1], rows, &segment_ptr[0], out.shape[0], operation, &out[0, 0], team(n_threads)
+        )
+
+
+def segment_sums(
+    const floating[:, ::1] values,  # IN
+    const double[:, ::1] lows,  # IN or None, more of the values
+    const int32_t[::1] order,  # IN or None, rows in the order of segments
+    const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
+    bint mean,
+    reduced[:, ::1] out,  # OUT, (segments, C), rounded once; or what `out_lows` is the rest of
+    double[:, ::1] out_lows,  # OUT or None
+    int32_t[::1] loose,  # OUT, (segments,), 0 where the sum is exact
+    int n_threads,
+):
+    """Add up the rows of each segment exactly, in whatever order they are."""
+    cdef const int32_t* rows = &order[0] if order is not None and order.shape[0] else NULL
+    cdef const floating* source = &values[0, 0] if values.shape[0] else NULL
+    cdef const double* more = &lows[0, 0] if lows is not None and lows.shape[0] else NULL
+    cdef double* rest = &out_lows[0, 0] if out_lows is not None else NULL
+    with nogil:
+        spcy_sum_segments(
+            source, more, out.shape[1], rows, &segment_ptr[0], out.shape[0], mean, &out[0, 0], rest, &loose[0],
+            team(n_threads),
         )

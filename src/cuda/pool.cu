@@ -52,3 +52,23 @@ __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __
         out[e] = (S)(operation == SPCY_MEAN && stop > begin ? value / (double)(stop - begin) : value);
     }
 }
+
+// The exact sum of such rows, or their mean, as of spcy_sum_columns on the CPU. `loose` begins as zeros.
+template <typename S, typename T>
+__global__ void segment_sums(const T* __restrict__ values, const double* __restrict__ lows,
+                             const int32_t* __restrict__ order, const int64_t* __restrict__ segment_ptr, int mean,
+                             S* __restrict__ out, double* __restrict__ out_lows, int32_t* loose,
+                             int64_t segments, int channels) {
+    SPCY_EACH(e, segments * channels) {
+        const int64_t begin = segment_ptr[e / channels], end = segment_ptr[e / channels + 1];
+        double high = 0, low = 0, lost = 0;
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t at = (order ? order[i] : i) * channels + e % channels;
+            spcy_add_exactly((double)values[at], high, low, lost);
+            if (lows) spcy_add_exactly(lows[at], high, low, lost);
+        }
+        if (lost != 0) atomicAdd(&loose[e / channels], 1);
+        if (out_lows) out_lows[e] = low;
+        out[e] = (S)(out_lows ? high : (high + low) / (mean && end > begin ? (double)(end - begin) : 1.0));
+    }
+}

@@ -1,0 +1,287 @@
+"""What is to be computed, and its two halves: points become voxels in tiles, and tiles become labels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import nn, tiled
+from ..coords import group_keys, sites_from_keys
+from ..models.store import network_dtype
+from ..sums import partial_sums, sum_segments
+from ..tensor import SparseTensor
+from ..voxel import occupied_cells
+
+
+class Entered(NamedTuple):
+    """Points that became voxels."""
+
+    rows: np.ndarray  # (M,) int32, the voxel of each point, -1 where it was dropped
+    tiles: np.ndarray  # (T, D) int64, those that hold voxels; voxels are numbered tile by tile
+    blocks: list[tuple[int, bytes]]  # (partition, what it is sent) for each tile that sees voxels
+
+
+class _Block(NamedTuple):
+    """The voxels of a chunk of points that a tile sees."""
+
+    tile: tuple[int, ...]
+    own: int  # so many of them, the first, lie in the tile, the others in its halo
+    keys: np.ndarray  # (n,) unsigned: where in the tile with its halo
+    counts: np.ndarray  # (n,) unsigned: points
+    high: np.ndarray  # (n, C) float64: the sum of their features, which is high + low
+    low: np.ndarray | None  # None: all zero
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network over points in tiles of one global grid."""
+
+    voxel_size: np.ndarray  # (D,)
+    tile: (
+        np.ndarray
+    )  # (D,) cells: tile t holds those from (t - 1/2) * tile on, so that 0 is in the middle of one
+    left: np.ndarray  # (D,) cells of the halo below a tile
+    right: np.ndarray  # (D,) above it
+    partitions: int  # that share the tiles
+    sites: int  # of a tile that are run at once
+    invalid: str  # "raise" or "drop"
+    features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    dtype: np.dtype
+
+    def low_of(self, tile: Sequence[int]) -> np.ndarray:
+        """Return the first cell of a tile with its halo."""
+        return np.array(tile, np.int64) * self.tile - self.tile // 2 - self.left
+
+    @property
+    def extent(self) -> np.ndarray:
+        """Cells of a tile with its halo."""
+        return self.tile + self.left + self.right
+
+    def partition_of(self, tile: Sequence[int]) -> int:
+        """Return the partition of a tile: neighbours are far from each other, and all have as many."""
+        steps = (1, 0.618, 0.382, 0.236)  # of the partitions, along each axis
+        n = self.partitions
+        return sum(t * max(1, round(n * s) if s < 1 else 1) for t, s in zip(tile, steps, strict=False)) % n
+
+    def enter(self, points: np.ndarray, values: np.ndarray) -> Entered:
+        """Return the voxels of a chunk of points, and what to send to the tiles that see them."""
+        keep = None
+        if not np.isfinite(points).all():
+            keep = np.isfinite(points).all(axis=1)
+            if self.invalid == "raise":
+                row = int(np.argmin(keep))
+                raise ValueError(
+                    f"points must be finite, or invalid='drop', got {points[row].tolist()} in row {row}: "
+                    f"{len(keep) - int(keep.sum())} of {len(keep)} are not"
+                )
+            points, values = points[keep], values[keep]
+        if self.features is not None:
+            values = self._described(points, values)
+        rows, cells, counts, high, low = self._voxels(np.ascontiguousarray(points), values)
+        numbers, tiles, blocks = self._blocks(cells, counts, high, low)
+        rows = numbers[rows]
+        if keep is not None:
+            every = np.full(len(keep), -1, np.int32)
+            every[keep] = rows
+            rows = every
+        return Entered(rows, tiles, blocks)
+
+    def _described(self, points: np.ndarray, values: np.ndarray) -> np.ndarray:
+        made = np.asarray(self.features(points, values))
+        if made.ndim != 2 or len(made) != len(points) or made.dtype.kind != "f":
+            raise ValueError(
+                f"features must return an array of floats of shape ({len(points)}, C), got {made.dtype} of "
+                f"shape {made.shape}"
+            )
+        return made.astype(self.dtype, copy=False)
+
+    def _voxels(self, points: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the voxel of each point; cells, counts and sums of voxels, of which a cell may have several.
+
+        It has as many as points where two doubles do not hold their sum.
+        """
+        ndim = len(self.voxel_size)
+        origin = np.zeros(ndim)
+        layout, keys, rows, order, starts = occupied_cells(points, None, 1, origin, self.voxel_size, None)
+        sites = sites_from_keys(keys, layout, None, None, None, 1, origin, self.voxel_size)
+        cells, counts = sites.indices[:, 1:], np.diff(starts)
+        high, low, loose = partial_sums(features, order, starts)
+        if loose.any():
+            each = np.where(loose, counts, 1)
+            first = np.cumsum(each) - each
+            place = np.arange(len(order)) - starts[rows[order]]
+            voxel = (first[rows[order]] + np.where(loose[rows[order]], place, 0)).astype(np.int32)
+            cells, counts = np.repeat(cells, each, axis=0), np.repeat(np.where(loose, 1, counts), each)
+            high, low = np.repeat(high, each, axis=0), np.repeat(low, each, axis=0)
+            single = loose[rows[order]]
+            high[voxel[single]], low[voxel[single]] = features[order[single]], 0
+            rows = np.empty_like(rows)
+            rows[order] = voxel
+        return rows, cells, counts, high, low
+
+    def _blocks(self, cells, counts, high, low) -> tuple[np.ndarray, np.ndarray, list[tuple[int, bytes]]]:
+        """Return the number of each voxel, tile by tile; the tiles; and what those are sent that see some."""
+        numbers, low = np.empty(len(cells), np.int32), low if low.any() else None
+        tiles, seen = self._seen(cells)
+        done = 0
+        for tile in tiles:
+            own = seen[tile][0]
+            numbers[own] = np.arange(done, done + len(own))
+            done += len(own)
+        cells, blocks = np.ascontiguousarray(cells.T), []
+        strides = np.append(np.cumprod(self.extent[:0:-1])[::-1], 1)
+        key_dtype = _unsigned(math.prod(self.extent.tolist()))
+        for tile, (own, *halos) in seen.items():
+            rows = np.concatenate([own, *halos])
+            keys = sum((c[rows] - n) * s for c, n, s in zip(cells, self.low_of(tile), strides, strict=True))
+            counted = counts[rows].astype(_unsigned(int(counts[rows].max()) + 1))
+            sums = high[rows], None if low is None else low[rows]
+            block = _Block(tile, len(own), keys.astype(key_dtype), counted, *sums)
+            blocks.append((self.partition_of(tile), pickle.dumps(tuple(block), protocol=5)))
+        return numbers, np.array(tiles, np.int64).reshape(-1, len(self.tile)), blocks
+
+    def _seen(
+        self, cells: np.ndarray
+    ) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], list[np.ndarray]]]:
+        """Return the tiles that hold cells, and for each that sees some the rows of its own, then of its halo."""
+        seen: dict[tuple[int, ...], list[np.ndarray]] = {}
+        if not len(cells):
+            return [], seen
+        own, within = zip(
+            *(
+                np.divmod(c.astype(np.int64) + half, t)
+                for c, half, t in zip(cells.T, self.tile // 2, self.tile)
+            ),
+            strict=True,
+        )
+        least = [int(t.min()) for t in own]
+        shape = [int(t.max()) - n + 1 for t, n in zip(own, least, strict=True)]
+        keys = np.ravel_multi_index(tuple(t - n for t, n in zip(own, least, strict=True)), shape)
+
+        def by_tile(
+            rows: np.ndarray | None, step: Sequence[int]
+        ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+            some = (keys if rows is None else keys[rows]).astype(np.uint64)
+            unique, _, order, starts = group_keys(some, max(1, math.prod(shape).bit_length()))
+            order = order if rows is None else rows[order]
+            for key, begin, end in zip(unique[:-1].tolist(), starts, starts[1:], strict=False):
+                at = np.unravel_index(key, shape)
+                yield tuple(int(a) + n + s for a, n, s in zip(at, least, step, strict=True)), order[begin:end]
+
+        for tile, rows in by_tile(None, [0] * len(least)):
+            seen[tile] = [rows]
+        tiles = list(seen)
+        for step, rows in self._halos(within):
+            for tile, each in by_tile(rows, step):
+                seen.setdefault(tile, [np.empty(0, each.dtype)]).append(each)
+        return tiles, seen
+
+    def _halos(self, within: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """Yield steps to other tiles that see voxels, and the rows of those, by where in their own tile they lie."""
+        sides = zip(within, self.left, self.right, self.tile, strict=True)
+        rows = np.flatnonzero(np.logical_or.reduce([(w < r) | (w >= t - a) for w, a, r, t in sides]))
+        if not len(rows):
+            return
+        sees = []  # by axis: which rows each step's tile sees
+        for w, a, r, t in zip(within, self.left, self.right, self.tile, strict=True):
+            lowest, highest = (w[rows] - r) // t, (w[rows] + a) // t
+            steps = range(int(lowest.min()), int(highest.max()) + 1)
+            sees.append({step: (lowest <= step) & (step <= highest) for step in steps})
+        for step in itertools.product(*sees):
+            if any(step):
+                seen = np.logical_and.reduce([sees[axis][s] for axis, s in enumerate(step)])
+                if seen.any():
+                    yield step, rows[seen]
+
+    def leave(
+        self, net: nn.Module, sent: list[tuple[int, bytes]]
+    ) -> list[tuple[int, tuple[int, ...], bytes]]:
+        """Return (chunk, tile, labels of its voxels) for what chunks sent to tiles, as (chunk, block)."""
+        tiles: dict[tuple[int, ...], list] = {}
+        for chunk, block in sorted(sent, key=lambda each: each[0]):
+            block = _Block(*pickle.loads(block))
+            tiles.setdefault(block.tile, []).append((chunk, block))
+        out = []
+        for tile, chunks in sorted(tiles.items()):
+            if any(block.own for _, block in chunks):
+                labels = self._label(net, tile, [block for _, block in chunks])
+                for (chunk, block), each in zip(chunks, labels, strict=True):
+                    if block.own:
+                        out.append((chunk, tile, each[: block.own].tobytes()))
+        return out
+
+    def _label(self, net: nn.Module, tile: tuple[int, ...], blocks: list[_Block]) -> list[np.ndarray]:
+        """Return the labels of the voxels of each block."""
+        keys = np.concatenate([block.keys for block in blocks]).astype(np.uint64)
+        unique, ranks, order, starts = group_keys(keys, math.prod(self.extent.tolist()).bit_length())
+        high, lows = np.concatenate([block.high for block in blocks]), None
+        if any(block.low is not None for block in blocks):
+            lows = [np.zeros_like(block.high) if block.low is None else block.low for block in blocks]
+            lows = np.concatenate(lows)
+        counts = np.concatenate([block.counts.astype(np.int64) for block in blocks])
+        sums = sum_segments(high, order, starts, np.dtype(np.float64), lows=lows)
+        features = sums / np.add.reduceat(counts[order], starts[:-1])[:, None]
+        indices = np.zeros((len(sums), 1 + len(tile)), np.int32)
+        cells = np.unravel_index(unique[:-1].astype(np.int64), self.extent)
+        for axis, (at, low) in enumerate(zip(cells, self.low_of(tile), strict=True)):
+            indices[:, 1 + axis] = at + low
+        x = SparseTensor(indices, features.astype(self.dtype))
+        y = tiled.apply(net, x, sites=self.sites) if x.num_sites > self.sites else net(x)
+        labels = y.features.argmax(axis=1).astype(LABEL)
+        ends = np.cumsum([len(block.keys) for block in blocks])[:-1]
+        return [labels[at] for at in np.split(ranks, ends)]
+
+
+LABEL = np.dtype(np.int16)  # of a point: the class with the greatest score, -1 where the point was dropped
+
+
+def labels_of(rows: np.ndarray, tiles: np.ndarray, found: dict[tuple[int, ...], bytes]) -> np.ndarray:
+    """Return the label of each point from those of its voxels, by tile."""
+    labels = b"".join(found[tuple(tile)] for tile in tiles.tolist())
+    return np.append(np.frombuffer(labels, LABEL), LABEL.type(-1))[rows]
+
+
+def _unsigned(size: int) -> np.dtype:
+    """Return the smallest dtype of numbers below a size."""
+    return np.min_scalar_type(max(size - 1, 0))
+
+
+def make_job(
+    net: nn.Module,
+    voxel_size: Any,
+    ndim: int,
+    partitions: int,
+    *,
+    tile: int | Sequence[int] | None,
+    sites: int,
+    invalid: str,
+    features: Callable | None,
+    flat: int,
+) -> Job:
+    """Check the arguments that all inputs have in common. From axis `flat` on, default tiles are twice as long."""
+    from .. import _check
+
+    left, right, least = tiled.halo_of(net, ndim)
+    size = _check.lengths(voxel_size, ndim, "voxel_size")
+    if (size <= 0).any():
+        raise ValueError(f"voxel_size must be positive, got {voxel_size!r}")
+    _check.choice(invalid, ("raise", "drop"), "invalid")
+    sites = _check.per_axis(sites, 1, "sites", 1)[0]
+    if tile is None:  # an eighth more sites are computed where they spread along two axes
+        cells = np.maximum(256, -(-16 * (left + right) // least) * least)
+        cells[flat:] *= 2
+    else:
+        cells = np.array(_check.per_axis(tile, ndim, "tile", 1))
+        if (cells < least).any():
+            raise ValueError(
+                f"tile must be at least the stride of the network, {least.tolist()}, got {cells.tolist()}"
+            )
+    if math.prod((cells + left + right).tolist()) >= 1 << 62:
+        raise ValueError(f"tile must have fewer than 2**62 cells with its halo, got {cells.tolist()}")
+    return Job(size, cells, left, right, partitions, sites, invalid, features, network_dtype(net))

@@ -1,0 +1,79 @@
+"""Exact sums over segments of rows: the same bits in whatever order the rows are, and however they are joined."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ._backend import array_module, kernels_for, to_host, widened
+from ._threads import threads_for
+
+
+class Sums(NamedTuple):
+    """Sums that were not rounded yet: each is high + low."""
+
+    high: np.ndarray  # (segments, C) float64
+    low: np.ndarray  # (segments, C) float64
+    loose: np.ndarray  # (segments,) bool: where two doubles do not hold the sum
+
+
+def sum_segments(
+    values: np.ndarray,
+    order: np.ndarray | None,
+    segment_ptr: np.ndarray,
+    dtype: np.dtype,
+    *,
+    mean: bool = False,
+    lows: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the sums of ``values[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s, or their means.
+
+    With `lows`, each value is one of values + one of lows, which are float64. The sum is rounded once to
+    float64, and the mean then to `dtype`. Sums with a number that is not finite are in the order of the rows.
+    """
+    values, xp = widened(values), array_module(values)
+    made = dtype if dtype in (np.float32, np.float64) else np.float64
+    out = xp.empty((len(segment_ptr) - 1, values.shape[1]), made)
+    loose = _add(values, lows, order, segment_ptr, mean, out, None)
+    for s in np.flatnonzero(to_host(loose)).tolist():
+        rows = slice(int(segment_ptr[s]), int(segment_ptr[s + 1]))
+        terms = to_host(_terms(values, lows, order, rows)).astype(np.float64)
+        sums = [_sum_of(column) for column in terms.T.tolist()]
+        out[s] = xp.asarray(np.array(sums) / ((rows.stop - rows.start) if mean else 1))
+    return out.astype(dtype, copy=False)
+
+
+def partial_sums(values: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray) -> Sums:
+    """Return sums over segments that are to be added to others; of the loose ones none is of use."""
+    values, xp = widened(values), array_module(values)
+    high = xp.empty((len(segment_ptr) - 1, values.shape[1]), np.float64)
+    low = xp.empty_like(high)
+    loose = _add(values, None, order, segment_ptr, False, high, low)
+    return Sums(high, low, loose.astype(bool))
+
+
+def _add(values, lows, order, segment_ptr, mean, out, out_lows) -> np.ndarray:
+    """Run the kernel, and return which sums are loose."""
+    loose = array_module(values).empty(len(out), np.int32)
+    if out.size:
+        threads = threads_for(2 * values.size + out.size)
+        kernel = kernels_for(values).pool.segment_sums
+        kernel(values, lows, order, segment_ptr, mean, out, out_lows, loose, threads)
+    else:
+        loose.fill(0)
+    return loose
+
+
+def _terms(values, lows, order, rows: slice) -> np.ndarray:
+    """Return what is added up in a segment, in order."""
+    at = rows if order is None else order[rows]
+    return values[at] if lows is None else array_module(values).concatenate([values[at], lows[at]])
+
+
+def _sum_of(terms: list[float]) -> float:
+    if all(map(math.isfinite, terms)):
+        return math.fsum(terms)
+    with np.errstate(invalid="ignore"):
+        return float(np.add.accumulate(terms)[-1])
