@@ -123,15 +123,39 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 def _add_run(commands: argparse._SubParsersAction) -> None:
     run = commands.add_parser(
         "run",
-        help="run a converted network on a scan",
-        description="Voxelize a scan as the network's file says, run the network, and write its outputs.",
+        help="run a converted network on a scan, or label the points of many files",
+        description="Voxelize a scan as the network's file says, run the network, and write its outputs. "
+        "With a folder as --out: label the points of all scans together, in tiles, on as many workers as are "
+        "asked for, and write each file anew with its labels. A run that was stopped goes on if run again.",
     )
-    run.add_argument("model", metavar="MODEL.npz", help="what 'spcy convert' wrote")
-    run.add_argument("scan", metavar="SCAN", help=".bin (KITTI), .npy, .npz, .pcd or .ply")
+    run.add_argument("model", metavar="MODEL", help="what 'spcy convert' wrote; or street, the demo's")
     run.add_argument(
-        "-o", "--out", default="output.npz", metavar="OUT.npz", help="default output.npz in this folder"
+        "scan",
+        nargs="+",
+        metavar="SCAN",
+        help=".bin (KITTI), .npy, .npz, .pcd, .ply, .las, .laz or .parquet; patterns and folders, for labels",
     )
-    run.add_argument("--backend", choices=("cpu", "cuda", "auto"), help="as for demo")
+    run.add_argument(
+        "-o",
+        "--out",
+        default="output.npz",
+        metavar="OUT",
+        help="an .npz for the outputs of one scan, default output.npz in this folder; or a folder for labels",
+    )
+    run.add_argument(
+        "--backend", choices=("cpu", "cuda", "auto"), help="as for demo; labels are made on the CPU"
+    )
+    labels = run.add_argument_group("for labels")
+    labels.add_argument("--voxel", nargs="+", type=float, metavar="M", help="edge of a voxel, or three")
+    labels.add_argument(
+        "--columns", type=lambda text: text.split(","), metavar="NAME,..", help="columns that are features"
+    )
+    labels.add_argument("--tile", type=int, metavar="CELLS", help="edge of a tile, in voxels")
+    workers = labels.add_mutually_exclusive_group()
+    workers.add_argument("--workers", type=int, metavar="N", help="processes; default this one alone")
+    workers.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, such as tcp://host:8786")
+    labels.add_argument("--keep-going", action="store_true", help="leave out files that cannot be read")
+    labels.add_argument("--drop-invalid", action="store_true", help="label points without coordinates -1")
     run.set_defaults(run=_run)
 
 
@@ -191,7 +215,12 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run a converted network."""
+    """Run a converted network, or label files."""
+    if Path(args.out).suffix != ".npz":
+        return _label(args)
+    if len(args.scan) != 1:
+        raise ValueError(f"--out must be a folder for {len(args.scan)} scans, got {args.out!r}")
+    (args.scan,) = args.scan
     from spcy import models
     from spcy._backend import to_host, widened
     from spcy.demo.run import Steps
@@ -232,6 +261,21 @@ def _run(args: argparse.Namespace) -> int:
         )
     print(args.out)
     return 0
+
+
+def _label(args: argparse.Namespace) -> int:
+    """Label the points of files."""
+    if not args.out:
+        raise ValueError("--out must name a folder")
+    if args.backend == "cuda":
+        raise ValueError("--backend must be cpu for labels: workers run on the CPU")
+    if args.workers is not None and args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    if args.voxel is not None and len(args.voxel) not in (1, 3):
+        raise ValueError(f"--voxel must be one number or three, got {len(args.voxel)}")
+    from spcy.dask import command
+
+    return command.run(args)
 
 
 def _require_npz(name: str, *inputs: str) -> None:

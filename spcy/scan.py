@@ -147,8 +147,8 @@ def open_scan(path: str | Path) -> ScanFile:
     Parameters
     ----------
     path : str or Path
-        ``.bin``: float32 rows x, y, z, intensity (KITTI). ``.npy``: an array (M, >= 3). ``.npz``: the same, named
-        "points" or the only one. ``.pcd``, ``.ply``: ascii or binary, with x, y, z; pypcd4 and trimesh
+        ``.bin``: float32 rows x, y, z, intensity (KITTI). ``.npy``: an array (M, >= 3). ``.npz``: the same,
+        named "points" or the only one. ``.pcd``, ``.ply``: ascii or binary, with x, y, z; pypcd4 and trimesh
         read these two. ``.las``, ``.laz``: by laspy. All these come with ``pip install "spcy[scan]"``.
         ``.parquet``: columns x, y, z and others, by pyarrow (``pip install "spcy[dask]"``).
 
@@ -362,7 +362,7 @@ def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
             for part in labels:
                 if len(part) and not 0 <= part.min() <= part.max() <= most:
                     raise ValueError(
-                        f"labels must be 0 .. {most} in this format of points, got {part.min()} .. {part.max()}"
+                        f"labels must be 0 .. {most} in this format, got {part.min()} .. {part.max()}"
                     )
                 with _parsing("las"):
                     points = reader.read_points(len(part))

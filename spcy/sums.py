@@ -1,4 +1,4 @@
-"""Exact sums over segments of rows: the same bits in whatever order the rows are, and however they are joined."""
+"""Exact sums over segments of rows: the same bits in any order of the rows, and however they are joined."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import _check, nn
 from ._backend import array_module, to_host
+from ._progress import bar
 from ._stencil import Stencil, box_stencil, stencil_of
 from .coords import Coords, _sites_of, sites_from_keys
 from .models.backbone8x import _BackBone8x
@@ -252,7 +253,7 @@ def apply(
 
 
 def halo_of(net: nn.Module, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the cells of a halo below and above a tile, and the least tile, of a network that labels sites."""
+    """Return a halo's cells below and above a tile, and the least tile, for a network that labels sites."""
     end = _walk(net, ndim)
     if isinstance(end, tuple) or end.level != _Level():
         raise ValueError(
@@ -637,7 +638,7 @@ def _runs(net, x, tile, sites, budget, halo, progress) -> Iterator[_Run]:
         raise ValueError("one of tile, sites and budget must be given")
     cutter = _Cutter(net, x, halo)
     todo = cutter.cut(tile, sites) if budget is None else _within(cutter, net, x, budget)
-    for each in _bar(todo) if progress else todo:
+    for each in bar(todo, len(todo), "tile") if progress else todo:
         yield _run(cutter, net, x, each)
 
 
@@ -687,15 +688,6 @@ def _within(cutter: _Cutter, net: nn.Module, x: SparseTensor, budget: int) -> li
             f"budget must be at least {needed} bytes: the smallest tile sees {dense.needed} sites of about "
             f"{each:.0f} bytes each, got {budget}"
         ) from None
-
-
-def _bar(tiles: list[Tile]) -> Iterator[Tile]:
-    """Yield tiles behind a bar of progress."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError('progress needs tqdm: pip install "spcy[progress]"') from None
-    return tqdm(tiles, unit="tile")
 
 
 class _Whole:

@@ -4,13 +4,10 @@
 """
 
 try:
-    import dask.dataframe as _
-    import distributed as _  # noqa: F811
+    from .files import LabelledFiles, label_files
+    from .predict import predict
+    from .volume import label_volume
 except ImportError as error:
     raise ImportError(f'spcy.dask needs Dask: pip install "spcy[dask]" ({error})') from error
-
-from .files import LabelledFiles, label_files
-from .predict import predict
-from .volume import label_volume
 
 __all__ = ["LabelledFiles", "label_files", "label_volume", "predict"]

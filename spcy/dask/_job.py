@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import nn, tiled
+from .. import _check, nn, tiled
 from ..coords import group_keys, sites_from_keys
 from ..models.store import network_dtype
 from ..sums import partial_sums, sum_segments
@@ -83,7 +83,9 @@ class Job:
             points, values = points[keep], values[keep]
         if self.features is not None:
             values = self._described(points, values)
-        rows, cells, counts, high, low = self._voxels(np.ascontiguousarray(points), values)
+        rows, cells, counts, high, low = self._voxels(
+            np.ascontiguousarray(points), np.ascontiguousarray(values)
+        )
         numbers, tiles, blocks = self._blocks(cells, counts, high, low)
         rows = numbers[rows]
         if keep is not None:
@@ -149,20 +151,15 @@ class Job:
     def _seen(
         self, cells: np.ndarray
     ) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], list[np.ndarray]]]:
-        """Return the tiles that hold cells, and for each that sees some the rows of its own, then of its halo."""
+        """Return the tiles that hold cells, and the rows that each tile sees: its own, then of its halo."""
         seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         if not len(cells):
             return [], seen
-        own, within = zip(
-            *(
-                np.divmod(c.astype(np.int64) + half, t)
-                for c, half, t in zip(cells.T, self.tile // 2, self.tile)
-            ),
-            strict=True,
-        )
-        least = [int(t.min()) for t in own]
-        shape = [int(t.max()) - n + 1 for t, n in zip(own, least, strict=True)]
-        keys = np.ravel_multi_index(tuple(t - n for t, n in zip(own, least, strict=True)), shape)
+        from_low = cells.T.astype(np.int64) + (self.tile // 2)[:, None]
+        own, within = np.divmod(from_low, self.tile[:, None])
+        least = own.min(axis=1)
+        shape = (own.max(axis=1) - least + 1).tolist()
+        keys = np.ravel_multi_index(tuple(own - least[:, None]), shape)
 
         def by_tile(
             rows: np.ndarray | None, step: Sequence[int]
@@ -171,8 +168,7 @@ class Job:
             unique, _, order, starts = group_keys(some, max(1, math.prod(shape).bit_length()))
             order = order if rows is None else rows[order]
             for key, begin, end in zip(unique[:-1].tolist(), starts, starts[1:], strict=False):
-                at = np.unravel_index(key, shape)
-                yield tuple(int(a) + n + s for a, n, s in zip(at, least, step, strict=True)), order[begin:end]
+                yield tuple((np.unravel_index(key, shape) + least + step).tolist()), order[begin:end]
 
         for tile, rows in by_tile(None, [0] * len(least)):
             seen[tile] = [rows]
@@ -183,7 +179,7 @@ class Job:
         return tiles, seen
 
     def _halos(self, within: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """Yield steps to other tiles that see voxels, and the rows of those, by where in their own tile they lie."""
+        """Yield steps to other tiles, and the rows of voxels that those see, which lie so in their own."""
         sides = zip(within, self.left, self.right, self.tile, strict=True)
         rows = np.flatnonzero(np.logical_or.reduce([(w < r) | (w >= t - a) for w, a, r, t in sides]))
         if not len(rows):
@@ -262,11 +258,8 @@ def make_job(
     sites: int,
     invalid: str,
     features: Callable | None,
-    flat: int,
 ) -> Job:
-    """Check the arguments that all inputs have in common. From axis `flat` on, default tiles are twice as long."""
-    from .. import _check
-
+    """Check what all inputs have in common."""
     left, right, least = tiled.halo_of(net, ndim)
     size = _check.lengths(voxel_size, ndim, "voxel_size")
     if (size <= 0).any():
@@ -275,7 +268,7 @@ def make_job(
     sites = _check.per_axis(sites, 1, "sites", 1)[0]
     if tile is None:  # an eighth more sites are computed where they spread along two axes
         cells = np.maximum(256, -(-16 * (left + right) // least) * least)
-        cells[flat:] *= 2
+        cells[2:] *= 2  # what is flat is not cut
     else:
         cells = np.array(_check.per_axis(tile, ndim, "tile", 1))
         if (cells < least).any():

@@ -37,7 +37,7 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[int, bytes]]:
 
 
 def shuffled(frames: Sequence[Delayed], partitions: int) -> dd.DataFrame:
-    """Return the rows of frames, each in its partition."""
+    """Return the rows of frames, each in its partition: peer to peer, where there are workers."""
     try:
         default_client()
         method = "p2p"

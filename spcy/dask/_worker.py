@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import weakref
 
+import cloudpickle
+import dask
 import numpy as np
 import pandas as pd
+from dask.delayed import Delayed
 from distributed import get_worker
 
 from .. import _threads, nn
@@ -28,6 +31,14 @@ def use_worker_threads() -> None:
         return here.state.nthreads if here is not None and here.status.name == "running" else None
 
     _threads.follow(num_threads)
+
+
+def travelling(net: nn.Module) -> Delayed:
+    """Return a network as a task of its own, whose result each worker fetches once.
+
+    In bytes, so that what cannot be loaded there is the task's error: else workers come and go for ever.
+    """
+    return dask.delayed(cloudpickle.loads, pure=False)(cloudpickle.dumps(net))
 
 
 def label_tiles(job: Job, net: nn.Module, part: pd.DataFrame) -> pd.DataFrame:

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import dask
 import numpy as np
-from distributed import Client, KilledWorker, progress
+from distributed import Client, KilledWorker, as_completed
 
 from .. import nn
 from .._files import naming, write_bytes, write_npz
+from .._progress import bar
 from ..scan import FARTHEST, XYZ, label_scan, labelled_name, open_scan
 from ._job import Job, labels_of, make_job
 from ._shuffle import frame_of, rows_of, shuffled
-from ._worker import use_worker_threads
-from .predict import once_per_worker
+from ._worker import travelling, use_worker_threads
 
 CHUNK = 1_000_000  # points that one task reads
 _PLAN = "spcy-run.json"  # what the files beside it were made by
@@ -86,12 +86,13 @@ def label_files(
     sites: int = 1_000_000,
     invalid: str = "raise",
     keep_going: bool = False,
-    show_progress: bool = False,
+    progress: bool = False,
 ) -> LabelledFiles:
     """Label the points of files by a network, as `predict` does, and write each file anew with its labels.
 
-    Each output appears whole or not at all. A run that was killed goes on where it was when it is started again
-    with the same arguments: what it had finished stands in ``out/.spcy-run`` until all outputs are there.
+    Each output appears whole or not at all. A run that was killed goes on where it was when it is started
+    again with the same arguments: what it had finished stands in ``out/.spcy-run`` until all outputs are
+    there.
 
     Parameters
     ----------
@@ -100,20 +101,20 @@ def label_files(
         Files of `spcy.scan.open_scan`, cut in any way: where they lie beside each other or on each other, the
         labels are those of all points together. Workers must see them under these names, and `out` too.
     out : str or path
-        A folder, made if it is not there. LAS and LAZ files get their field ``classification``, Parquet files a column
-        ``label``; for others the labels are an int16 array in a ``.npy`` file.
+        A folder, made if it is not there. LAS and LAZ files get their field ``classification``, Parquet files
+        a column ``label``; for others the labels are an int16 array in a ``.npy`` file.
     voxel_size : float or sequence of 3 floats
     client : distributed.Client
         Whose workers do the work.
     columns : sequence of str or int, optional
         Columns of the files that are features, by name, or by their place among x, y, z and those that the
-        file names. Default x, y, z.
+        file names. Default x, y, z, or none if `features` makes them.
     features, tile, sites, invalid : optional
         As of `predict`.
     keep_going : bool
         Leave out inputs that cannot be read, and label the others.
-    show_progress : bool
-        Show a bar on standard output.
+    progress : bool
+        Show a bar, by tqdm.
 
     Returns
     -------
@@ -122,8 +123,8 @@ def label_files(
     Raises
     ------
     ValueError, OSError, ImportError
-        If an argument is none of these, an input cannot be read (the message names it), or `out` holds what was made
-        in another way.
+        If an argument is none of these, an input cannot be read (the message names it), `out` holds what was
+        made in another way, or tqdm is missing for `progress`.
     RuntimeError
         If workers died again and again.
 
@@ -135,30 +136,32 @@ def label_files(
     >>> from distributed import Client, LocalCluster
     >>> from spcy import nn
     >>> net = nn.SubMConv(3, 4, 3, rng=0).eval()
-    >>> options = {"n_workers": 1, "processes": False, "dashboard_address": None}
-    >>> with tempfile.TemporaryDirectory() as folder, LocalCluster(**options) as cluster, Client(cluster) as client:
+    >>> with tempfile.TemporaryDirectory() as folder, LocalCluster(1, processes=False) as cluster:
     ...     path, out = os.path.join(folder, "a.npy"), os.path.join(folder, "labelled")
     ...     np.save(path, np.random.default_rng(0).uniform(0, 9, (1000, 3)))
-    ...     done = spcy.dask.label_files(net, [path], out, 0.5, client=client, tile=8)
+    ...     with Client(cluster) as client:
+    ...         done = spcy.dask.label_files(net, [path], out, 0.5, client=client, tile=8)
     ...     len(np.load(done.written[0]))
     1000
     """
     run = _Run(net, paths, Path(out), voxel_size, columns, features, tile, sites, invalid)
-    if not run.missing:
-        return LabelledFiles([], run.outputs, {}, 0, 0)
     failed = dict(run.unreadable)
     if failed and not keep_going:
         raise ValueError(next(iter(failed.values())))
-    watch = progress if show_progress else _in_silence
+    run.begin()
+    entered: list[_Entered] = []
+    todo = [i for i in run.missing if run.paths[i] not in failed]
     try:
-        entered = _computed(client, run.tasks(once_per_worker(net), keep_going), watch)
-        failed.update({run.paths[i]: why for each in entered for i, why in each.failed})
-        todo = [i for i in run.missing if run.paths[i] not in failed]
-        _computed(client, run.writing(todo), watch)
+        with client.as_current():
+            if todo:
+                entered = _computed(client, run.tasks(travelling(net), keep_going), progress)
+                failed.update({run.paths[i]: why for each in entered for i, why in each.failed})
+                todo = [i for i in todo if run.paths[i] not in failed]
+            _computed(client, run.writing(todo), progress)
     except KilledWorker as error:
         raise RuntimeError(
-            f"workers died again and again, of too little memory as a rule: use smaller sites=, or more memory for "
-            f"each ({error})"
+            "workers died again and again, of too little memory as a rule: use smaller tiles, or more memory "
+            f"for each worker ({error})"
         ) from error
     if not failed:
         shutil.rmtree(run.work)
@@ -180,13 +183,15 @@ class _Run:
 
     def __init__(self, net, paths, out, voxel_size, columns, features, tile, sites, invalid):
         self.paths = [str(path) for path in paths]
-        self.columns = _Columns(XYZ if columns is None else tuple(columns))
+        if columns is None:
+            columns = XYZ if features is None else ()
+        self.columns = _Columns(tuple(columns))
         self.outputs = _outputs(self.paths, out)
         self.work = out / _WORK
         self.unreadable: dict[str, str] = {}
         self.chunks: list[_Chunk] = []
         sizes = [self._open(i, path) for i, path in enumerate(self.paths)]
-        options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features, "flat": 2}
+        options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
         self.job = make_job(net, voxel_size, 3, max(1, len(self.chunks)), **options)
         plan = {
             "network": _digest(net),
@@ -197,7 +202,11 @@ class _Run:
             "invalid": invalid,
             "inputs": dict(zip(self.paths, sizes, strict=True)),
         }
-        _require_same(out, json.dumps(plan, indent=1))
+        self._plan = json.dumps(plan, indent=1)
+
+    def begin(self) -> None:
+        """Make the folder, or find what an earlier run has left there."""
+        _require_same(self.work.parent, self._plan)
         self.missing = [i for i, path in enumerate(self.outputs) if not path.exists()]
 
     def _open(self, number: int, path: str) -> list[int] | None:
@@ -257,20 +266,17 @@ def _tiles(work: Path, partition: int) -> Path:
     return work / "tiles" / f"{partition}.npz"
 
 
-def _computed(client: Client, tasks: list, watch: Callable) -> list[_Entered]:
-    """Compute tasks; return what those that enter points say."""
+def _computed(client: Client, tasks: list, progress: bool) -> list[_Entered]:
+    """Compute tasks, up to the first error; return what those that enter points say."""
     if not tasks:
         return []
     futures = client.compute(tasks)
     try:
-        watch(futures)
-        return [each for each in client.gather(futures) if each is not None]
+        ended = as_completed(futures)
+        results = [future.result() for future in (bar(ended, len(futures), "task") if progress else ended)]
+        return [each for each in results if each is not None]
     finally:
         client.cancel(futures)
-
-
-def _in_silence(futures: list) -> None:
-    """Show nothing."""
 
 
 def _outputs(paths: Sequence[str], out: Path) -> list[Path]:
@@ -306,8 +312,8 @@ def _require_same(out: Path, plan: str) -> None:
         theirs, ours = json.loads(path.read_text()), json.loads(plan)
         other = [key for key in ours if theirs.get(key) != ours[key]]
         raise ValueError(
-            f"out must be a folder of its own for each run: {path} has other {', '.join(other)}. Name another "
-            "folder, or delete that one"
+            f"out must be a folder of its own for each run: {path} has other {', '.join(other)}; name "
+            "another folder, or delete that one"
         )
 
 

@@ -10,10 +10,10 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 
-from .. import nn
+from .. import _check, nn
 from ._job import LABEL, Job, make_job
 from ._shuffle import frame_of, shuffled
-from ._worker import label_tiles, labels_from, use_worker_threads
+from ._worker import label_tiles, labels_from, travelling, use_worker_threads
 
 
 def predict(
@@ -32,7 +32,7 @@ def predict(
     """Label points by a network, in tiles of one global grid: lazily, on as many workers as there are.
 
     Each point gets the label of the site that it lies in, with the bits of ``net(x)`` for ``x`` from
-    `spcy.voxelize` of all points at once, however they are cut into partitions, and in whatever order they are.
+    `spcy.voxelize` of all points at once, however they are cut into partitions and whatever their order.
     A point p lies in cell ``floor(p / voxel_size)``, computed in double precision.
 
     Parameters
@@ -47,14 +47,15 @@ def predict(
     coordinates : sequence of D str
         Columns of float32 or float64.
     columns : sequence of str, optional
-        Columns whose mean over the points of a site are its features; default the coordinates.
+        Columns whose mean over the points of a site are its features; default the coordinates, or none if
+        `features` makes them.
     features : callable, optional
-        Makes features of a partition's points ``(M, D)``, float64, and their `columns` ``(M, C)`` in the network's
-        dtype; each row must depend on that row alone.
+        Makes features of a partition's points ``(M, D)``, float64, and their `columns` ``(M, C)`` in the
+        network's dtype; each row must depend on that row alone.
     tile : int or sequence of D ints, optional
-        Cells of a tile along each axis, of which one begins half a tile below 0. Default 16 times the network's
-        receptive field, so that about an eighth of the sites are computed twice where they spread along two
-        axes; along the third, which is up as a rule, 32 times.
+        Cells of a tile along each axis, of which one begins half a tile below 0. Default 16 times the
+        network's receptive field, so that about an eighth of the sites are computed twice where they spread
+        along two axes; along the third, which is up as a rule, 32 times.
     sites : int
         A tile that sees more is run in parts, by `spcy.tiled`: the memory of one task.
     invalid : {"raise", "drop"}
@@ -65,7 +66,8 @@ def predict(
     Returns
     -------
     dask.dataframe.Series
-        int16, with the index and partitions of `points`: ``points["label"] = labels`` joins them.
+        int16, with the index and partitions of `points`, so that the two are joined by
+        ``dd.map_partitions(join, points, labels, align_dataframes=False)``, where ``join`` takes the parts.
 
     Raises
     ------
@@ -88,14 +90,16 @@ def predict(
     """
     if not isinstance(points, dd.DataFrame):
         raise TypeError(f"points must be a dask.dataframe.DataFrame, got {type(points).__name__}")
-    coordinates = _names(coordinates, "coordinates")
-    columns = coordinates if columns is None else _names(columns, "columns")
+    coordinates = _names(coordinates, "coordinates", 1)
+    if columns is None:
+        columns = coordinates if features is None else []
+    columns = _names(columns, "columns", 0 if features else 1)
     dtypes = {name: _dtype_in(points, name, name in coordinates) for name in (*coordinates, *columns)}
     partitions = points.npartitions if partitions is None else _number(partitions, "partitions")
-    options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features, "flat": 2}
+    options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
     job = make_job(net, voxel_size, len(coordinates), partitions, **options)
 
-    net = once_per_worker(net)
+    net = travelling(net)
     enter, leave = dask.delayed(_enter), dask.delayed(label_tiles)
     parts = points[list(dtypes)].to_delayed()
     entered = [enter(job, i, part, coordinates, columns, dtypes) for i, part in enumerate(parts)]
@@ -105,17 +109,6 @@ def predict(
     labels = [gather(part, each[1]) for part, each in zip(found, entered, strict=True)]
     meta = pd.Series(np.empty(0, LABEL), index=points._meta.index, name="label")
     return dd.from_delayed(labels, meta=meta, divisions=points.divisions, verify_meta=False)
-
-
-def once_per_worker(net: nn.Module) -> Any:
-    """Return a network as tasks take it: sent to the workers that there are, or else a task of its own."""
-    from distributed import default_client
-
-    try:
-        client = default_client()
-    except ValueError:
-        return dask.delayed(net, pure=False)
-    return client.scatter(net, broadcast=True, hash=False)
 
 
 def _enter(
@@ -141,15 +134,13 @@ def _gather(part: pd.DataFrame, kept: tuple[pd.Index, np.ndarray, np.ndarray]) -
     return pd.Series(labels_from(part, rows, tiles), index=index, name="label")
 
 
-def _names(names: Sequence[str], argument: str) -> list[str]:
-    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+def _names(names: Sequence[str], argument: str, least: int) -> list[str]:
+    if isinstance(names, str) or len(names) < least or not all(isinstance(name, str) for name in names):
         raise TypeError(f"{argument} must be a sequence of names of columns, got {names!r}")
     return list(names)
 
 
 def _number(value: int, argument: str) -> int:
-    from .. import _check
-
     return _check.per_axis(value, 1, argument, 1)[0]
 
 

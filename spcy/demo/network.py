@@ -65,10 +65,29 @@ def voxelize(points: np.ndarray, batch: np.ndarray | None = None) -> spcy.Voxels
         Features are 1 and the mean offset of a site's points from its centre, in voxels: nothing that
         tells where the sensor stood, or how strongly a thing reflects.
     """
-    position = np.asarray(points, dtype=np.float64) / VOXEL_SIZE
+    points = np.asarray(points, dtype=np.float64)
+    return spcy.voxelize(points, VOXEL_SIZE, features=point_features(points), batch=batch)
+
+
+def point_features(points: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """Return the features of points whose mean over a site the network takes.
+
+    Parameters
+    ----------
+    points : ndarray of shape (M, 3), float64
+        In metres, z up.
+    values : ndarray, optional
+        Whatever else is known of them; it is not used.
+
+    Returns
+    -------
+    ndarray of shape (M, 4), float32
+        1, and where each point lies in its voxel.
+    """
+    position = points / VOXEL_SIZE
     features = np.ones((len(points), 4), np.float32)
     features[:, 1:] = position - np.floor(position) - 0.5
-    return spcy.voxelize(points.astype(np.float64), VOXEL_SIZE, features=features, batch=batch)
+    return features
 
 
 def load() -> nn.Sequential:
