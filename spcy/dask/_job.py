@@ -266,9 +266,8 @@ def make_job(
         raise ValueError(f"voxel_size must be positive, got {voxel_size!r}")
     _check.choice(invalid, ("raise", "drop"), "invalid")
     sites = _check.per_axis(sites, 1, "sites", 1)[0]
-    if tile is None:  # an eighth more sites are computed where they spread along two axes
-        cells = np.maximum(256, -(-16 * (left + right) // least) * least)
-        cells[2:] *= 2  # what is flat is not cut
+    if tile is None:  # a sixteenth more sites are computed where they spread along two axes
+        cells = np.maximum(256, -(-32 * (left + right) // least) * least)
     else:
         cells = np.array(_check.per_axis(tile, ndim, "tile", 1))
         if (cells < least).any():

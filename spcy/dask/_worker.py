@@ -17,7 +17,7 @@ from ._shuffle import frame_of, rows_of
 
 
 def use_worker_threads() -> None:
-    """Let spcy's default number of threads be the worker's: its tasks share one team of so many.
+    """Let spcy's default number of threads be the worker's, shared among the tasks that it runs.
 
     A worker process sets ``OMP_NUM_THREADS`` to 1, and knows nothing of spcy's threads.
     """
@@ -28,7 +28,9 @@ def use_worker_threads() -> None:
 
     def num_threads() -> int | None:
         here = worker()
-        return here.state.nthreads if here is not None and here.status.name == "running" else None
+        if here is None or here.status.name != "running":
+            return None
+        return max(1, here.state.nthreads // max(1, here.state.executing_count))
 
     _threads.follow(num_threads)
 

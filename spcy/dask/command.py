@@ -18,6 +18,15 @@ from ..demo import network as street
 from ..scan import READERS
 from .files import label_files
 
+_SETTINGS = {  # of workers here
+    # It samples stacks a hundred times a second, and waits for the lock of Python's each time.
+    "distributed.worker.profile.enabled": False,
+    # Dask has processes give memory back at once, and so every array too, whose pages the kernel then clears
+    # again: a third of the time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 25,
+}
+
 
 def run(args: argparse.Namespace) -> int:
     """Label the points of files.
@@ -108,9 +117,8 @@ def _client(args: argparse.Namespace) -> Iterator[Client]:
     options = {"processes": False, "n_workers": 1}  # of as many threads as there are cores
     if args.workers is not None:
         options = {"processes": True, "n_workers": args.workers, "threads_per_worker": 1}
-    # A sampling profiler of Dask's takes a tenth of the time beside threads that hold no lock of Python's.
     with (
-        dask.config.set({"distributed.worker.profile.enabled": False}),
+        dask.config.set(_SETTINGS),
         LocalCluster(dashboard_address=":0", silence_logs="ERROR", **options) as cluster,
         Client(cluster) as client,
     ):

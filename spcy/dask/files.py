@@ -326,9 +326,10 @@ def _enter(
         file = open_scan(chunk.path)
         names = columns.of(chunk.path, file.names)
         values = file.read(chunk.start, chunk.stop, (*XYZ, *names))
-        points = values[:, :3].astype(np.float64)
-        if (np.abs(points) > FARTHEST).any():
-            raise ValueError(f"coordinates must be in metres, got {np.nanmax(np.abs(points)):g}")
+        points = values[:, :3].astype(np.float64, copy=False)
+        for worst in (points.min(), points.max()):  # NaN is the job's affair
+            if abs(worst) > FARTHEST and np.isfinite(worst):
+                raise ValueError(f"coordinates must be in metres, got {worst:g}")
         entered = job.enter(points, values[:, 3:].astype(job.dtype))
     except (OSError, ValueError) as error:
         named = f"{chunk.path}, points {chunk.start} .. {chunk.stop - 1}: {error}"

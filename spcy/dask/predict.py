@@ -53,9 +53,9 @@ def predict(
         Makes features of a partition's points ``(M, D)``, float64, and their `columns` ``(M, C)`` in the
         network's dtype; each row must depend on that row alone.
     tile : int or sequence of D ints, optional
-        Cells of a tile along each axis, of which one begins half a tile below 0. Default 16 times the
-        network's receptive field, so that about an eighth of the sites are computed twice where they spread
-        along two axes; along the third, which is up as a rule, 32 times.
+        Cells of a tile along each axis, of which one begins half a tile below 0. Default 32 times the
+        network's receptive field, so that about a sixteenth of the sites are computed twice where they
+        spread along two axes.
     sites : int
         A tile that sees more is run in parts, by `spcy.tiled`: the memory of one task.
     invalid : {"raise", "drop"}
