@@ -10,9 +10,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _check
-from ._backend import array_beside, array_module, as_array, backend_of, is_bfloat16, move
-from .coords import Coords, describe, same_grid, same_sites, union
+from . import _check, _html
+from ._backend import (
+    array_beside,
+    array_module,
+    as_array,
+    backend_of,
+    is_bfloat16,
+    move,
+    to_host,
+    widened,
+)
+from .coords import Coords, describe, html_of, same_grid, same_sites, union
 from .rows import inverse, join_rows, take_rows
 
 Scalar = float | int | np.floating | np.integer
@@ -268,6 +277,12 @@ class SparseTensor(OnSites):
     def __repr__(self) -> str:
         words = f"{self.num_channels} channels, {self.dtype}, {self.backend}"
         return f"SparseTensor({describe(self._coords)}, {words})"
+
+    def _repr_html_(self) -> str:
+        facts, picture = html_of(self._coords)
+        words = f"{self.num_sites:,} sites, {self.num_channels} channels, {self.dtype}, {self.backend}"
+        parts = {"grid": facts, f"first rows, of {_size_of(self._features)} of features": _rows(self)}
+        return _html.card("spcy.SparseTensor", words, parts, picture)
 
     def replace(self, features: ArrayLike) -> SparseTensor:
         """Return a tensor with the same coords and other features.
@@ -605,6 +620,22 @@ def _check_axes(shape: tuple[int, ...]) -> None:
         raise ValueError(f"array must have shape (B, *shape, C) with 1 .. 4 spatial axes, got {shape}")
     if min(shape) < 1:
         raise ValueError(f"array must have no axis of length 0, got shape {shape}")
+
+
+def _rows(x: SparseTensor, rows: int = 5, channels: int = 6) -> str:
+    """Return a table of a tensor's first rows and channels."""
+    indices, features = to_host(x.indices[:rows]), widened(to_host(x.features[:rows, :channels]))
+    more = [".."] * (x.num_channels > channels)
+    header = ["row", "batch", *(f"axis {axis}" for axis in range(x.ndim))]
+    header += [*(f"[{channel}]" for channel in range(features.shape[1])), *more]
+    numbers = ([f"{value:.4g}" for value in row] for row in features.tolist())
+    lines = zip(indices.tolist(), numbers, strict=False)
+    return _html.table(((row, *site, *values, *more) for row, (site, values) in enumerate(lines)), header)
+
+
+def _size_of(array: np.ndarray) -> str:
+    size = array.size * array.dtype.itemsize
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _library(name: str, use: str) -> ModuleType:
