@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=".bin (KITTI), .npy, .npz, .pcd or .ply; left out: a generated street",
     )
     demo.add_argument(
-        "--out", type=_folder, metavar="DIR", help="write pictures and an .npz of the results there"
+        "--out",
+        type=_folder,
+        metavar="DIR",
+        help="write pictures, a 3-D page and an .npz of the results there",
     )
     demo.add_argument(
         "--backend", choices=("cpu", "cuda", "auto"), help="where to compute; default as set in SPCY_BACKEND"

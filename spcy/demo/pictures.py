@@ -7,7 +7,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 except ImportError as error:
-    raise ImportError('pictures need matplotlib: pip install "spcy[plot]"') from error
+    raise ImportError('pictures need matplotlib and plotly: pip install "spcy[plot]"') from error
 
 from spcy import plot
 from spcy.demo import network
@@ -16,6 +16,7 @@ from spcy.demo.run import Result
 
 LABEL_COLOURS = np.array([[0.76, 0.70, 0.62], [0.12, 0.38, 0.72], [0.85, 0.10, 0.12], [0.16, 0.60, 0.34]])
 LEARNED_COLOURS = np.vstack([LABEL_COLOURS[:3], [1.0, 0.6, 0.0], LABEL_COLOURS[3:]])
+NORMAL_COLOURS = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
 UNKNOWN = np.array([0.8, 0.8, 0.8])
 WIDTH = 12.0  # inches
 DPI = 120
@@ -47,12 +48,11 @@ def draw_learned(result: Result) -> Figure:
 def draw_normals(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their normals."""
     figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by normal", legend=True)
-    direction = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
     squared = result.geometry.normal**2  # sums to 1, or to 0 where the normal is not known
-    colours = squared @ direction + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
+    colours = squared @ NORMAL_COLOURS + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
     plot.sites(result.voxels.tensor, colours, ax=axes)
     names = ["normal along x", "along y", "along z (level)", "too few neighbours"]
-    _legend(figure, names, np.vstack([direction, UNKNOWN]))
+    _legend(figure, names, np.vstack([NORMAL_COLOURS, UNKNOWN]))
     return figure
 
 
