@@ -1,4 +1,4 @@
-"""The command line: ``python -m spcy demo | convert | run``."""
+"""The command line: ``python -m spcy demo | convert | run | info``."""
 
 import argparse
 import inspect
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.set_defaults(run=_demo)
     _add_convert(commands)
     _add_run(commands)
+    _add_info(commands)
     args = parser.parse_args(argv)
     try:
         status = args.run(args)
@@ -136,6 +137,11 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     run.add_argument("--backend", choices=("cpu", "cuda", "auto"), help="as for demo")
     run.set_defaults(run=_run)
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    info = commands.add_parser("info", help="print versions, SIMD level, threads and CUDA, for a bug report")
+    info.set_defaults(run=_info)
 
 
 def _folder(name: str) -> Path:
@@ -234,6 +240,12 @@ def _run(args: argparse.Namespace) -> int:
             f"{name:>8}: {tensor.num_sites:>8} sites {tensor.num_channels:>4} channels, shape {tensor.shape}"
         )
     print(args.out)
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    """Print what a bug report needs."""
+    spcy.show_config()
     return 0
 
 

@@ -252,18 +252,18 @@ def _resolve(name: str) -> str:
         raise ValueError(f"backend must be one of 'cpu', 'cuda' and 'auto', got {name!r}")
     if name == "cpu":
         return name
-    missing = _missing()
-    if missing is None:
+    gone = missing()
+    if gone is None:
         return "cuda"
     if name == "cuda":
         raise RuntimeError(
-            f"backend 'cuda' is not available: {missing}. Install CuPy with pip install \"spcy[cuda13]\" "
+            f"backend 'cuda' is not available: {gone}. Install CuPy with pip install \"spcy[cuda13]\" "
             f"(\"spcy[cuda12]\" for a driver of CUDA 12), or use spcy.set_backend('cpu')."
         )
     return "cpu"
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
     """Return why CUDA cannot be used here, or None."""
     try:
         import cupy

@@ -14,6 +14,8 @@ from ._cpu import threads as _native
 # microseconds, and it takes tens of them before it begins.
 GRAIN = 100_000
 
+_NO_QUOTA = 1 << 30
+
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
 _cores: int | None = None
@@ -86,6 +88,22 @@ def get_num_threads() -> int:
     return _default
 
 
+def source() -> str:
+    """Say where the number of `get_num_threads` comes from."""
+    if not _native.has_openmp():
+        return "a build without OpenMP"
+    if _num_threads is not None:
+        return "spcy.set_num_threads"
+    quota = _quota()
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = f"{len(affinity(0)) if affinity else os.cpu_count()} cores in the CPU affinity"
+    if quota < _NO_QUOTA:
+        cores += f", control groups' quota {quota}"
+    if _followed is not None:
+        return f"torch.get_num_threads, at most the cores ({cores})"
+    return "OMP_NUM_THREADS" if _asked() else cores
+
+
 def follow(get_num_threads: Callable[[], int]) -> None:
     """Take another library's number as the default; it may know nothing of a container's quota."""
     global _followed
@@ -98,10 +116,13 @@ def threads_for(work: float) -> int:
 
 
 def _default_threads() -> int:
+    return min(_asked(), _native.MOST_THREADS) or _usable_cores()
+
+
+def _asked() -> int:
+    """Return the number in OMP_NUM_THREADS, 0 if there is none."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isascii() and asked.isdecimal() and int(asked) > 0:
-        return min(int(asked), _native.MOST_THREADS)
-    return _usable_cores()
+    return int(asked) if asked.isascii() and asked.isdecimal() else 0
 
 
 def _usable_cores() -> int:
@@ -115,7 +136,7 @@ def _quota() -> int:
     """Return the whole cores that the process's control groups allow (many, if none has a quota)."""
     return min(
         (math.ceil(quota / period) for quota, period in _quotas() if quota > 0 and period > 0),
-        default=1 << 30,
+        default=_NO_QUOTA,
     )
 
 
