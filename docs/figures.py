@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 import spcy
+from spcy import plot
 from spcy.demo import pictures
 from spcy.demo.run import Steps, run_demo
 from spcy.demo.scene import generate_scene
@@ -35,17 +35,13 @@ def draw_rulebook() -> Figure:
     _draw_grid(
         left, f"coordinate hash: row of each site ({stroke.num_sites} sites of {np.prod(SHAPE)} cells)"
     )
-    _draw_sites(left, stroke.indices, INK)
+    plot.sites(stroke, INK, ax=left)
     for row, (_, i, j) in enumerate(stroke.indices):
         left.text(j + 0.5, i + 0.5, str(row), color="white", ha="center", va="center", fontsize=9)
     _draw_grid(
         right, f"rulebook: {rulebook.num_pairs} pairs, input row > output row, of kernel offset {offset}"
     )
-    _draw_sites(right, stroke.indices, NEW)
-    for in_row, out_row in zip(*rulebook.pairs(0), strict=True):
-        (_, i, j), (_, u, v) = stroke.indices[in_row], stroke.indices[out_row]
-        arrow = {"arrowstyle": "-|>", "color": INK, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
-        right.annotate("", (v + 0.5, u + 0.5), (j + 0.5, i + 0.5), arrowprops=arrow)
+    plot.pairs(rulebook, 0, stroke.coords, ax=right)
     right.set_xlabel(", ".join(f"{i} > {j}" for i, j in zip(*rulebook.pairs(0), strict=True)))
     return figure
 
@@ -64,8 +60,8 @@ def draw_dilation() -> Figure:
         x = stroke
         for count, axes in enumerate(row):
             _draw_grid(axes, f"{count} x {name}: {x.num_sites} sites" if count else f"{x.num_sites} sites")
-            _draw_sites(axes, x.indices, NEW)
-            _draw_sites(axes, stroke.indices, INK)
+            plot.sites(x, NEW, ax=axes)
+            plot.sites(stroke, INK, ax=axes)
             x = layer(x)
     return figure
 
@@ -91,8 +87,8 @@ def draw_semantics() -> Figure:
     figure = Figure(figsize=(12, 8.2), dpi=100, layout="constrained")
     for axes, (name, y) in zip(figure.subplots(3, 3).flat, outputs.items(), strict=True):
         _draw_grid(axes, f"{name}: {x.num_sites} > {y.num_sites} sites")
-        _draw_sites(axes, y.indices, NEW, y.coords)
-        _draw_sites(axes, x.indices, INK + "b0")
+        plot.sites(y, NEW, ax=axes)
+        plot.sites(x, INK + "b0", ax=axes)
     return figure
 
 
@@ -102,14 +98,6 @@ def _draw_grid(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize="medium")
     axes.hlines(range(SHAPE[0] + 1), 0, SHAPE[1], color=PAPER, linewidth=0.8, zorder=0)
     axes.vlines(range(SHAPE[1] + 1), 0, SHAPE[0], color=PAPER, linewidth=0.8, zorder=0)
-
-
-def _draw_sites(axes: Axes, indices: np.ndarray, colour: str, level: spcy.Coords | None = None) -> None:
-    """Fill the cells of sites (batch, i, j): unit ones, or those of a level."""
-    corners = indices[:, None, 1:] + np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
-    if level is not None:
-        corners = level.origin + corners * level.voxel_size
-    axes.add_collection(PolyCollection(corners[..., ::-1], facecolor=colour, edgecolor="white", linewidth=1))
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import models, nn
 from ._backend import allow_tf32, get_backend, set_backend, use_backend
+from ._config import show_config
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
 from .conv import conv, conv_transpose, inverse_conv, subm_conv
@@ -64,6 +65,7 @@ __all__ = [
     "prune",
     "set_backend",
     "set_num_threads",
+    "show_config",
     "subm_conv",
     "submanifold_rulebook",
     "sum_pool",

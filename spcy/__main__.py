@@ -1,4 +1,4 @@
-"""The command line: ``python -m spcy demo | convert | run``."""
+"""The command line: ``python -m spcy demo | convert | run | info``."""
 
 import argparse
 import inspect
@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=".bin (KITTI), .npy, .npz, .pcd or .ply; left out: a generated street",
     )
     demo.add_argument(
-        "--out", type=_folder, metavar="DIR", help="write pictures and an .npz of the results there"
+        "--out",
+        type=_folder,
+        metavar="DIR",
+        help="write pictures, a 3-D page and an .npz of the results there",
     )
     demo.add_argument(
         "--backend", choices=("cpu", "cuda", "auto"), help="where to compute; default as set in SPCY_BACKEND"
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.set_defaults(run=_demo)
     _add_convert(commands)
     _add_run(commands)
+    _add_info(commands)
     args = parser.parse_args(argv)
     try:
         status = args.run(args)
@@ -157,6 +161,11 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     labels.add_argument("--keep-going", action="store_true", help="leave out files that cannot be read")
     labels.add_argument("--drop-invalid", action="store_true", help="label points without coordinates -1")
     run.set_defaults(run=_run)
+
+
+def _add_info(commands: argparse._SubParsersAction) -> None:
+    info = commands.add_parser("info", help="print versions, SIMD level, threads and CUDA, for a bug report")
+    info.set_defaults(run=_info)
 
 
 def _folder(name: str) -> Path:
@@ -276,6 +285,12 @@ def _label(args: argparse.Namespace) -> int:
     from spcy.dask import command
 
     return command.run(args)
+
+
+def _info(args: argparse.Namespace) -> int:
+    """Print what a bug report needs."""
+    spcy.show_config()
+    return 0
 
 
 def _require_npz(name: str, *inputs: str) -> None:

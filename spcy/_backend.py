@@ -252,18 +252,18 @@ def _resolve(name: str) -> str:
         raise ValueError(f"backend must be one of 'cpu', 'cuda' and 'auto', got {name!r}")
     if name == "cpu":
         return name
-    missing = _missing()
-    if missing is None:
+    gone = missing()
+    if gone is None:
         return "cuda"
     if name == "cuda":
         raise RuntimeError(
-            f"backend 'cuda' is not available: {missing}. Install CuPy with pip install \"spcy[cuda13]\" "
+            f"backend 'cuda' is not available: {gone}. Install CuPy with pip install \"spcy[cuda13]\" "
             f"(\"spcy[cuda12]\" for a driver of CUDA 12), or use spcy.set_backend('cpu')."
         )
     return "cpu"
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
     """Return why CUDA cannot be used here, or None."""
     try:
         import cupy
@@ -318,7 +318,7 @@ def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         move = True
         try:
-            value = np.asarray(value)
+            value = _host_array(value)
         except ValueError as error:  # ragged nested lists
             raise ValueError(f"{name} must be an array, got nested sequences of unequal length") from error
     if backend == "cpu":
@@ -333,6 +333,16 @@ def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
     import cupy
 
     return cupy.asarray(value.astype(value.dtype.newbyteorder("="), copy=False))
+
+
+def _host_array(value: Any) -> np.ndarray:
+    """Return an array of the host, of any library, or nested sequences, as NumPy's."""
+    array = np.asarray(value)
+    if array.dtype == object and array.ndim == 2 and hasattr(value, "dtypes"):
+        # pandas makes objects of a frame whose columns may hold "missing", numbers of each column by itself
+        columns = [np.asarray(column) for _, column in value.items()]
+        array = np.stack(columns, axis=1)
+    return array
 
 
 def _cuda_array(value: Any) -> Any:

@@ -14,10 +14,13 @@ from ._cpu import threads as _native
 # microseconds, and it takes tens of them before it begins.
 GRAIN = 100_000
 
+_NO_QUOTA = 1 << 30
+
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
 _cores: int | None = None
-_followed: Callable[[], int | None] | None = None  # whose number is the default, instead
+_followed: Callable[[], int | None] | None = None  # another's number, which is the default instead
+_whose = ""  # what it is called
 
 
 def set_num_threads(n: int | None) -> None:
@@ -87,10 +90,26 @@ def get_num_threads() -> int:
     return _default
 
 
-def follow(get_num_threads: Callable[[], int | None]) -> None:
+def source() -> str:
+    """Say where the number of `get_num_threads` comes from."""
+    if not _native.has_openmp():
+        return "a build without OpenMP"
+    if _num_threads is not None:
+        return "spcy.set_num_threads"
+    quota = _quota()
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = f"{len(affinity(0)) if affinity else os.cpu_count()} cores in the CPU affinity"
+    if quota < _NO_QUOTA:
+        cores += f", control groups' quota {quota}"
+    if _followed is not None and _followed() is not None:
+        return f"{_whose}, at most the cores ({cores})"
+    return "OMP_NUM_THREADS" if _asked() else cores
+
+
+def follow(get_num_threads: Callable[[], int | None], name: str) -> None:
     """Take another library's number as the default, while it has one; it may know nothing of a quota."""
-    global _followed
-    _followed = get_num_threads
+    global _followed, _whose
+    _followed, _whose = get_num_threads, name
 
 
 def threads_for(work: float) -> int:
@@ -99,10 +118,13 @@ def threads_for(work: float) -> int:
 
 
 def _default_threads() -> int:
+    return min(_asked(), _native.MOST_THREADS) or _usable_cores()
+
+
+def _asked() -> int:
+    """Return the number in OMP_NUM_THREADS, 0 if there is none."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isascii() and asked.isdecimal() and int(asked) > 0:
-        return min(int(asked), _native.MOST_THREADS)
-    return _usable_cores()
+    return int(asked) if asked.isascii() and asked.isdecimal() else 0
 
 
 def _usable_cores() -> int:
@@ -116,7 +138,7 @@ def _quota() -> int:
     """Return the whole cores that the process's control groups allow (many, if none has a quota)."""
     return min(
         (math.ceil(quota / period) for quota, period in _quotas() if quota > 0 and period > 0),
-        default=1 << 30,
+        default=_NO_QUOTA,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _check
+from . import _check, _html
 from ._backend import array_module, backend_of, freeze, kernels_for, move, require, to_host
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
@@ -268,6 +268,10 @@ class Coords:
     def __repr__(self) -> str:
         return f"Coords({describe(self)})"
 
+    def _repr_html_(self) -> str:
+        facts, picture = html_of(self)
+        return _html.card("spcy.Coords", describe(self), {"grid": facts}, picture)
+
     def __reduce__(self):
         # Plans are computed again on demand; a child level is made again from its parent.
         if self._child is not None:
@@ -389,6 +393,24 @@ def describe(coords: Coords) -> str:
         return words
     cells = float(coords.batch_size) * float(np.prod(np.array(coords.shape, float)))
     return f"{words}, density {100 * coords.num_sites / cells:.3g}%"
+
+
+def html_of(coords: Coords) -> tuple[str, str]:
+    """Return what notebooks show of coords: a table of the grid, and a picture of where the sites are."""
+    low, high = bounds_of(coords.indices)
+    facts = {
+        "shape": coords.shape or "unbounded",
+        "batch_size": coords.batch_size,
+        "sites lie in": " x ".join(f"{a} .. {b}" for a, b in zip(low[1:], high[1:], strict=True)),
+        "voxel_size": " x ".join(f"{edge:g}" for edge in coords.voxel_size),
+        "origin": ", ".join(f"{place:g}" for place in coords.origin),
+        "backend": coords.backend,
+    }
+    if not coords.num_sites:
+        del facts["sites lie in"]
+    if coords.parent is not None:
+        facts["made from"] = describe(coords.parent)
+    return _html.table(facts.items(), left=2), _html.site_picture(coords.indices, low, high)
 
 
 def _unpickle(indices, shape, batch_size, origin, voxel_size):

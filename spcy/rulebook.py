@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _check
+from . import _check, _html
 from ._backend import array_module, freeze, kernels_for, to_host
 from ._stencil import Stencil, stencil_of
 from ._threads import threads_for
@@ -88,6 +88,19 @@ class Rulebook:
             f"Rulebook({self.num_in} sites -> {self.num_out} sites, {self.num_offsets} offsets, "
             f"{self.num_pairs} pairs)"
         )
+
+    def _repr_html_(self) -> str:
+        counts = np.diff(to_host(self.offset_ptr))
+        facts = {
+            "input sites": f"{self.num_in:,}",
+            "output sites": f"{self.num_out:,}",
+            "pairs": f"{self.num_pairs:,}",
+            "pairs of an output site": f"{self.num_pairs / max(1, self.num_out):.1f} on average",
+            "pairs of an offset": f"{counts.min(initial=self.num_pairs):,} .. {counts.max(initial=0):,}",
+        }
+        picture = _html.bars(counts, "Pairs of each kernel offset")
+        words = f"{self.num_offsets} offsets, {self.num_pairs:,} pairs"
+        return _html.card("spcy.Rulebook", words, {"sizes": _html.table(facts.items(), left=2)}, picture)
 
     def __reduce__(self):
         return _rulebook, (self.in_rows, self.out_rows, self.offset_ptr, self._in, self._out)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _check
-from ._backend import array_beside, array_module, as_array, backend_of, is_bfloat16, move
-from .coords import Coords, describe, same_grid, same_sites, union
+from . import _check, _html
+from ._backend import (
+    array_beside,
+    array_module,
+    as_array,
+    backend_of,
+    is_bfloat16,
+    move,
+    to_host,
+    widened,
+)
+from .coords import Coords, describe, html_of, same_grid, same_sites, union
 from .rows import inverse, join_rows, take_rows
 
 Scalar = float | int | np.floating | np.integer
@@ -141,19 +152,102 @@ class SparseTensor(OnSites):
         3
         """
         array = as_array(array, "array")
-        if not 3 <= array.ndim <= _check.MAX_NDIM + 2:
-            raise ValueError(
-                f"array must have shape (B, *shape, C) with 1 .. 4 spatial axes, got {array.shape}"
-            )
+        _check_axes(array.shape)
         xp = array_module(array)
-        if min(array.shape) < 1:
-            raise ValueError(f"array must have no axis of length 0, got shape {array.shape}")
         occupied = _occupied_cells(array, channels_first)
         if channels_first:
             array = xp.moveaxis(array, 1, -1)
         features = _check.feature_values(array[occupied], "array")
         coords = Coords(xp.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
         return cls(coords, features)
+
+    @classmethod
+    def from_scipy(cls, array: Any) -> SparseTensor:
+        """Return the entries of a matrix of `scipy.sparse` as sites with one channel.
+
+        Parameters
+        ----------
+        array : scipy.sparse array or matrix of shape (rows, columns), float32 or float64
+            Of any format. Each stored entry is a site, a stored zero too; entries of the same cell are
+            summed, as SciPy does.
+
+        Returns
+        -------
+        SparseTensor
+            In ascending key order; one batch.
+
+        Raises
+        ------
+        ImportError
+            If SciPy is not installed.
+        TypeError
+            If it is no such matrix, or its dtype is another.
+        ValueError
+            If it does not have two axes, or one of length 0.
+
+        Examples
+        --------
+        >>> import scipy.sparse, spcy
+        >>> matrix = scipy.sparse.coo_array(([1.0, 2.0], ([0, 2], [1, 3])), shape=(3, 4))
+        >>> spcy.SparseTensor.from_scipy(matrix).indices
+        array([[0, 0, 1],
+               [0, 2, 3]], dtype=int32)
+        """
+        if not _library("scipy.sparse", "from_scipy").issparse(array):
+            raise TypeError(f"array must be a scipy.sparse array or matrix, got {type(array).__name__}")
+        if array.ndim != 2 or min(array.shape) < 1:
+            raise ValueError(f"array must have two axes, none of length 0, got shape {array.shape}")
+        rows = array.tocsr(copy=True)  # ours to sort and sum
+        rows.sum_duplicates()
+        entries = rows.tocoo()
+        indices = np.stack([np.zeros_like(entries.row), entries.row, entries.col], axis=1)
+        features = _check.feature_values(entries.data[:, None], "array")
+        return cls(indices, features, shape=array.shape, batch_size=1)
+
+    @classmethod
+    def from_coo(cls, array: Any) -> SparseTensor:
+        r"""Return the sites of a `sparse.COO` array where any channel is stored.
+
+        Parameters
+        ----------
+        array : sparse.COO of shape (B, \*shape, C), float32, float64, float16 or bfloat16
+            Axes as in `from_dense`: the first the batch, the last the channels. A stored zero makes a
+            site too.
+
+        Returns
+        -------
+        SparseTensor
+            In ascending key order; channels that are not stored are 0.
+
+        Raises
+        ------
+        ImportError
+            If sparse is not installed.
+        TypeError
+            If it is no `sparse.COO`, or its dtype is another.
+        ValueError
+            If it does not have 1 .. 4 spatial axes, or one of length 0, or its fill value is not 0.
+
+        Examples
+        --------
+        >>> import numpy as np, spcy
+        >>> x = spcy.SparseTensor([[0, 2, 1]], np.ones((1, 8), np.float32), shape=(4, 4))
+        >>> spcy.SparseTensor.from_coo(x.to_coo())
+        SparseTensor(1 sites, shape (4, 4), batch_size 1, density 6.25%, 8 channels, float32, cpu)
+        """
+        if not isinstance(array, _library("sparse", "from_coo").COO):
+            raise TypeError(f"array must be a sparse.COO, got {type(array).__name__}")
+        _check_axes(array.shape)
+        if array.fill_value != 0:
+            raise ValueError(f"array must have fill_value 0, got {array.fill_value}")
+        *site, channel = array.coords  # sorted, each cell once
+        values = _check.feature_values(array.data, "array")
+        indices = np.stack(site, axis=1)
+        first = np.ones(len(indices), bool)
+        first[1:] = (indices[1:] != indices[:-1]).any(axis=1)
+        features = np.zeros((np.count_nonzero(first), array.shape[-1]), values.dtype)
+        features[np.cumsum(first) - 1, channel] = values
+        return cls(indices[first], features, shape=array.shape[1:-1], batch_size=array.shape[0])
 
     @property
     def features(self) -> np.ndarray:
@@ -183,6 +277,12 @@ class SparseTensor(OnSites):
     def __repr__(self) -> str:
         words = f"{self.num_channels} channels, {self.dtype}, {self.backend}"
         return f"SparseTensor({describe(self._coords)}, {words})"
+
+    def _repr_html_(self) -> str:
+        facts, picture = html_of(self._coords)
+        words = f"{self.num_sites:,} sites, {self.num_channels} channels, {self.dtype}, {self.backend}"
+        parts = {"grid": facts, f"first rows, of {_size_of(self._features)} of features": _rows(self)}
+        return _html.card("spcy.SparseTensor", words, parts, picture)
 
     def replace(self, features: ArrayLike) -> SparseTensor:
         """Return a tensor with the same coords and other features.
@@ -235,17 +335,81 @@ class SparseTensor(OnSites):
         ValueError
             If the grid is unbounded.
         """
-        if self.shape is None:
-            raise ValueError(
-                "to_dense needs a shape, and this tensor's grid is unbounded: "
-                "SparseTensor(x.indices, x.features, shape=..) has one"
-            )
+        require_shape(self, "to_dense")
         xp = array_module(self._features)
         cells, channels = self.shape, (self.num_channels,)
         shape = (*channels, *cells) if channels_first else (*cells, *channels)
         dense = xp.zeros((self.batch_size, *shape), self.dtype)
         (xp.moveaxis(dense, 1, -1) if channels_first else dense)[tuple(self.indices.T)] = self._features
         return dense
+
+    def to_scipy(self) -> Any:
+        """Return a tensor of two axes, one batch and one channel as a matrix of `scipy.sparse`.
+
+        Returns
+        -------
+        scipy.sparse.coo_array of shape `shape`
+            An entry for each site, zeros too, in the order of the rows.
+
+        Raises
+        ------
+        ImportError
+            If SciPy is not installed.
+        TypeError
+            If the features are not float32 or float64, or on a GPU.
+        ValueError
+            If the tensor has other axes, several batches or channels, or no shape.
+
+        Examples
+        --------
+        >>> import numpy as np, spcy
+        >>> x = spcy.SparseTensor([[0, 2, 1], [0, 0, 3]], np.ones((2, 1)), shape=(4, 4))
+        >>> x.to_scipy().tocsr().sum(axis=1)
+        array([1., 0., 1., 0.])
+        """
+        coo_array = _library("scipy.sparse", "to_scipy").coo_array
+        _require_host(self, "to_scipy")
+        sizes = self.ndim, self.batch_size, self.num_channels
+        if sizes != (2, 1, 1):
+            raise ValueError(
+                "to_scipy needs 2 axes, 1 batch and 1 channel, got {}, {} and {}; "
+                "to_coo takes any number of each".format(*sizes)
+            )
+        shape = require_shape(self, "to_scipy")
+        _, rows, columns = self.indices.T
+        return coo_array((_check.floats(self._features[:, 0], "features"), (rows, columns)), shape)
+
+    def to_coo(self) -> Any:
+        r"""Return the tensor as a `sparse.COO` array.
+
+        Returns
+        -------
+        sparse.COO of shape (B, \*shape, C)
+            Every channel of every site is stored, zeros too, so that `from_coo` restores the sites.
+
+        Raises
+        ------
+        ImportError
+            If sparse is not installed.
+        TypeError
+            If the tensor is on a GPU.
+        ValueError
+            If the grid is unbounded.
+
+        Examples
+        --------
+        >>> import numpy as np, spcy
+        >>> x = spcy.SparseTensor([[0, 2, 1], [0, 0, 3]], np.ones((2, 8), np.float32), shape=(4, 4))
+        >>> x.to_coo().shape, x.to_coo().nnz
+        ((1, 4, 4, 8), 16)
+        """
+        coo = _library("sparse", "to_coo").COO
+        _require_host(self, "to_coo")
+        shape = self.batch_size, *require_shape(self, "to_coo"), self.num_channels
+        coords = np.empty((len(shape), self.num_sites, self.num_channels), np.intp)
+        coords[:-1] = self.indices.T[..., None]
+        coords[-1] = np.arange(self.num_channels)
+        return coo(coords.reshape(len(shape), -1), self._features.ravel(), shape, has_duplicates=False)
 
     def to(self, backend: str) -> SparseTensor:
         """Return the tensor on another backend, itself if it is there already.
@@ -433,6 +597,54 @@ def require_tensor(value: Any, name: str) -> None:
     if rows != value._coords.num_sites:  # kernels would read beyond the last row
         expected = value._coords.num_sites
         raise ValueError(f"{name} must have {expected} rows of features, got {rows}: were they reshaped?")
+
+
+def require_shape(x: OnSites, use: str) -> tuple[int, ...]:
+    """Return the shape of a tensor; raise if its grid has none."""
+    if x.shape is None:
+        raise ValueError(
+            f"{use} needs a shape, and this tensor's grid is unbounded: "
+            f"SparseTensor(x.indices, x.features, shape=..) has one"
+        )
+    return x.shape
+
+
+def _require_host(x: SparseTensor, use: str) -> None:
+    if x.backend != "cpu":
+        raise TypeError(f"{use} needs a tensor on the CPU, got one on {x.backend!r}: x.to('cpu') moves it")
+
+
+def _check_axes(shape: tuple[int, ...]) -> None:
+    """Raise unless an array has a batch axis, 1 .. 4 spatial ones and channels."""
+    if not 3 <= len(shape) <= _check.MAX_NDIM + 2:
+        raise ValueError(f"array must have shape (B, *shape, C) with 1 .. 4 spatial axes, got {shape}")
+    if min(shape) < 1:
+        raise ValueError(f"array must have no axis of length 0, got shape {shape}")
+
+
+def _rows(x: SparseTensor, rows: int = 5, channels: int = 6) -> str:
+    """Return a table of a tensor's first rows and channels."""
+    indices, features = to_host(x.indices[:rows]), widened(to_host(x.features[:rows, :channels]))
+    more = [".."] * (x.num_channels > channels)
+    header = ["row", "batch", *(f"axis {axis}" for axis in range(x.ndim))]
+    header += [*(f"[{channel}]" for channel in range(features.shape[1])), *more]
+    numbers = ([f"{value:.4g}" for value in row] for row in features.tolist())
+    lines = zip(indices.tolist(), numbers, strict=False)
+    return _html.table(((row, *site, *values, *more) for row, (site, values) in enumerate(lines)), header)
+
+
+def _size_of(array: np.ndarray) -> str:
+    size = array.size * array.dtype.itemsize
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _library(name: str, use: str) -> ModuleType:
+    """Return another library of sparse arrays."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        library = name.partition(".")[0]
+        raise ImportError(f'{use} needs {library}: pip install "spcy[{library}]"') from error
 
 
 def _occupied_cells(array: np.ndarray, channels_first: bool) -> tuple[np.ndarray, ...]:

@@ -93,7 +93,7 @@ def test_wheel_of_the_sdist_works(sdist, tmp_path):
     build(sdist, tmp_path, "--wheel")
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"spcy/py.typed", "spcy/demo/street.npz"} <= set(names)
+    assert {"spcy/py.typed", "spcy/demo/page.html", "spcy/demo/street.npz"} <= set(names)
     assert not [name for name in names if name.startswith(("src/", "tests/")) or name.endswith(".pyx")]
     assert run_wheel(wheel, tmp_path / "site", "print(spcy._cpu.threads.has_openmp())") == "True"
 

@@ -28,7 +28,7 @@ from spcy.scan import Scan
 
 KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
 needs_kitti = pytest.mark.skipif(not KITTI.exists(), reason="the KITTI scan is not on this machine")
-FILES = ["labels.png", "learned.png", "normals.png", "levels.png", "sites.npz"]
+FILES = ["labels.png", "learned.png", "normals.png", "levels.png", "scan.html", "sites.npz"]
 
 
 def run_python(*arguments):
@@ -268,14 +268,18 @@ def test_refuses_a_folder_it_may_not_write(tmp_path, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_matplotlib_is_needed_for_pictures_alone(tmp_path):
-    code = "import sys; sys.modules['matplotlib'] = None; from spcy.__main__ import main; sys.exit(main({}))"
+@pytest.mark.parametrize("library", ["matplotlib", "plotly"])
+def test_libraries_are_needed_for_pictures_alone(library, tmp_path):
+    code = (
+        f"import sys; sys.modules['{library}'] = None; from spcy.__main__ import main; sys.exit(main({{}}))"
+    )
+    said = 'spcy: error: pictures need matplotlib and plotly: pip install "spcy[plot]"'
     np.save(tmp_path / "scan.npy", generate_scene().points[::50])
     demo = ["demo", str(tmp_path / "scan.npy")]
     assert run_python("-c", code.format(demo)).returncode == 0
     done = run_python("-c", code.format([*demo, "--out", str(tmp_path / "out")]))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == 'spcy: error: pictures need matplotlib: pip install "spcy[plot]"'
+    assert done.stderr.splitlines()[-1] == said
     assert not (tmp_path / "out").exists()
 
 

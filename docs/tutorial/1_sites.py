@@ -9,7 +9,7 @@ Here the sites are those that a pen passes through.
 import matplotlib.pyplot as plt
 import numpy as np
 
-import spcy
+import spcy.plot
 
 t = np.linspace(0, 1, 2000)
 stroke = np.stack([5.5 - 3.2 * np.sin(2 * np.pi * t), 2.2 + 13.6 * t], axis=1)  # points (M, D), any unit
@@ -23,13 +23,18 @@ print(x)
 # has.
 #
 # A site's coordinates are ``(batch, *axes)``. Rows of the coordinates and of the features belong together,
-# and sites that spcy makes are in ascending order of their coordinates.
+# and sites that spcy makes are in ascending order of their coordinates. A notebook shows a tensor so:
+
+x
+
+# %%
+# Its rows, and its sites from above:
 
 print(x.indices[:4])
 print(x.features[:4, 0])
 
 figure, axes = plt.subplots(figsize=(8, 5))
-axes.imshow(np.where(x.to_dense()[0, ..., 0] > 0, x.to_dense()[0, ..., 0], np.nan), extent=(0, 18, 11, 0))
+spcy.plot.sites(x, x.features[:, 0], ax=axes)
 axes.plot(stroke[:, 1], stroke[:, 0], color="black", linewidth=1)
 axes.set(xlabel="axis 1", ylabel="axis 0", title=f"{x.num_sites} sites of {11 * 18} cells")
 plt.show()

@@ -9,7 +9,7 @@ its output only at the sites of its input, so that a stroke stays a stroke.
 import matplotlib.pyplot as plt
 import numpy as np
 
-import spcy
+import spcy.plot
 
 t = np.linspace(0, 1, 2000)
 stroke = np.stack([5.5 - 3.2 * np.sin(2 * np.pi * t), 2.2 + 13.6 * t], axis=1)
@@ -24,8 +24,7 @@ for _ in range(2):
 figure, panels = plt.subplots(2, 3, figsize=(11, 5))
 for name, row, tensors in zip(("conv", "subm_conv"), panels, (regular, submanifold), strict=True):
     for count, (axes, y) in enumerate(zip(row, tensors, strict=True)):
-        dense = y.to_dense()[0, ..., 0]
-        axes.imshow(np.where(dense != 0, dense, np.nan))
+        spcy.plot.sites(y, y.features[:, 0], ax=axes)
         axes.set(title=f"{count} x {name}: {y.num_sites} sites", xticks=[], yticks=[])
 plt.show()
 
@@ -44,6 +43,11 @@ print(window, window.sum(), submanifold[1].features[10, 0], sep="\n")
 
 rulebook = spcy.submanifold_rulebook(x.coords, spcy.kernel_offsets((3, 3)) - 1)
 print(rulebook, rulebook.pairs(0), sep="\n")
+
+figure, axes = plt.subplots(figsize=(8, 5))
+spcy.plot.pairs(rulebook, 0, x.coords, ax=axes)
+axes.set(title="the pairs of the first offset, input to output", xticks=[], yticks=[])
+plt.show()
 
 # %%
 # Bias, a residual and a ReLU are applied as an output row is written, and cost no pass over memory.

@@ -9,7 +9,7 @@ convolution goes back to exactly those sites.
 import matplotlib.pyplot as plt
 import numpy as np
 
-import spcy
+import spcy.plot
 from spcy.demo.scene import generate_scene
 
 scan = generate_scene()  # a street, as a rotating lidar sees it
@@ -23,13 +23,8 @@ print(*levels, sep="\n")
 # Where a level's cells lie in space follows from its parent: `origin` and `voxel_size`.
 
 figure, panels = plt.subplots(2, 2, figsize=(11, 6), sharex=True, sharey=True, layout="constrained")
-for axes, y in zip(panels.flat, levels, strict=True):
-    coords = y.coords
-    centres = coords.origin + (coords.indices[:, 1:] + 0.5) * coords.voxel_size
-    along, across, z = centres.T
-    size = 40 * coords.voxel_size[0] ** 2
-    height = axes.scatter(along, across, c=z, s=size, marker="s", linewidths=0, vmin=-3, vmax=4)
-    axes.set(title=f"{y.num_sites} sites of {coords.voxel_size[0]:g} m", xlim=(-30, 30), ylim=(-15, 15))
+plt.setp(panels, xlim=(-30, 30), ylim=(-15, 15))
+height, *_ = spcy.plot.levels(levels, ax=panels)
 figure.colorbar(height, ax=panels, label="z (m)")
 figure.supxlabel("x (m)")
 figure.supylabel("y (m)")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 
-import spcy
+import spcy.plot
 from spcy.demo import network
 from spcy.demo.scene import generate_scene
 
@@ -30,13 +31,10 @@ print(spcy.nn.summary(net, x))
 
 colours = ("tan", "royalblue", "red", "orange", "seagreen")
 figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
-centres = x.coords.origin + (x.indices[:, 1:] + 0.5) * x.coords.voxel_size
-for label, (name, colour) in enumerate(zip(network.LABELS, colours, strict=True)):
-    sites = centres[labels == label]
-    name = f"{name}, {len(sites)} sites"
-    axes.scatter(sites[:, 0], sites[:, 1], s=4, marker="s", linewidths=0, color=colour, label=name)
-axes.set(xlim=(-40, 40), ylim=(-16, 16), aspect="equal", xlabel="x (m)", ylabel="y (m)")
-figure.legend(loc="outside upper center", ncols=5, markerscale=4)
+axes.set(xlim=(-40, 40), ylim=(-16, 16), xlabel="x (m)", ylabel="y (m)")
+image = spcy.plot.sites(x, labels, ax=axes, cmap=ListedColormap(colours), vmin=-0.5, vmax=4.5)
+names = [f"{name}, {count} sites" for name, count in zip(network.LABELS, np.bincount(labels), strict=True)]
+figure.colorbar(image, location="top", shrink=0.8).set_ticks(range(5), labels=names)
 plt.show()
 
 # %%

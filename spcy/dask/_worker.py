@@ -32,7 +32,7 @@ def use_worker_threads() -> None:
             return None
         return max(1, here.state.nthreads // max(1, here.state.executing_count))
 
-    _threads.follow(num_threads)
+    _threads.follow(num_threads, "the threads of a Dask worker")
 
 
 def travelling(net: nn.Module) -> Delayed:

@@ -1,4 +1,4 @@
-"""Files: the pictures and the arrays of a result."""
+"""Files: the pictures, the 3-D page and the arrays of a result."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from spcy._backend import to_host
 from spcy._files import naming, require_writable
-from spcy.demo import network, pictures
+from spcy.demo import network, page, pictures
 from spcy.demo.geometry import LABELS
 from spcy.demo.run import VOXEL_SIZE, Result
 
@@ -29,7 +29,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_files(result: Result, folder: Path) -> list[Path]:
-    """Write the pictures and ``sites.npz``: all of them or none, each whole.
+    """Write the pictures, ``scan.html`` and ``sites.npz``: all of them or none, each whole.
 
     Parameters
     ----------
@@ -67,6 +67,7 @@ def write_files(result: Result, folder: Path) -> list[Path]:
         "learned.png": lambda file: pictures.draw_learned(result).savefig(file, format="png"),
         "normals.png": lambda file: pictures.draw_normals(result).savefig(file, format="png"),
         "levels.png": lambda file: pictures.draw_levels(result).savefig(file, format="png"),
+        "scan.html": lambda file: file.write(page.page(result).encode()),
         "sites.npz": lambda file: np.savez(file, **arrays),
     }
     drafts = {folder / name: folder / f".{name}.{os.getpid()}" for name in writers}

@@ -4,29 +4,28 @@ import numpy as np
 
 try:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 except ImportError as error:
-    raise ImportError('pictures need matplotlib: pip install "spcy[plot]"') from error
+    raise ImportError('pictures need matplotlib and plotly: pip install "spcy[plot]"') from error
 
-from spcy._backend import to_host
+from spcy import plot
 from spcy.demo import network
 from spcy.demo.geometry import LABELS
-from spcy.demo.run import VOXEL_SIZE, Result
+from spcy.demo.run import Result
 
 LABEL_COLOURS = np.array([[0.76, 0.70, 0.62], [0.12, 0.38, 0.72], [0.85, 0.10, 0.12], [0.16, 0.60, 0.34]])
 LEARNED_COLOURS = np.vstack([LABEL_COLOURS[:3], [1.0, 0.6, 0.0], LABEL_COLOURS[3:]])
+NORMAL_COLOURS = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
 UNKNOWN = np.array([0.8, 0.8, 0.8])
 WIDTH = 12.0  # inches
 DPI = 120
-CELLS = 800  # that a panel as wide as the picture shows at most along its longer side
 
 
 def draw_labels(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their labels."""
     figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by label", legend=True)
-    _draw_labelled(axes, result.points, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
+    _draw_labelled(axes, result, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
     _legend(figure, _counted(LABELS, result.labels), LABEL_COLOURS)
     return figure
 
@@ -37,8 +36,8 @@ def draw_learned(result: Result) -> Figure:
         result.points, f"{result.scan.name}: sites by geometry and by the network", 2, legend=True
     )
     names = network.LABELS
-    _draw_labelled(panels[0], result.points, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
-    _draw_labelled(panels[1], result.points, result.learned, names.index("pole"), LEARNED_COLOURS)
+    _draw_labelled(panels[0], result, result.labels, LABELS.index("pole-like"), LABEL_COLOURS)
+    _draw_labelled(panels[1], result, result.learned, names.index("pole"), LEARNED_COLOURS)
     geometry, learned = _counted(LABELS, result.labels), _counted(names, result.learned)
     panels[0].set_title("labels from geometry: " + ", ".join(geometry), fontsize="medium")
     panels[1].set_title("learned labels: " + ", ".join(learned), fontsize="medium")
@@ -49,12 +48,11 @@ def draw_learned(result: Result) -> Figure:
 def draw_normals(result: Result) -> Figure:
     """Return a picture of the sites in the colours of their normals."""
     figure, [axes] = _panels(result.points, f"{result.scan.name}: sites by normal", legend=True)
-    direction = np.array([[0.86, 0.26, 0.20], [0.18, 0.62, 0.30], [0.36, 0.50, 0.86]])  # along x, y, z
     squared = result.geometry.normal**2  # sums to 1, or to 0 where the normal is not known
-    colours = squared @ direction + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
-    _draw_cells(axes, result.points, VOXEL_SIZE, colours)
+    colours = squared @ NORMAL_COLOURS + (1 - squared.sum(axis=1, keepdims=True)) * UNKNOWN
+    plot.sites(result.voxels.tensor, colours, ax=axes)
     names = ["normal along x", "along y", "along z (level)", "too few neighbours"]
-    _legend(figure, names, np.vstack([direction, UNKNOWN]))
+    _legend(figure, names, np.vstack([NORMAL_COLOURS, UNKNOWN]))
     return figure
 
 
@@ -62,14 +60,10 @@ def draw_levels(result: Result) -> Figure:
     """Return a picture of the sites of each level in the colours of their height."""
     levels = result.network.levels
     figure, panels = _panels(result.points, f"{result.scan.name}: sites level by level", len(levels))
-    height = ScalarMappable(cmap="viridis")
-    height.set_clim(*np.percentile(result.points[:, 2], [1, 99]))
-    for number, (axes, coords) in enumerate(zip(panels, levels, strict=True), 1):
-        cell = float(coords.voxel_size[0])
-        centres = coords.origin + (to_host(coords.indices)[:, 1:] + 0.5) * coords.voxel_size
-        _draw_cells(axes, centres, cell, height.to_rgba(centres[:, 2])[:, :3])
-        axes.set_title(f"level {number}: {coords.num_sites:,} sites of {cell:g} m", fontsize="medium")
-    figure.colorbar(height, cax=figure.add_axes((0.92, 0.25, 0.012, 0.5)), label="z (m)")
+    images = plot.levels(levels, ax=panels)
+    for axes in panels[: len(levels)]:
+        axes.set_title(f"{axes.get_title()} m", fontsize="medium")
+    figure.colorbar(images[0], cax=figure.add_axes((0.92, 0.25, 0.012, 0.5)), label="z (m)")
     return figure
 
 
@@ -105,12 +99,10 @@ def _panels(
     return figure, list(panels.flat)
 
 
-def _draw_labelled(
-    axes: Axes, points: np.ndarray, labels: np.ndarray, pole: int, colours: np.ndarray
-) -> None:
+def _draw_labelled(axes: Axes, result: Result, labels: np.ndarray, pole: int, colours: np.ndarray) -> None:
     """Fill cells in the colours of their labels, poles as dots on top: they are a cell or two wide."""
-    _draw_cells(axes, points, VOXEL_SIZE, colours[labels])
-    poles = points[labels == pole]
+    plot.sites(result.voxels.tensor, colours[labels], ax=axes)
+    poles = result.points[labels == pole]
     axes.scatter(poles[:, 0], poles[:, 1], s=12, color=colours[pole], linewidths=0)
 
 
@@ -118,21 +110,6 @@ def _counted(names: tuple[str, ...], labels: np.ndarray) -> list[str]:
     """Return the names of labels with the number of sites of each."""
     counts = np.bincount(labels, minlength=len(names))
     return [f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
-
-
-def _draw_cells(axes: Axes, points: np.ndarray, cell: float, colours: np.ndarray) -> None:
-    """Paint the cell around each point, higher ones over lower ones; cells too small to see are enlarged."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    columns = axes.get_subplotspec().get_gridspec().ncols
-    cell = max(cell, max(right - left, top - bottom) * columns / CELLS)
-    place = np.floor((points[:, :2] - (left, bottom)) / cell).astype(np.int64)
-    shape = np.ceil(np.array([top - bottom, right - left]) / cell).astype(np.int64)
-    image = np.ones((*shape, 3))
-    order = np.argsort(points[:, 2], kind="stable")
-    image[place[order, 1], place[order, 0]] = colours[order]
-    extent = left, left + shape[1] * cell, bottom, bottom + shape[0] * cell
-    axes.imshow(image, origin="lower", extent=extent, interpolation="nearest", aspect="equal")
-    axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _legend(figure: Figure, names: list[str], colours: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _html
 from ..tensor import SparseTensor
 from .conv import Weighted
 from .module import Module, watcher
@@ -65,14 +66,7 @@ class Summary:
 
     def __str__(self) -> str:
         """Return the table."""
-        rows = [
-            (row.name, row.kind, *(f"{n:,}" for n in row[2:7]), f"{row.flop / 1e6:,.1f}")
-            + (f"{row.parameters:,}", f"{row.ms:.2f}")
-            for row in self.layers
-        ]
-        totals = [sum(getattr(row, name) for row in self.layers) for name in ("pairs", "flop", "ms")]
-        total = ("total", *[""] * 5, f"{totals[0]:,}", f"{totals[1] / 1e6:,.1f}")
-        rows = [_HEADER, *rows, (*total, f"{self.parameters:,}", f"{totals[2]:.2f}")]
+        rows = [_HEADER, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         sides = "<<" + ">" * (len(_HEADER) - 2)
         lines = [
@@ -80,6 +74,23 @@ class Summary:
             for row in rows
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        words = f"{len(self.layers)} layers, {rows[-1][-2]} parameters, {rows[-1][-1]} ms"
+        picture = _html.bars(np.array([row.ms for row in self.layers]), "Milliseconds of each layer")
+        return _html.card("spcy.nn.Summary", words, {"layers": _html.table(rows, _HEADER, left=2)}, picture)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the table, the totals last."""
+        rows = [
+            (row.name, row.kind, *(f"{n:,}" for n in row[2:7]), f"{row.flop / 1e6:,.1f}")
+            + (f"{row.parameters:,}", f"{row.ms:.2f}")
+            for row in self.layers
+        ]
+        totals = [sum(getattr(row, name) for row in self.layers) for name in ("pairs", "flop", "ms")]
+        total = ("total", *[""] * 5, f"{totals[0]:,}", f"{totals[1] / 1e6:,.1f}")
+        return [*rows, (*total, f"{self.parameters:,}", f"{totals[2]:.2f}")]
 
 
 def summary(model: Module, x: SparseTensor | np.ndarray) -> Summary:

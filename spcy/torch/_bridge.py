@@ -12,7 +12,7 @@ import torch
 from .._backend import is_bfloat16, require, use_backend
 from .._threads import follow
 
-follow(torch.get_num_threads)
+follow(torch.get_num_threads, "torch.get_num_threads")
 
 # Marks what torch.compile is not to look into: it would trace NumPy and the caches as if they were PyTorch's.
 opaque = torch.compiler.disable

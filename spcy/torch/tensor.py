@@ -67,6 +67,47 @@ class SparseTensor(tensor.OnSites):
         check_features(features, coords)
         self._coords, self._features = coords, features
 
+    @classmethod
+    def from_coo(cls, tensor: torch.Tensor) -> SparseTensor:
+        r"""Return the sites of a sparse COO tensor whose last axis, the channels, is dense.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor of shape (B, \*shape, C), layout torch.sparse_coo, one dense axis
+            Entries of the same cell are summed, as PyTorch does. ``dense.to_sparse(dense.dim() - 1)``
+            makes such a tensor of a dense one.
+
+        Returns
+        -------
+        SparseTensor
+            In ascending key order; gradients reach the tensor's values.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tensor is not as above.
+
+        Examples
+        --------
+        >>> import torch, spcy.torch
+        >>> dense = torch.eye(3).reshape(1, 3, 3, 1)
+        >>> spcy.torch.SparseTensor.from_coo(dense.to_sparse(3)).num_sites
+        3
+        """
+        layout = getattr(tensor, "layout", type(tensor).__name__)
+        if layout is not torch.sparse_coo:
+            raise TypeError(f"tensor must be a torch.Tensor of layout torch.sparse_coo, got {layout}")
+        if tensor.dense_dim() != 1 or not 2 <= tensor.sparse_dim() <= 5:
+            raise ValueError(
+                f"tensor must have shape (B, *shape, C) with 1 .. 4 spatial axes and the channels as its "
+                f"only dense axis, got shape {tuple(tensor.shape)} with {tensor.dense_dim()} dense axes"
+            )
+        if min(tensor.shape) < 1:
+            raise ValueError(f"tensor must have no axis of length 0, got shape {tuple(tensor.shape)}")
+        tensor = tensor.coalesce()
+        batch_size, *shape, _ = tensor.shape
+        return cls(tensor.indices().T, tensor.values(), shape=shape, batch_size=batch_size)
+
     @property
     def features(self) -> torch.Tensor:
         """The features, a row for each site."""
@@ -93,6 +134,30 @@ class SparseTensor(tensor.OnSites):
         SparseTensor
         """
         return SparseTensor(self._coords, features)
+
+    def to_coo(self) -> torch.Tensor:
+        r"""Return the tensor as a sparse COO tensor whose last axis, the channels, is dense.
+
+        Returns
+        -------
+        torch.Tensor of shape (B, \*shape, C), layout torch.sparse_coo
+            Its values are the features, with their gradient.
+
+        Raises
+        ------
+        ValueError
+            If the grid is unbounded.
+
+        Examples
+        --------
+        >>> import torch, spcy.torch
+        >>> x = spcy.torch.SparseTensor(torch.tensor([[0, 2, 1]]), torch.ones(1, 8), shape=(4, 4))
+        >>> x.to_coo().shape
+        torch.Size([1, 4, 4, 8])
+        """
+        size = self.batch_size, *tensor.require_shape(self, "to_coo"), self.num_channels
+        known = {"is_coalesced": self._coords._sites.rows.order is None, "check_invariants": False}
+        return torch.sparse_coo_tensor(self.indices.T.long(), self._features, size, **known)
 
 
 def check_features(features: Any, coords: Coords) -> None:
