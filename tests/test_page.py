@@ -17,8 +17,8 @@ import spcy
 from spcy.demo import network, page
 from spcy.demo.geometry import LABELS, Geometry
 from spcy.demo.run import VOXEL_SIZE, Result, Steps, run_demo
-from spcy.demo.scan import Scan
 from spcy.demo.scene import generate_scene
+from spcy.scan import Scan
 
 LIMIT = 12_000_000
 
