@@ -1,16 +1,20 @@
 """Build the CPU extensions: one per stage, and the tile kernels once per SIMD level."""
 
+import gzip
 import os
 import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 STAGES = (
     "threads",
@@ -77,6 +81,14 @@ class BuildExt(build_ext):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
+    def run(self):
+        """Write the C++ of the stages: here, since an sdist wants none."""
+        options = {"build_dir": "build/cython", "compiler_directives": DIRECTIVES}
+        written = {extension.name: extension for extension in cythonize(self.extensions, **options)}
+        for extension in self.extensions:
+            extension.sources = written[extension._full_name].sources
+        super().run()
+
     def build_extensions(self):
         """Compile the tile kernels first: convolutions and gradients link them."""
         openmp = self.openmp_flags()
@@ -126,6 +138,28 @@ class BuildExt(build_ext):
             return [built for objects in pool.map(compile_for, TILE_LEVELS) for built in objects]
 
 
+class Sdist(sdist):
+    """Leave out of the archive who made it and, where SOURCE_DATE_EPOCH is set, when."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        """Write files in the order of their names; the one format is gztar."""
+        epoch = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def plain(info):
+            info.mtime, info.uid, info.gid, info.uname, info.gname = epoch, 0, 0, "", ""
+            info.mode = 0o755 if info.isdir() or info.mode & 0o100 else 0o644
+            return info
+
+        name = f"{base_name}.tar.gz"
+        with (
+            open(name, "wb") as file,
+            gzip.GzipFile("", "wb", 9, file, epoch) as packed,
+            tarfile.open(fileobj=packed, mode="w") as tar,
+        ):
+            tar.add(base_dir, filter=plain)  # sorts
+        return name
+
+
 headers = sorted(str(header) for header in Path("src").glob("*/*.h"))
 extensions = [
     Extension(
@@ -138,6 +172,6 @@ extensions = [
     for stage in STAGES
 ]
 setup(
-    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
-    cmdclass={"build_ext": BuildExt},
+    ext_modules=extensions,
+    cmdclass={"build_ext": BuildExt, "sdist": Sdist},
 )
