@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
 
-import secrets
+Here, and where files are read, larger modules of Python are imported where they are used: importing spcy
+would take a third longer.
+"""
+
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -22,13 +25,15 @@ def naming(path: Path) -> Iterator[None]:
 
 def require_writable(path: Path) -> None:
     """Raise OSError where no file can be made beside a path, before the work for it."""
-    with naming(path), TemporaryFile(dir=path.parent):
+    import tempfile
+
+    with naming(path), tempfile.TemporaryFile(dir=path.parent):
         pass
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write arrays to an npz file beside its place, then move it there."""
-    draft = path.with_name(f".{secrets.token_hex(8)}.npz")  # threads and processes each have their own
+    draft = path.with_name(f".{os.urandom(8).hex()}.npz")  # threads and processes each have their own
     try:
         with naming(path):
             with draft.open("xb") as file:
