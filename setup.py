@@ -3,6 +3,8 @@
 import gzip
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -58,7 +60,9 @@ OPTIMIZE = [
     "-Wno-psabi",
     "-g0",
 ]
-OPENMP = ["-fopenmp"]
+OPENMP = OPENMP_LINK = ["-fopenmp"]
+if sys.platform == "darwin":  # Apple's clang has OpenMP, but no runtime and no word for it
+    OPENMP, OPENMP_LINK = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
 OPENMP_PROBE = """
 #include <omp.h>
 int main() { return omp_get_max_threads() < 1; }
@@ -76,6 +80,8 @@ DIRECTIVES = {
 class BuildExt(build_ext):
     """Choose flags once the real compiler is known, and compile on every core."""
 
+    openmp_link, runtime = OPENMP_LINK, []
+
     def finalize_options(self):
         """Use every core where no number was asked for."""
         super().finalize_options()
@@ -91,36 +97,56 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         """Compile the tile kernels first: convolutions and gradients link them."""
-        openmp = self.openmp_flags()
+        if self.compiler.compiler_type == "msvc":
+            self.take_clang()
+        openmp, openmp_link = self.openmp_flags()
         macros = [(f"SPCY_HAVE_{level.upper()}", "1") for level in TILE_LEVELS]
         sources = sorted({name for names in TILES.values() for name in names})
         objects = {name: self.tile_objects(name) for name in sources}
         for extension in self.extensions:
-            extension.extra_compile_args = OPTIMIZE + openmp
-            extension.extra_link_args = openmp
+            extension.extra_compile_args = self.spelled(OPTIMIZE + openmp)
+            extension.extra_link_args = openmp_link + self.runtime
             extension.define_macros += macros
             stage = extension.name.rpartition(".")[2]
             if stage in TILES:
                 extension.extra_objects = [built for name in TILES[stage] for built in objects[name]]
         super().build_extensions()
 
+    def take_clang(self):
+        """Compile by clang-cl, with LLVM's libraries: Microsoft's compiler has no vector extensions."""
+        self.compiler.initialize()
+        self.compiler.cc = shutil.which("clang-cl")
+        if self.compiler.cc is None:
+            raise SystemExit("spcy needs LLVM's clang-cl on Windows, and there is none on PATH")
+        library = Path(self.compiler.cc).parents[1] / "lib"
+        self.openmp_link = [str(library / "libomp.lib")]
+        # What tells CPUs apart.
+        self.runtime = [str(next(library.glob("clang/*/lib/windows/clang_rt.builtins-x86_64.lib")))]
+
+    def spelled(self, flags):
+        """Return clang's flags as the compiler takes them."""
+        return [f"/clang:{flag}" for flag in flags] if self.compiler.compiler_type == "msvc" else flags
+
     def openmp_flags(self):
-        """Return the OpenMP flags, or none after one warning if a probe fails."""
+        """Return the OpenMP flags of compiler and linker, or none after one warning if a probe fails."""
         if os.environ.get("SPCY_NO_OPENMP") == "1":
             print("warning: SPCY_NO_OPENMP=1: spcy is built single-threaded", file=sys.stderr)
-            return []
+            return [], []
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.cpp")
             source.write_text(OPENMP_PROBE)
             program = Path(folder, "probe")
             try:
-                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=OPENMP)
-                self.compiler.link_executable(objects, str(program), extra_postargs=OPENMP)
+                flags = self.spelled(OPENMP)
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+                # The linker gets LDFLAGS with extensions only: where libraries are, must be said here too.
+                flags = self.openmp_link + shlex.split(os.environ.get("LDFLAGS", ""))
+                self.compiler.link_executable(objects, str(program), extra_postargs=flags)
                 subprocess.run([program], check=True)
             except Exception as error:  # every compiler says it in its own way
                 print(f"warning: no OpenMP ({error}): spcy is built single-threaded", file=sys.stderr)
-                return []
-        return OPENMP
+                return [], []
+        return OPENMP, self.openmp_link
 
     def tile_objects(self, name):
         """Compile a source once per SIMD level."""
@@ -131,7 +157,7 @@ class BuildExt(build_ext):
                 output_dir=str(Path(self.build_temp, level)),
                 macros=[("SPCY_LEVEL", level)],
                 include_dirs=["src"],
-                extra_postargs=OPTIMIZE + TILE_LEVELS[level],
+                extra_postargs=self.spelled(OPTIMIZE + TILE_LEVELS[level]),
             )
 
         with ThreadPoolExecutor(self.parallel) as pool:
