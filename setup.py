@@ -49,7 +49,7 @@ TILES = {
     "norm": ("norm_loop",),
     "pointwise": ("pointwise_loop",),
 }
-if platform.machine().lower() not in {"x86_64", "amd64"}:
+if platform.machine().lower() not in {"x86_64", "amd64"} or os.environ.get("SPCY_PORTABLE") == "1":
     TILE_LEVELS = {"baseline": []}
 OPTIMIZE = [
     "-O3",
@@ -60,6 +60,7 @@ OPTIMIZE = [
     "-Wno-psabi",
     "-g0",
 ]
+LAST = shlex.split(os.environ.get("CXXFLAGS", ""))  # who builds has the last word: sanitizers, -O0
 OPENMP = OPENMP_LINK = ["-fopenmp"]
 if sys.platform == "darwin":  # Apple's clang has OpenMP, but no runtime and no word for it
     OPENMP, OPENMP_LINK = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
@@ -104,7 +105,7 @@ class BuildExt(build_ext):
         sources = sorted({name for names in TILES.values() for name in names})
         objects = {name: self.tile_objects(name) for name in sources}
         for extension in self.extensions:
-            extension.extra_compile_args = self.spelled(OPTIMIZE + openmp)
+            extension.extra_compile_args = self.spelled(OPTIMIZE + openmp + LAST)
             extension.extra_link_args = openmp_link + self.runtime
             extension.define_macros += macros
             stage = extension.name.rpartition(".")[2]
@@ -139,7 +140,7 @@ class BuildExt(build_ext):
             try:
                 flags = self.spelled(OPENMP)
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
-                # The linker gets LDFLAGS with extensions only: where libraries are, must be said here too.
+                # The linker gets LDFLAGS with extensions only, and sanitizers' objects need them here too.
                 flags = self.openmp_link + shlex.split(os.environ.get("LDFLAGS", ""))
                 self.compiler.link_executable(objects, str(program), extra_postargs=flags)
                 subprocess.run([program], check=True)
@@ -157,7 +158,7 @@ class BuildExt(build_ext):
                 output_dir=str(Path(self.build_temp, level)),
                 macros=[("SPCY_LEVEL", level)],
                 include_dirs=["src"],
-                extra_postargs=self.spelled(OPTIMIZE + TILE_LEVELS[level]),
+                extra_postargs=self.spelled(OPTIMIZE + TILE_LEVELS[level] + LAST),
             )
 
         with ThreadPoolExecutor(self.parallel) as pool:
