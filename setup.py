@@ -2,11 +2,11 @@
 
 import gzip
 import os
-import platform
 import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import time
@@ -49,7 +49,8 @@ TILES = {
     "norm": ("norm_loop",),
     "pointwise": ("pointwise_loop",),
 }
-if platform.machine().lower() not in {"x86_64", "amd64"} or os.environ.get("SPCY_PORTABLE") == "1":
+X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))  # what is built for, not built on
+if not X86 or os.environ.get("SPCY_PORTABLE") == "1":
     TILE_LEVELS = {"baseline": []}
 OPTIMIZE = [
     "-O3",
