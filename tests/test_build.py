@@ -103,6 +103,16 @@ def test_sdists_of_the_same_sources_are_the_same(sdist, tmp_path):
     assert archives[0].read_bytes() == archives[1].read_bytes()
 
 
+@pytest.mark.parametrize("other", ["sys.maxsize = 2**31 - 1", "sys.byteorder = 'big'"])
+def test_other_machines_are_refused_with_a_sentence(sdist, other):
+    code = f"import runpy, sys; {other}; runpy.run_path('setup.py')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=sdist, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "64-bit little-endian machines" in done.stderr.splitlines()[-1]
+
+
 def test_wheel_of_the_sdist_works(sdist, tmp_path):
     build(sdist, tmp_path, "--wheel")
     (wheel,) = tmp_path.glob("*.whl")
