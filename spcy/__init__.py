@@ -1,7 +1,5 @@
 """Sparse convolution for NumPy: computes only where data is."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from . import models, nn
 from ._backend import allow_tf32, get_backend, set_backend, use_backend
 from ._config import show_config
@@ -31,10 +29,7 @@ from .tensor import SparseTensor, add, concat, prune
 from .voxel import Voxels, devoxelize, voxelize
 from .weights import load_weights
 
-try:
-    __version__ = version("spcy")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
 __all__ = [
     "Coords",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import zipfile
 from math import prod
 from typing import Any, BinaryIO
 
@@ -76,6 +75,8 @@ class _ZipCheckpoint(Checkpoint):
     """A zip archive of a pickle and a record for each storage: PyTorch 1.6 and later."""
 
     def __init__(self, file: BinaryIO, size: int):
+        import zipfile
+
         self._zip = zipfile.ZipFile(file)
         names = self._zip.namelist()
         twins = len(names) - len(set(names))

@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
 
-import secrets
+Here, and where files are read, larger modules of Python are imported where they are used: importing spcy
+would take a third longer.
+"""
+
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -22,7 +25,9 @@ def naming(path: Path) -> Iterator[None]:
 
 def require_writable(path: Path) -> None:
     """Raise OSError where no file can be made beside a path, before the work for it."""
-    with naming(path), TemporaryFile(dir=path.parent):
+    import tempfile
+
+    with naming(path), tempfile.TemporaryFile(dir=path.parent):
         pass
 
 
@@ -30,7 +35,7 @@ def require_writable(path: Path) -> None:
 def drafted(path: Path) -> Iterator[Path]:
     """Give the path of a draft beside a file's place, which is moved there if all went well, else removed."""
     # threads and processes each have their own
-    draft = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    draft = path.with_name(f".{os.urandom(8).hex()}{path.suffix}")
     try:
         with naming(path):
             yield draft

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickletools
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
@@ -107,6 +106,8 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def _run(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     """Run the stack machine."""
     storages: dict[str, Storage] = {}
+    import pickletools
+
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}

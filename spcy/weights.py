@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
@@ -186,6 +185,8 @@ def open_npz(path: Path) -> Iterator[Any]:
 
     NumPy's reader allocates what a header says before it looks for as many bytes.
     """
+    import zipfile
+
     with path.open("rb") as file:
         size = path.stat().st_size
         with zipfile.ZipFile(file) as archive:
@@ -199,7 +200,7 @@ def open_npz(path: Path) -> Iterator[Any]:
             yield arrays
 
 
-def _check_npy(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+def _check_npy(archive: Any, record: Any) -> None:
     with archive.open(record) as file:
         try:
             shape, dtype = _npy_header(file)

@@ -79,6 +79,7 @@ def test_sdist_has_the_sources_and_the_tests(sdist):
     # Tests that run beside this one leave bytecode.
     wanted = {path.relative_to(ROOT) for path in tracked if path.suffix != ".pyc"}
     wanted |= {
+        Path("CHANGELOG.md"),
         Path("LICENSE"),
         Path("README.md"),
         Path("spcy/_cpu/simd.pxd"),
@@ -87,6 +88,29 @@ def test_sdist_has_the_sources_and_the_tests(sdist):
     names = {path.relative_to(sdist) for path in sdist.rglob("*")}
     assert wanted <= names
     assert not [name for name in names if name.suffix in {".so", ".bin"}]
+
+
+def test_sdists_of_the_same_sources_are_the_same(sdist, tmp_path):
+    archives = []
+    for i in range(2):
+        source = shutil.copytree(
+            sdist, tmp_path / str(i) / "spcy", ignore=shutil.ignore_patterns("*.egg-info")
+        )
+        (source / "setup.py").touch()
+        (source / "README.md").chmod(0o664 + i)
+        build(source, tmp_path / str(i), "--sdist", SOURCE_DATE_EPOCH="1700000000")
+        archives += (tmp_path / str(i)).glob("*.tar.gz")
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+
+
+@pytest.mark.parametrize("other", ["sys.maxsize = 2**31 - 1", "sys.byteorder = 'big'"])
+def test_other_machines_are_refused_with_a_sentence(sdist, other):
+    code = f"import runpy, sys; {other}; runpy.run_path('setup.py')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=sdist, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "64-bit little-endian machines" in done.stderr.splitlines()[-1]
 
 
 def test_wheel_of_the_sdist_works(sdist, tmp_path):

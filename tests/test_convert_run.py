@@ -394,7 +394,7 @@ def test_a_folder_that_cannot_be_written_is_found_first(folder, capsys, monkeypa
     def refuse(dir):
         raise PermissionError(13, "Permission denied", f"{dir}/tmp123")
 
-    monkeypatch.setattr("spcy._files.TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     (folder / "ro").mkdir()
     options = [*backbone_options(), "--source", "openpcdet", "-o", "ro/m.npz"]
     for arguments, name in (

@@ -21,27 +21,23 @@ _NAMES = {"running_mean": "runningMean", "running_var": "runningVar"}  # ours an
 _CHANNELS = {"spconv2.0": (-1, -2), "spconv2": (-1, 0)}  # axes of C_in and C_out where they are not (-2, -1)
 
 
-class _Blank(np.random.Generator):
-    """Draws zeros, which take neither time nor memory until weights replace them."""
-
-    def __init__(self, arrays: float, items: float):
-        super().__init__(np.random.PCG64(0))
-        self._arrays, self._items = arrays, items
-
-    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
-        self._arrays -= 1
-        self._items -= math.prod(size)
-        if self._arrays < 0 or self._items < 0:
-            raise ValueError("its arguments are of a much larger network than its arrays")
-        return np.zeros(size, np.float32)
-
-
 def blank(arrays: float = math.inf, items: float = math.inf) -> np.random.Generator:
     """Return what a network that gets its weights from elsewhere is made with, as `rng`.
 
-    One that draws more arrays than that, or more items in all, is refused with a ValueError.
+    It draws zeros, which take neither time nor memory until weights replace them. One that draws more
+    arrays than that, or more items in all, is refused with a ValueError.
     """
-    return _Blank(arrays, items)
+
+    class Blank(np.random.Generator):  # made here: importing spcy does not load NumPy's generators
+        def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+            nonlocal arrays, items
+            arrays -= 1
+            items -= math.prod(size)
+            if arrays < 0 or items < 0:
+                raise ValueError("its arguments are of a much larger network than its arrays")
+            return np.zeros(size, np.float32)
+
+    return Blank(np.random.PCG64(0))
 
 
 class Composed(Module):

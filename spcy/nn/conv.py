@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +24,7 @@ from ..conv import (
 from ..tensor import SparseTensor, require_tensor
 from .module import Module, Parameter, Vjp, fused, require_fit
 
-Seed = int | np.random.Generator | None
+Seed: TypeAlias = "int | np.random.Generator | None"  # not evaluated: importing spcy loads no generators
 
 
 class Weighted(Module):

@@ -63,13 +63,21 @@ struct Arithmetic<bfloat16> : Arithmetic<float> {};
 template <>
 struct Arithmetic<float16> : Arithmetic<float> {};
 
+// Registers beside sums and weights, and rows of a group at most. On aarch64 a broadcast is a lane of a register, no
+// operand in memory, and compilers load several ahead: with fewer registers, or more rows, they spill sums.
+#if defined(__aarch64__)
+constexpr int kSpare = 6, kMostRows = 10;
+#else
+constexpr int kSpare = 2, kMostRows = 12;
+#endif
+
 // A step takes `units` of a row, so that one look at the row's pointer serves several products. Rows of a
 // group: as many as have their accumulators in registers beside the weights of a step and a broadcast.
 template <int VECTORS>
 struct Group {
-    static constexpr int units = VECTORS == 1 ? 4 : VECTORS == 2 && kRegisters == 32 ? 2 : 1;
-    static constexpr int fit = (kRegisters - 2 - units * VECTORS) / VECTORS;
-    static constexpr int most = VECTORS == 1 ? 8 : 12;
+    static constexpr int units = VECTORS == 1 ? 4 : VECTORS == 2 && kRegisters - kSpare == 30 ? 2 : 1;
+    static constexpr int fit = (kRegisters - kSpare - units * VECTORS) / VECTORS;
+    static constexpr int most = VECTORS == 1 ? 8 : kMostRows;
     static constexpr int max_rows = fit > most ? most : fit;
 };
 

@@ -17,7 +17,7 @@ template <typename T>
 static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
                                     int32_t* __restrict noted) {
     for (int64_t c = 0; c < channels; ++c) {
-        noted[c] = spcy_is_maximum(x[c], y[c]) & (noted[c] < 0) ? row : noted[c];
+        noted[c] = (spcy_is_maximum(x[c], y[c]) & (noted[c] < 0)) ? row : noted[c];
     }
 }
 

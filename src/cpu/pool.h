@@ -29,7 +29,7 @@ template <typename S, typename T>
 static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_t channels) {
     for (int64_t c = 0; c < channels; ++c) {
         const S value = x[c], old = y[c];
-        y[c] = (value > old) | (value != value) ? value : old;
+        y[c] = ((value > old) | (value != value)) ? value : old;
     }
 }
 
