@@ -18,7 +18,7 @@ from ..demo import network as street
 from ..scan import READERS
 from .files import label_files
 
-_SETTINGS = {  # of workers here
+SETTINGS = {  # of workers here
     # It samples stacks a hundred times a second, and waits for the lock of Python's each time.
     "distributed.worker.profile.enabled": False,
     # Dask has processes give memory back at once, and so every array too, whose pages the kernel then clears
@@ -118,7 +118,7 @@ def _client(args: argparse.Namespace) -> Iterator[Client]:
     if args.workers is not None:
         options = {"processes": True, "n_workers": args.workers, "threads_per_worker": 1}
     with (
-        dask.config.set(_SETTINGS),
+        dask.config.set(SETTINGS),
         LocalCluster(dashboard_address=":0", silence_logs="ERROR", **options) as cluster,
         Client(cluster) as client,
     ):
