@@ -225,8 +225,13 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """Run a converted network, or label files."""
-    if Path(args.out).suffix != ".npz":
+    suffix = Path(args.out).suffix
+    if Path(args.out).is_dir() or args.out.endswith(os.sep) or not suffix:
         return _label(args)
+    if suffix != ".npz":
+        raise ValueError(
+            f"--out must end in .npz, or be a folder (with {os.sep} behind it), got {args.out!r}"
+        )
     if len(args.scan) != 1:
         raise ValueError(f"--out must be a folder for {len(args.scan)} scans, got {args.out!r}")
     (args.scan,) = args.scan

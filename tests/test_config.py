@@ -71,6 +71,7 @@ def test_says_where_the_number_of_threads_comes_from(monkeypatch):
     facts = config()["threads"]
     assert (facts["number"], facts["from"]) == (2, "OMP_NUM_THREADS")
     monkeypatch.setattr(_threads, "_followed", lambda: 1)
+    monkeypatch.setattr(_threads, "_whose", "torch.get_num_threads")
     assert config()["threads"]["from"].startswith("torch.get_num_threads, at most the cores (")
     monkeypatch.setattr(_threads, "_num_threads", 5)
     facts = config()["threads"]
