@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scan",
         nargs="?",
         metavar="SCAN",
-        help=".bin (KITTI), .npy, .npz, .pcd or .ply; left out: a generated street",
+        help=".bin (KITTI), .npy, .npz, .pcd, .ply, .las, .laz or .parquet; left out: a generated street",
     )
     demo.add_argument(
         "--out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import cloudpickle
 import dask
@@ -35,12 +36,12 @@ def use_worker_threads() -> None:
     _threads.follow(num_threads, "the threads of a Dask worker")
 
 
-def travelling(net: nn.Module) -> Delayed:
-    """Return a network as a task of its own, whose result each worker fetches once.
+def travelling(what: Any) -> Delayed:
+    """Return what all tasks need, such as a network, as a task whose result each worker fetches once.
 
     In bytes, so that what cannot be loaded there is the task's error: else workers come and go for ever.
     """
-    return dask.delayed(cloudpickle.loads, pure=False)(cloudpickle.dumps(net))
+    return dask.delayed(cloudpickle.loads, pure=False)(cloudpickle.dumps(what))
 
 
 def label_tiles(job: Job, net: nn.Module, part: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,31 +230,27 @@ class _Run:
         """Return tasks that leave the rows of all chunks and the labels of all tiles in the work folder."""
         tiles = [p for p in range(self.job.partitions) if not self._tiles(p).exists()]
         wanted, frames, kept = set(tiles), [], []
+        job, travels, enter = travelling(self.job), travelling(wanted), dask.delayed(_enter)
         for chunk in self.chunks:
             rows = self._rows(chunk.number)
             if rows.exists() and not wanted.intersection(_partitions(rows)):
                 continue
-            entered = dask.delayed(_enter)(self.job, chunk, self.columns, rows, tiles, keep_going)
+            entered = enter(job, chunk, self.columns, rows, travels, keep_going)
             frames.append(entered[0])
             kept.append(entered[1])
         if not frames:
             return []
         parts = shuffled(frames, self.job.partitions).to_delayed()
         leave = dask.delayed(_leave)
-        return kept + [leave(self.job, net, parts[p], self._tiles(p)) for p in tiles]
+        return kept + [leave(job, net, parts[p], self._tiles(p)) for p in tiles]
 
     def writing(self, files: Sequence[int]) -> list:
         """Return tasks that write outputs."""
+        rows: dict[int, list[Path]] = {}
+        for chunk in self.chunks:
+            rows.setdefault(chunk.file, []).append(self._rows(chunk.number))
         write = dask.delayed(_write)
-        return [
-            write(
-                self.paths[i],
-                self.outputs[i],
-                [self._rows(c.number) for c in self.chunks if c.file == i],
-                self.work,
-            )
-            for i in files
-        ]
+        return [write(self.paths[i], self.outputs[i], rows[i], self.work) for i in files]
 
     def _rows(self, chunk: int) -> Path:
         return self.work / "rows" / f"{chunk}.npz"
@@ -284,8 +281,9 @@ def _outputs(paths: Sequence[str], out: Path) -> list[Path]:
     if not paths:
         raise ValueError("paths must name at least one file")
     outputs = [out / labelled_name(path) for path in paths]
+    number = Counter(outputs)
     for path, output in zip(paths, outputs, strict=True):
-        if outputs.count(output) > 1:
+        if number[output] > 1:
             raise ValueError(f"paths must have names of their own, got several that become {output.name}")
         if output.exists() and Path(path).exists() and output.samefile(path):
             raise ValueError(f"out must not be where the inputs are, got {str(out)!r} for {path!r}")
@@ -318,7 +316,7 @@ def _require_same(out: Path, plan: str) -> None:
 
 
 def _enter(
-    job: Job, chunk: _Chunk, columns: _Columns, rows: Path, tiles: Sequence[int], keep_going: bool
+    job: Job, chunk: _Chunk, columns: _Columns, rows: Path, wanted: set[int], keep_going: bool
 ) -> tuple[Any, _Entered]:
     """Read a chunk of points, keep the rows of its voxels, and return what it sends to some partitions."""
     use_worker_threads()
@@ -339,7 +337,6 @@ def _enter(
     where = np.array([job.partition_of(tile) for tile in entered.tiles.tolist()], np.int64)
     sent = np.array(sorted({to for to, _ in entered.blocks}), np.int64)
     write_npz(rows, {"rows": entered.rows, "tiles": entered.tiles, "where": where, "sent": sent})
-    wanted = set(tiles)
     blocks = frame_of([(to, chunk.number, block) for to, block in entered.blocks if to in wanted])
     return blocks, _Entered(len(points), int((entered.rows < 0).sum()), [])
 

@@ -99,7 +99,7 @@ def predict(
     options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
     job = make_job(net, voxel_size, len(coordinates), partitions, **options)
 
-    net = travelling(net)
+    net, job = travelling(net), travelling(job)
     enter, leave = dask.delayed(_enter), dask.delayed(label_tiles)
     parts = points[list(dtypes)].to_delayed()
     entered = [enter(job, i, part, coordinates, columns, dtypes) for i, part in enumerate(parts)]
