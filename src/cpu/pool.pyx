@@ -19,8 +19,9 @@ cdef extern from "cpu/pool.h" nogil:
     ) noexcept
 
     void spcy_sum_segments[S, T](
-        const T* values, const double* lows, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
-        int64_t segments, cbool mean, S* out, double* out_lows, int32_t* loose, spcy_team team,
+        const T* values, const double* lows, int64_t channels, const int32_t* order,
+        const int64_t* segment_ptr, int64_t segments, cbool mean, S* out, double* out_lows, int32_t* loose,
+        spcy_team team,
     ) noexcept
 
 ctypedef fused reduced:
@@ -96,6 +97,6 @@ def segment_sums(
     cdef double* rest = &out_lows[0, 0] if out_lows is not None else NULL
     with nogil:
         spcy_sum_segments(
-            source, more, out.shape[1], rows, &segment_ptr[0], out.shape[0], mean, &out[0, 0], rest, &loose[0],
-            team(n_threads),
+            source, more, out.shape[1], rows, &segment_ptr[0], out.shape[0], mean, &out[0, 0], rest,
+            &loose[0], team(n_threads),
         )
