@@ -22,6 +22,7 @@ build() { # build NAME: with the compilers and flags in the environment, and tes
     python setup.py -q build_ext --inplace >build.log 2>&1 || { tail build.log && return 1; }
     if grep -E "(^|[^/])src/cpu/.*warning:" build.log; then return 1; fi
     say "test $1"
+    export PYTHONPATH=$PWD
     python -c "
 import os, spcy
 single = os.environ.get('SPCY_NO_OPENMP') == '1'
