@@ -13,13 +13,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+if sys.maxsize < 2**63 - 1 or sys.byteorder != "little":
+    sys.exit("spcy is for 64-bit little-endian machines: its keys and vectors would be wrong here")
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
-if sys.maxsize < 2**63 - 1 or sys.byteorder != "little":
-    sys.exit("spcy is for 64-bit little-endian machines: its keys and vectors would be wrong here")
 STAGES = (
     "threads",
     "simd",

@@ -253,7 +253,38 @@ def apply(
 
 
 def halo_of(net: nn.Module, ndim: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a halo's cells below and above a tile, and the least tile, for a network that labels sites."""
+    """Return what to put around tiles for a network that gives something to each site of its input.
+
+    For those who cut data themselves, as `spcy.dask` does.
+
+    Parameters
+    ----------
+    net : Module
+        That returns one tensor, on the sites of its input.
+    ndim : int
+        Spatial axes.
+
+    Returns
+    -------
+    left, right : ndarray of shape (D,), int64
+        Cells of the halo below and above a tile.
+    align : ndarray of shape (D,), int64
+        Tiles begin at multiples of it.
+
+    Raises
+    ------
+    ValueError
+        If the network returns others, or as from `receptive_field`.
+    TypeError
+        As from `receptive_field`.
+
+    Examples
+    --------
+    >>> from spcy import nn, tiled
+    >>> net = nn.Sequential(nn.SubMConv(1, 8, 3, ndim=2), nn.SubMConv(8, 8, 5, ndim=2))
+    >>> tiled.halo_of(net, 2)
+    (array([3, 3]), array([3, 3]), array([1, 1]))
+    """
     end = _walk(net, ndim)
     if isinstance(end, tuple) or end.level != _Level():
         raise ValueError(
