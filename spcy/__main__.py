@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import spcy
 from spcy._files import require_writable, write_npz
 
+_KINDS = ".bin, .npy, .npz, .csv, .txt, .xyz, .pcd, .ply, .las, .laz, .e57 or .parquet"
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -47,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scan",
         nargs="?",
         metavar="SCAN",
-        help=".bin (KITTI), .npy, .npz, .pcd, .ply, .las, .laz or .parquet; left out: a generated street",
+        help=f"{_KINDS}; left out: a generated street",
     )
+    _add_columns(demo)
     demo.add_argument(
         "--out",
         type=_folder,
@@ -137,8 +140,9 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "scan",
         nargs="+",
         metavar="SCAN",
-        help=".bin (KITTI), .npy, .npz, .pcd, .ply, .las, .laz or .parquet; patterns and folders, for labels",
+        help=f"{_KINDS}; patterns and folders, for labels",
     )
+    _add_columns(run)
     run.add_argument(
         "-o",
         "--out",
@@ -152,7 +156,10 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     labels = run.add_argument_group("for labels")
     labels.add_argument("--voxel", nargs="+", type=float, metavar="M", help="edge of a voxel, or three")
     labels.add_argument(
-        "--columns", type=lambda text: text.split(","), metavar="NAME,..", help="columns that are features"
+        "--features",
+        type=lambda text: text.split(","),
+        metavar="NAME,..",
+        help="columns that the network takes, as they are called in the file",
     )
     labels.add_argument("--tile", type=int, metavar="CELLS", help="edge of a tile, in voxels")
     workers = labels.add_mutually_exclusive_group()
@@ -161,6 +168,15 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     labels.add_argument("--keep-going", action="store_true", help="leave out files that cannot be read")
     labels.add_argument("--drop-invalid", action="store_true", help="label points without coordinates -1")
     run.set_defaults(run=_run)
+
+
+def _add_columns(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--columns",
+        metavar="NAME,..",
+        help="what a row of a file that does not say it holds, such as x,y,z,intensity,ring, or how many "
+        "numbers; default for .bin: found out",
+    )
 
 
 def _add_info(commands: argparse._SubParsersAction) -> None:
@@ -182,10 +198,12 @@ def _demo(args: argparse.Namespace) -> int:
     from spcy.demo.scene import generate_scene
     from spcy.scan import read_scan
 
+    if args.scan is None and args.columns is not None:
+        raise ValueError("--columns are those of a SCAN, and there is none")
     with spcy.use_backend(args.backend or spcy.get_backend()):
         steps = Steps()
         with steps("read" if args.scan is not None else "generate"):
-            scan = read_scan(args.scan) if args.scan is not None else generate_scene()
+            scan = generate_scene() if args.scan is None else read_scan(args.scan, args.columns)
         if args.out is not None:
             from spcy.demo import output  # needs matplotlib
 
@@ -246,7 +264,7 @@ def _run(args: argparse.Namespace) -> int:
         with steps("load"):
             net, settings = models.load(args.model)
         with steps("read"):
-            scan = read_scan(args.scan)
+            scan = read_scan(args.scan, args.columns)
         try:
             with steps("voxelize"):
                 x, rows, _ = models.scan_tensor(net, settings, scan.columns)

@@ -28,7 +28,7 @@ class Voxels(NamedTuple):
     tensor : SparseTensor
         A site for each cell that holds a point, in ascending key order.
     rows : ndarray of shape (M,), int32
-        The row of each point's site, -1 for points outside the bounds.
+        The row of each point's site, -1 for points outside the bounds and for those that were dropped.
     counts : ndarray of shape (N,), int32
         How many points each site's features were reduced from.
     """
@@ -48,6 +48,7 @@ def voxelize(
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
     reduce: str = "mean",
     max_points: int | None = None,
+    invalid: str = "raise",
 ) -> Voxels:
     """Return the sites that points occupy, with the points' features reduced.
 
@@ -57,8 +58,8 @@ def voxelize(
     Parameters
     ----------
     points : array_like of shape (M, D), float32 or float64
-        Finite. Every column is an axis: of a scan with more of them, pass ``scan[:, :3]``, and the
-        scan as `features`.
+        Finite, or see `invalid`. Every column is an axis: of a scan with more of them, pass ``scan[:, :3]``,
+        and the scan as `features`.
     voxel_size : float or sequence of D floats
         Edge of a cell, in the points' unit.
     features : array_like of shape (M, C), float32, float64, float16 or bfloat16, optional
@@ -75,6 +76,9 @@ def voxelize(
         so that they do not depend on the order of the points; means are then rounded to the features' dtype.
     max_points : int, optional
         Reduce only the first `max_points` points of a site.
+    invalid : {"raise", "drop"}
+        What to do with points that are not finite, as sensors' clouds have them: refuse them, or leave them
+        out; their row is -1.
 
     Returns
     -------
@@ -84,7 +88,8 @@ def voxelize(
     Raises
     ------
     ValueError
-        If a point is not finite (the message names the row), or arguments do not fit each other.
+        If a point is not finite and not to be dropped (the message names the row), or arguments do not fit
+        each other.
 
     Examples
     --------
@@ -101,12 +106,18 @@ def voxelize(
     batch = _check.point_batch(batch, num, backend)
     batch_size = _batch_size(batch_size, batch)
     _check.choice(reduce, _REDUCTIONS, "reduce")
+    _check.choice(invalid, ("raise", "drop"), "invalid")
     if max_points is not None:
         max_points = _check.per_axis(max_points, 1, "max_points", 1)[0]
     voxel_size = _voxel_size(voxel_size, ndim)
     origin, shape = np.zeros(ndim), None
     if bounds is not None:
         origin, shape = _grid(bounds, voxel_size)
+    kept = None
+    if invalid == "drop" and not np.isfinite(np.stack(bounds_of(points))).all():
+        kept = xp.isfinite(points).all(axis=1)
+        points, features = points[kept], features[kept]
+        batch = None if batch is None else batch[kept]
 
     layout, unique, rows, order, starts = occupied_cells(points, batch, batch_size, origin, voxel_size, shape)
     counts = xp.diff(starts)
@@ -120,6 +131,9 @@ def voxelize(
     else:
         reduced = segment_reduce(features, order, starts, MAX if reduce == "max" else FIRST, features.dtype)
     coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
+    if kept is not None:
+        rows, rows_kept = xp.full(num, -1, np.int32), rows
+        rows[kept] = rows_kept
     return Voxels(SparseTensor(coords, reduced), rows, counts.astype(np.int32))
 
 

@@ -30,8 +30,19 @@ def dtype(request):
 
 
 def pytest_collection_modifyitems(items):
-    """Leave out what repeats a test: the GPU has neither threads of the host nor its SIMD levels."""
-    items[:] = [item for item in items if not _repeats(getattr(item, "callspec", None))]
+    """Leave out what repeats a test: the GPU has neither threads of the host nor its SIMD levels.
+
+    Its emulation takes a hundred times as long: where a mark ``emulated(name=choices)`` says so, it runs only
+    those.
+    """
+    items[:] = [item for item in items if not _repeats(getattr(item, "callspec", None)) and _chosen(item)]
+
+
+def _chosen(item):
+    mark = item.get_closest_marker("emulated")
+    if mark is None or item.callspec.params.get("backend") != "cuda-emulated":
+        return True
+    return all(item.callspec.params[name] in choices for name, choices in mark.kwargs.items())
 
 
 def _repeats(callspec):

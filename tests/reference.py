@@ -16,8 +16,20 @@ def box(kernel_size, dilation, centred=False):
 
 
 def rows_of(indices, sites):
-    row = {tuple(site): i for i, site in enumerate(np.asarray(indices).tolist())}
-    return np.array([row.get(tuple(site), -1) for site in np.asarray(sites).tolist()], int)
+    """Return the row of each site, -1 where there is none: from a dense grid, or a dict if that is too large."""
+    indices, sites = np.asarray(indices).astype(np.int64), np.asarray(sites)
+    if len(indices) == 0:
+        return np.full(len(sites), -1)
+    low, high = indices.min(0), indices.max(0)
+    if np.prod(high - low + 1.0) > 1e7:
+        row = {tuple(site): i for i, site in enumerate(indices.tolist())}
+        return np.array([row.get(tuple(site), -1) for site in sites.tolist()], int)
+    grid = np.full(high - low + 1, -1)
+    grid[tuple((indices - low).T)] = np.arange(len(indices))
+    inside = ((sites >= low) & (sites <= high) & (sites == np.floor(sites))).all(1)
+    rows = np.full(len(sites), -1)
+    rows[inside] = grid[tuple((sites[inside].astype(np.int64) - low).T)]
+    return rows
 
 
 def subm_table(indices, offsets):

@@ -132,6 +132,7 @@ CHANNELS = [
 
 @pytest.mark.parametrize("channels", CHANNELS, ids="{0[0]}to{0[1]}".format)
 @layers
+@pytest.mark.emulated(channels=[(3, 16), (33, 65), (2, 130)])  # its kernels have all in test_cuda_conv
 def test_numbers_of_channels(layer, channels, dtype, simd, rng):
     x = random_tensor(rng, 90, (5, 6, 7), channels[0], dtype, batch_size=2)
     weight, bias = random_weight(rng, (3, 3, 3), *channels, dtype)
@@ -460,6 +461,7 @@ def grouped_weight(rng, kernel_size, c_in, c_out, groups, dtype=np.float32):
 
 
 @pytest.mark.parametrize("channels", GROUPED, ids="{0[0]}to{0[1]}by{0[2]}".format)
+@pytest.mark.emulated(channels=[c for c in GROUPED if c[0] < 100])
 def test_groups_are_the_reference(channels, dtype, simd, rng):
     x = random_tensor(rng, 90, (5, 6, 7), channels[0], dtype, batch_size=2)
     weight, bias = grouped_weight(rng, (3, 3, 3), *channels, dtype)

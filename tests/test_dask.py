@@ -272,7 +272,7 @@ def write_scans(folder, points, kinds=("npy", "laz", "parquet", "npz", "bin")):
         elif kind == "npz":
             np.savez(path, part)
         elif kind == "bin":
-            np.column_stack([part, part[:, 0]]).astype("<f4").tofile(path)
+            np.column_stack([part, np.full(len(part), 0.5)]).astype("<f4").tofile(path)
         elif kind == "parquet":
             table = pa.table({"id": np.arange(len(part)), **dict(zip("xyz", part.T, strict=True))})
             pa.parquet.write_table(table, path, row_group_size=300)
@@ -322,6 +322,23 @@ def test_files_of_all_kinds(client, small_chunks, tmp_path, rng):
     again = spcy.dask.label_files(net, paths, out, VOXEL, client=client, tile=8)
     assert again.written == [done.written[1]]
     np.testing.assert_array_equal(labels_in(done.written[1]), expected_labels(net, paths)[1])
+
+
+def test_files_of_bare_numbers(client, small_chunks, tmp_path, rng):
+    rows = np.column_stack([cloud(rng, 1001), rng.uniform(0, 1, (1001, 2))]).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    rows.tofile(tmp_path / "in" / "a.bin")
+    np.save(tmp_path / "in" / "b.npy", rows)
+    paths = sorted((tmp_path / "in").iterdir())
+    options = {"client": client, "tile": 8, "file_columns": "x,y,z,i,ring"}
+    with pytest.raises(ValueError, match=r"file's, x, y, z, i, ring, got 'time'"):
+        spcy.dask.label_files(u_net(), paths, tmp_path / "out", VOXEL, columns=["time"], **options)
+    net = nn.SubMConv(2, 4, 3, rng=0).eval()
+    done = spcy.dask.label_files(net, paths, tmp_path / "out", VOXEL, columns=["ring", 3], **options)
+    x = spcy.voxelize(rows[:, :3].astype(np.float64), VOXEL, features=rows[:, [4, 3]])
+    expected = net(x.tensor).features.argmax(1)[x.rows]
+    for written in done.written:
+        np.testing.assert_array_equal(np.load(written), expected)
 
 
 def test_a_run_goes_on(client, small_chunks, tmp_path, rng):
@@ -470,7 +487,7 @@ def test_command_refuses(streets, tmp_path):
         ([laz, laz, "--out", "a.npz"], "--out must be a folder for 2 scans, got 'a.npz'"),
         ([laz, "--out", tmp_path / "out", "--tile", "4"], "tile must be at least the stride of the network"),
         ([laz, "--out", tmp_path / "out", "--workers", "0"], "--workers must be at least 1, got 0"),
-        ([laz, "--out", tmp_path / "out", "--columns", "intensity"], "--columns are no input of street"),
+        ([laz, "--out", tmp_path / "out", "--features", "intensity"], "--features are no input of street"),
         ([laz, "--out", tmp_path / "out", "--voxel", "1", "2"], "--voxel must be one number or three, got 2"),
         ([laz, "--out", folder], "out must not be where the inputs are"),
     ):

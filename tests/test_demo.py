@@ -220,7 +220,19 @@ def test_output_that_nobody_takes_is_no_error(tmp_path, monkeypatch):
     assert main(["demo", str(tmp_path / "scan.npy")]) == 0
 
 
+@pytest.mark.parametrize("columns", [None, "5", "x,y,z,intensity,ring"])
+def test_columns_of_bare_numbers(columns, tmp_path, capsys):
+    points = generate_scene().points[::50]
+    ring = np.arange(len(points), dtype=np.float32) % 32
+    np.column_stack([points, 8 * ring, ring]).astype("<f4").tofile(tmp_path / "scan.bin")
+    options = [] if columns is None else ["--columns", columns]
+    assert main(["demo", str(tmp_path / "scan.bin"), "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["scan"]["points"] == len(points)
+
+
 REFUSED = {
+    "columns of nothing": (["demo", "--columns", "5"], "--columns are those of a SCAN, and there is none"),
+    "columns": (["demo", "{tmp}/far.npy", "--columns", "5"], "far.npy: columns must be those of the file"),
     "no command": ([], "the following arguments are required: COMMAND"),
     "unknown command": (["dance"], "invalid choice: 'dance'"),
     "unknown option": (["demo", "--fast"], "unrecognized arguments: --fast"),

@@ -173,7 +173,8 @@ def test_a_browser_draws_it(street, size, tmp_path):
         assert ways == ["label", "learned label", "normal", "height", "level 2", "level 3", "level 4"]
         for form, said in enumerate((f"{num:,} sites", f"{num:,} sites, as {num:,} cubes of 0.1 m")):
             pictures = []
-            for place, way in enumerate(ways):
+            shown = ways if size[0] > 500 else ways[:2]  # a phone differs in its size alone
+            for place, way in enumerate(shown):
                 view.run(
                     f"colour.value = {place}; form.value = {form}; colour.dispatchEvent(new Event('change'))"
                 )

@@ -2,13 +2,15 @@
 
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spcy.demo.scene import CLASSES, generate_scene
-from spcy.scan import read_scan
+from spcy.scan import open_scan, read_scan
 
+KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
 POINTS = np.array(
     [[1.5, -2.25, 0.5], [3.0, 4.0, -1.75], [-8.5, 0.0, 2.0], [10.0, 20.0, 30.0], [0.5, 0.25, 0.125]],
     np.float32,
@@ -146,14 +148,178 @@ def test_one_ascii_point(tmp_path):
     np.testing.assert_array_equal(read_scan(tmp_path / "a.pcd").points, POINTS[:1])
 
 
+def ring(columns, num=400, shuffled=True):
+    """Return points 20 m away, with intensities or colours, and the number of the ring."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, num)
+    angle = angle if shuffled else np.sort(angle)
+    xyz = np.stack([20 * np.cos(angle), 20 * np.sin(angle), rng.uniform(-2, 1, num)], 1)
+    rest = rng.integers(0, [256] * (columns - 4) + [32], (num, columns - 3)) if columns == 5 else None
+    if rest is None:
+        rest = rng.integers(0, 256, (num, columns - 3))
+    return np.concatenate([xyz, rest], 1).astype("<f4")
+
+
+def normals(num=400):
+    rng = np.random.default_rng(0)
+    n = rng.normal(size=(num, 3))
+    return np.concatenate([rng.uniform(-1, 1, (num, 3)), n / np.linalg.norm(n, axis=1)[:, None]], 1)
+
+
+def firing(num=2000):
+    """Return what a sensor of 16 rings sees of the ground, firing up and down by turns."""
+    i = np.arange(num)
+    angle, up = i // 16 * 0.0035, np.radians(np.where(i % 2, 1, -15) + i % 16 // 2 * 2)
+    reach = np.where(up < 0, 1.7 / np.maximum(np.sin(-up), 1e-3), 40)
+    flat = np.stack([np.cos(angle) * np.cos(up), np.sin(angle) * np.cos(up), np.sin(up)], 1)
+    return np.column_stack([reach[:, None] * flat, i % 7])
+
+
+BARE = {
+    **{f"{n} columns": ring(n) for n in range(3, 9)},
+    **{f"{n} columns, turning": ring(n, shuffled=False) for n in range(3, 9)},
+    "a room's colours": np.random.default_rng(0).uniform(0, [4, 5, 2.5, 1, 1, 1], (840, 6)),
+    "normals": np.concatenate([normals()[:, :3] ** 3, normals()[:, 3:]], 1),
+    "not finite": np.where(np.arange(400)[:, None] % 9 == 0, np.nan, ring(5)),
+    "two rows": ring(7)[:2],
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_columns_of_bare_numbers_are_found(name, tmp_path):
+    rows = BARE[name].astype("<f4")
+    (tmp_path / "a.bin").write_bytes(rows.tobytes())
+    scan = read_scan(tmp_path / "a.bin")
+    np.testing.assert_array_equal(scan.columns, rows[np.isfinite(rows).all(1)])
+    assert scan.names[:3] == ("x", "y", "z")
+
+
+@pytest.mark.skipif(not KITTI.exists(), reason=f"{KITTI} is not there")
+def test_columns_of_a_real_scan_are_found(tmp_path):
+    rows = np.fromfile(KITTI, "<f4").reshape(-1, 4)
+    assert read_scan(KITTI).names == ("x", "y", "z", "intensity")
+    five = np.column_stack([rows[:17000], np.arange(17000) % 32])
+    for wide in (rows[:17000, :3], five, np.concatenate([five, rows[:17000, 3:]], 1)):
+        (tmp_path / "a.bin").write_bytes(wide.astype("<f4").tobytes())
+        np.testing.assert_array_equal(read_scan(tmp_path / "a.bin").columns, wide.astype("<f4"))
+
+
+DOUBTFUL = {
+    "by turns": (np.column_stack([ring(4)[:, :2], np.arange(400) % 2 * 6.0, ring(4)[:, 2]]), "4 or 8"),
+    "two rows": (ring(4)[:2], "4 or 8"),
+    "16 rings": (firing(), "4, 8 or 16"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_columns_in_doubt_must_be_given(name, tmp_path):
+    rows, likely = DOUBTFUL[name]
+    rows = rows.astype("<f4")
+    (tmp_path / "a.bin").write_bytes(rows.tobytes())
+    with pytest.raises(ValueError, match=rf"a\.bin: columns must be given: rows of {likely} float32 are"):
+        read_scan(tmp_path / "a.bin")
+    for columns in (4, "4", "x,y,z,i", ["x", "y", "z", "i"]):
+        scan = read_scan(tmp_path / "a.bin", columns)
+        np.testing.assert_array_equal(scan.columns, rows)
+    assert scan.names == ("x", "y", "z", "i")
+
+
+def test_columns_in_any_order(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(20.0).reshape(5, 4))
+    scan = read_scan(tmp_path / "a.npy", "t, z, y, x")
+    assert scan.names == ("x", "y", "z", "t")
+    np.testing.assert_array_equal(scan.columns[0], [3, 2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "error", "message"),
+    [
+        ("a.bin", 7, ValueError, "8000 bytes are not whole rows of 7 float32"),
+        ("a.bin", 2, ValueError, "not whole rows of 2 float32, 3 or more"),
+        ("a.bin", "x,y,i,ring", ValueError, "columns must have x, y and z, and each name once"),
+        ("a.bin", "x,y,z,i,i", ValueError, "each name once, got x,y,z,i,i"),
+        ("a.bin", [0, 1, 2], TypeError, "columns must be a number or names"),
+        ("a.npy", 4, ValueError, "columns must be those of the file, which has 5, got 4"),
+        ("a.npy", "x,y,z", ValueError, "which has 5, got 3"),
+        ("a.csv", 5, ValueError, "columns must be names, as the file has some, got 5"),
+        ("a.csv", "x,y,z,ring", ValueError, "columns must be of the file's, x, y, z, i, got 'ring'"),
+        ("ascii.pcd", "i", ValueError, "columns must be of the file's, x, y, z, got 'i'"),
+    ],
+)
+def test_refuses_columns(name, columns, error, message, tmp_path):
+    np.save(tmp_path / "a.npy", ring(5))
+    (tmp_path / "a.bin").write_bytes(ring(5).tobytes())
+    (tmp_path / "a.csv").write_text("x,y,z,i\n1,2,3,4\n")
+    (tmp_path / "ascii.pcd").write_bytes(GOOD["ascii.pcd"])
+    with pytest.raises(error, match=message):
+        read_scan(tmp_path / name, columns)
+
+
+TEXTS = {
+    "bare.xyz": ("1 2 3 4\n5 6 7 8\n", ("x", "y", "z", "3")),
+    "named.csv": ("x,y,z,i\n1,2,3,4\n5,6,7,8\n", ("x", "y", "z", "i")),
+    "words.csv": ("name;X;Y;Z;i\ncar;1;2;3;4\nbus;5;6;7;8\n", ("x", "y", "z", "i")),
+    "cloudcompare.txt": ("//X Y Z R\n2\n1 2 3 4\n5 6 7 8\n", ("x", "y", "z", "R")),
+    "remarks.txt": ("# made by a test of ours\n\n1\t2\t3\t4\n5\t6\t7\t8\n", ("x", "y", "z", "3")),
+    "quoted.csv": ('\ufeff"x","y","z","i"\r\n"1","2","3","4"\r\n"5","6","7","8"\r\n', ("x", "y", "z", "i")),
+    "reordered.csv": ("i,z,y,x\n4,3,2,1\n8,7,6,5\n", ("x", "y", "z", "i")),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_reads_text(name, tmp_path):
+    text, names = TEXTS[name]
+    (tmp_path / name).write_bytes(text.encode())
+    scan = read_scan(tmp_path / name)
+    assert scan.names == names
+    np.testing.assert_array_equal(scan.columns, [[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert read_scan(tmp_path / name, names).names == names
+
+
+def test_text_keeps_far_coordinates(tmp_path):
+    (tmp_path / "utm.xyz").write_text("500000.001 5400000.0005 100\n500000.002 5400000.0015 nan\n")
+    scan = read_scan(tmp_path / "utm.xyz")
+    assert scan.points.tolist() == [[500000.001, 5400000.0005, 100]]
+    assert scan.left_out == 1
+
+
+def test_reads_e57(tmp_path):
+    pye57 = pytest.importorskip("pye57")
+    points = POINTS.astype(np.float64) + 1e6
+    with pye57.E57(str(tmp_path / "a.e57"), mode="w") as file:
+        for part in (points[:2], points[2:]):
+            columns = {f"cartesian{axis}": column for axis, column in zip("XYZ", part.T, strict=True)}
+            file.write_scan_raw(columns | {"intensity": np.arange(len(part), dtype=np.float32)})
+    scan = read_scan(tmp_path / "a.e57")
+    np.testing.assert_allclose(scan.points, points, atol=1e-9)
+    assert scan.names == ("x", "y", "z", "intensity")
+    assert scan.columns[:, 3].tolist() == [0, 1, 0, 1, 2]
+    part = open_scan(tmp_path / "a.e57").read(1, 4, ["z", "intensity"])
+    np.testing.assert_array_equal(part, scan.columns[1:4, 2:])
+    (tmp_path / "cut.e57").write_bytes((tmp_path / "a.e57").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"cut\.e57: truncated or malformed \.e57"):
+        read_scan(tmp_path / "cut.e57")
+
+
 BAD = {
     # name: content, what the message says
     "empty.bin": (b"", "the file is empty"),
     "empty.ply": (b"", "the file is empty"),
-    "points.xyz": (b"1 2 3\n", "unknown kind of scan '.xyz', expected .bin, .npy, .npz, .pcd, .ply"),
+    "points.abc": (b"1 2 3\n", "unknown kind of scan '.abc', expected .bin, .npy, .npz, .pcd, .ply"),
     "noextension": (b"1 2 3\n", "unknown kind of scan ''"),
-    "truncated.bin": (kitti()[:-5], "75 bytes are not whole rows of 4 float32"),
+    "truncated.bin": (kitti()[:-5], "75 bytes are not whole rows of 3 .. 8 float32"),
     "text.bin": (b"this is no scan!" * 8, "not a coordinate in metres"),
+    "bytes.bin": (b"13 bytes long", "13 bytes are not whole rows of 3 .. 8 float32"),
+    "two.bin": (kitti(POINTS[:2]), "columns must be given: rows of 4 or 8 float32 are likely; write"),
+    "prime.bin": (bytes(4 * 11), "44 bytes are not whole rows of 3 .. 8 float32"),
+    "one.xyz": (b"5\n", r"truncated or malformed .xyz \(ValueError: no line of numbers\)"),
+    "words.csv": (b"hello,world\nfoo,bar\n", "neither names nor numbers in line 2: foo,bar"),
+    "ragged.txt": (b"1 2 3\n4 5\n", "truncated or malformed .txt"),
+    "word.txt": (b"1 2 3\n4 x 6\n", "truncated or malformed .txt"),
+    "bytes.txt": (b"\xff\xfe\x00", "truncated or malformed .txt"),
+    "xy.csv": (b"x,y\n1,2\n", "columns of numbers must have z, got x, y"),
+    "names.csv": (b"x,y,z\n1,2,3,4\n", "3 names above 4 columns"),
+    "flat.txt": (b"1 2\n3 4\n", r"expected an array of shape \(M, >= 3\), got \(2, 2\)"),
     "text.npy": (b"this is no array", "not a .npy file"),
     "text.npz": (b"this is no archive", "not a .npz file"),
     "broken.npz": (b"PK\x03\x04 and then nothing of use", "truncated or malformed .npz"),

@@ -120,6 +120,48 @@ def test_no_points(bounds, dtype):
         )
 
 
+@pytest.mark.parametrize("bounds", [None, (0, 4)])
+@pytest.mark.parametrize("reduce", ["mean", "max", "first"])
+@pytest.mark.parametrize("max_points", [None, 2])
+def test_points_that_are_not_finite_are_dropped(bounds, reduce, max_points, dtype, rng):
+    points = rng.uniform(0, 5, (300, 3)).astype(dtype)
+    features, batch = rng.normal(size=(300, 2)).astype(dtype), rng.integers(0, 3, 300)
+    points[::7, 1], points[3::11, 0], points[299] = np.nan, np.inf, -np.inf
+    features[::7] = np.nan
+    finite = np.isfinite(points).all(axis=1)
+    options = {"bounds": bounds, "reduce": reduce, "max_points": max_points, "batch_size": 3}
+
+    def call(rows, **more):
+        values = {"features": put(features[rows]), "batch": put(batch[rows])}
+        return spcy.voxelize(put(points[rows]), 1.0, **values, **options, **more)
+
+    with pytest.raises(ValueError, match=r"points must be finite, got .* in row 0"):
+        call(slice(None))
+    found, wanted = call(slice(None), invalid="drop"), call(finite)
+    for actual, expected in (
+        (found.tensor.indices, wanted.tensor.indices),
+        (found.tensor.features, wanted.tensor.features),
+        (found.counts, wanted.counts),
+    ):
+        np.testing.assert_array_equal(get(actual), get(expected))
+    rows = get(found.rows)
+    np.testing.assert_array_equal(rows[finite], get(wanted.rows))
+    assert (rows[~finite] == -1).all()
+    assert rows.dtype == np.int32
+    values = {"features": put(features), "batch": put(batch), "invalid": "drop", **options}
+    y, vjp = spcy.vjp(spcy.voxelize, put(points), 1.0, **values)
+    gradient = get(vjp(put(np.ones(y.tensor.features.shape, dtype)))[0])
+    assert (gradient[~finite] == 0).all()
+    assert np.isfinite(gradient).all()
+
+
+def test_all_points_are_dropped(dtype):
+    tensor, rows, counts = spcy.voxelize(put(np.full((4, 2), np.nan, dtype)), 1.0, invalid="drop")
+    assert (tensor.num_sites, get(rows).tolist(), len(counts)) == (0, [-1] * 4, 0)
+    with pytest.raises(ValueError, match="invalid must be"):
+        spcy.voxelize(put(np.zeros((4, 2), dtype)), 1.0, invalid="ignore")
+
+
 def test_all_points_outside():
     out = spcy.voxelize(put(np.full((3, 2), 9.0)), 1, bounds=([0, 0], [4, 4]))
     assert out.tensor.num_sites == 0

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             paths,
             args.out,
             client=client,
+            file_columns=args.columns,
             tile=args.tile,
             invalid="drop" if args.drop_invalid else "raise",
             keep_going=args.keep_going,
@@ -72,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 def _network(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Return the network, and how points become its input."""
     if args.model == "street":
-        if args.columns is not None:
-            raise ValueError("--columns are no input of street, which sees where points lie in their voxels")
+        if args.features is not None:
+            raise ValueError("--features are no input of street, which sees where points lie in their voxels")
         options = {"voxel_size": street.VOXEL_SIZE, "columns": (), "features": street.point_features}
         net = street.load()
     else:
@@ -82,7 +83,7 @@ def _network(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
             raise ValueError(
                 f"{args.model}: networks with bounds or max_points take one scan: name an .npz as --out"
             )
-        options = {"voxel_size": settings.voxel_size, "columns": args.columns or settings.columns}
+        options = {"voxel_size": settings.voxel_size, "columns": args.features or settings.columns}
     if args.voxel is not None:
         options["voxel_size"] = args.voxel if len(args.voxel) > 1 else args.voxel[0]
     return net, options

@@ -17,7 +17,7 @@ from distributed import Client, KilledWorker, as_completed
 from .. import nn
 from .._files import naming, write_bytes, write_npz
 from .._progress import bar
-from ..scan import FARTHEST, XYZ, label_scan, labelled_name, open_scan
+from ..scan import FARTHEST, XYZ, ScanFile, label_scan, labelled_name, open_scan
 from ._job import Job, labels_of, make_job
 from ._shuffle import frame_of, rows_of, shuffled
 from ._worker import travelling, use_worker_threads
@@ -60,18 +60,21 @@ class _Chunk(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Which columns of a file are features: by name, or by place among those it names."""
+    """Which columns of a file are features: by name, or by place among those it has."""
 
     names: Sequence[str | int]
+    of_files: int | str | Sequence[str] | None  # what is in a file that does not say it
 
-    def of(self, path: str, known: tuple[str, ...]) -> list[str]:
-        """Return their names in a file."""
+    def open(self, path: str) -> tuple[ScanFile, list[str]]:
+        """Open a file; return their names there too."""
+        file = open_scan(path, self.of_files)
+        known = file.names
         for name in self.names:
             if isinstance(name, int) and name >= len(known):
                 raise ValueError(
                     f"{path}: columns must be below {len(known)} ({', '.join(known)}), got {name}"
                 )
-        return [known[name] if isinstance(name, int) else name for name in self.names]
+        return file, [known[name] if isinstance(name, int) else name for name in self.names]
 
 
 def label_files(
@@ -82,6 +85,7 @@ def label_files(
     *,
     client: Client,
     columns: Sequence[str | int] | None = None,
+    file_columns: int | str | Sequence[str] | None = None,
     features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     tile: int | Sequence[int] | None = None,
     sites: int = 1_000_000,
@@ -110,6 +114,8 @@ def label_files(
     columns : sequence of str or int, optional
         Columns of the files that are features, by name, or by their place among x, y, z and those that the
         file names. Default x, y, z, or none if `features` makes them.
+    file_columns : int, str or sequence of str, optional
+        What is in the files, as `columns` of `spcy.scan.open_scan`: of those that do not say it.
     features, tile, sites, invalid : optional
         As of `predict`.
     keep_going : bool
@@ -145,7 +151,7 @@ def label_files(
     ...     len(np.load(done.written[0]))
     1000
     """
-    run = _Run(net, paths, Path(out), voxel_size, columns, features, tile, sites, invalid)
+    run = _Run(net, paths, Path(out), voxel_size, columns, file_columns, features, tile, sites, invalid)
     failed = dict(run.unreadable)
     if failed and not keep_going:
         raise ValueError(next(iter(failed.values())))
@@ -182,11 +188,11 @@ class _Entered(NamedTuple):
 class _Run:
     """What is to be done in a folder, and what is there already."""
 
-    def __init__(self, net, paths, out, voxel_size, columns, features, tile, sites, invalid):
+    def __init__(self, net, paths, out, voxel_size, columns, file_columns, features, tile, sites, invalid):
         self.paths = [str(path) for path in paths]
         if columns is None:
             columns = XYZ if features is None else ()
-        self.columns = _Columns(tuple(columns))
+        self.columns = _Columns(tuple(columns), file_columns)
         self.outputs = _outputs(self.paths, out)
         self.work = out / _WORK
         self.unreadable: dict[str, str] = {}
@@ -199,6 +205,9 @@ class _Run:
             "voxel_size": self.job.voxel_size.tolist(),
             "tile": self.job.tile.tolist(),
             "columns": list(self.columns.names),
+            "file_columns": file_columns
+            if isinstance(file_columns, (int, str, type(None)))
+            else [*file_columns],
             "features": getattr(features, "__qualname__", None),
             "invalid": invalid,
             "inputs": dict(zip(self.paths, sizes, strict=True)),
@@ -213,8 +222,7 @@ class _Run:
     def _open(self, number: int, path: str) -> list[int] | None:
         """Cut a file into chunks; return what tells it from another of its name."""
         try:
-            file, stat = open_scan(path), Path(path).stat()
-            self.columns.of(path, file.names)
+            (file, _), stat = self.columns.open(path), Path(path).stat()
         except (OSError, ValueError) as error:
             self.unreadable[path] = str(error)
             return None
@@ -321,8 +329,7 @@ def _enter(
     """Read a chunk of points, keep the rows of its voxels, and return what it sends to some partitions."""
     use_worker_threads()
     try:
-        file = open_scan(chunk.path)
-        names = columns.of(chunk.path, file.names)
+        file, names = columns.open(chunk.path)
         values = file.read(chunk.start, chunk.stop, (*XYZ, *names))
         points = values[:, :3].astype(np.float64, copy=False)
         for worst in (points.min(), points.max()):  # NaN is the job's affair
