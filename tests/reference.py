@@ -16,7 +16,7 @@ def box(kernel_size, dilation, centred=False):
 
 
 def rows_of(indices, sites):
-    """Return the row of each site, -1 where there is none: from a dense grid, or a dict if it is too large."""
+    """Return the row of each site, -1 where there is none: from a dense grid, or a dict if that is large."""
     indices, sites = np.asarray(indices).astype(np.int64), np.asarray(sites)
     if len(indices) == 0:
         return np.full(len(sites), -1)
