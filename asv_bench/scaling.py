@@ -2,9 +2,9 @@
 
     python asv_bench/scaling.py FOLDER --millions 100 --workers 2 --limit 6
 
-writes generated streets beside each other to FOLDER, a million points a file, unless they are there; labels
-them by the demo's network, in processes that may map so many GB each, and prints seconds and memory.
-`--workers 0` is this process.
+writes generated streets beside each other to FOLDER, four million points a file, if they are not there. Then
+it labels them by the demo's network, in processes that may map so many GB each, and prints seconds, memory
+and what the scheduler took of the processors. `--workers 0` is this process.
 """
 
 import argparse
@@ -14,19 +14,18 @@ import threading
 import time
 from pathlib import Path
 
-import dask
 import numpy as np
 import psutil
-from distributed import Client, LocalCluster
 
 import spcy
 import spcy.dask
-from spcy.dask.command import SETTINGS
+from spcy.dask.command import local_client
 from spcy.demo import network
 from spcy.demo.scene import generate_scene
 
 ACROSS = 40  # streets, 160 m from one to the next along x, 100 m along y
 MILLION = 1_000_000
+EACH = 4 * MILLION  # points of a file
 
 
 def generate(folder: Path, files: int) -> list[Path]:
@@ -36,17 +35,17 @@ def generate(folder: Path, files: int) -> list[Path]:
         scans = [generate_scene(seed).points.astype(np.float64) for seed in range(ACROSS)]
         rest, street = np.empty((0, 3)), 0
         for path in paths:
-            while len(rest) < MILLION:
+            while len(rest) < EACH:
                 j, i = divmod(street, ACROSS)
                 scan = scans[(7 * i + 13 * j) % ACROSS]
                 rest, street = np.concatenate([rest, scan + [160.0 * i, 100.0 * j, 0]]), street + 1
-            np.save(path, rest[:MILLION])
-            rest = rest[MILLION:]
+            np.save(path, rest[:EACH])
+            rest = rest[EACH:]
     return paths
 
 
 def in_memory(path: Path, rounds: int = 5) -> float:
-    points, net, seconds = np.load(path), network.load(), []
+    points, net, seconds = np.load(path)[:MILLION], network.load(), []
     for _ in range(rounds):
         start = time.perf_counter()
         network.label_points(net, points)
@@ -77,6 +76,13 @@ class Peak:
         self._thread.join()
 
 
+def processors() -> np.ndarray:
+    """Return the seconds of processors that this process took, and its children."""
+    here = psutil.Process()
+    children = here.children(recursive=True)
+    return np.array([sum(sum(p.cpu_times()[:2]) for p in some) for some in ([here], children)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -84,7 +90,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--limit", type=float, help="GB of addresses for each process")
     args = parser.parse_args()
-    paths = generate(args.folder / "in", args.millions)
+    if args.millions < 4 or args.millions % 4:
+        parser.error("--millions must be a multiple of 4: files have four million points")
+    paths = generate(args.folder / "in", args.millions // 4)
     before = in_memory(paths[len(paths) // 2])
     if args.limit:
         size = int(args.limit * 1e9)
@@ -92,22 +100,20 @@ def main() -> None:
     out = args.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     options = {"columns": (), "features": network.point_features}
-    kind = {"n_workers": args.workers or 1, "processes": args.workers > 0}
-    if args.workers:
-        kind["threads_per_worker"] = 1
-    kind |= {"dashboard_address": ":0", "silence_logs": "ERROR"}
-    with Peak() as peak, dask.config.set(SETTINGS):
+    with Peak() as peak:
         start = time.perf_counter()
-        with LocalCluster(**kind) as cluster, Client(cluster) as client:
-            started = time.perf_counter()
+        with local_client(args.workers or None) as client:
+            started, taken = time.perf_counter(), processors()
             spcy.dask.label_files(network.load(), paths, out, network.VOXEL_SIZE, client=client, **options)
-            ended = time.perf_counter()
+            ended, taken = time.perf_counter(), processors() - taken
     after = in_memory(paths[len(paths) // 2])
     each, alone = (ended - started) / args.millions, (before + after) / 2
     print(f"{args.workers} workers, {args.millions} million points; peak {peak.bytes / 1e9:.2f} GB")
     print(f"seconds: {ended - started:.1f}, and {started - start:.1f} to start")
     print(f"a million: {each:.3f} s; in memory, on {spcy.get_num_threads()} threads: {alone:.3f} s")
     print(f"ratio: {each / alone:.2f}")
+    if args.workers:
+        print(f"scheduler and client: {100 * taken[0] / taken[1]:.1f} % of what the workers took")
 
 
 if __name__ == "__main__":

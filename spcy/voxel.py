@@ -113,9 +113,8 @@ def voxelize(
     origin, shape = np.zeros(ndim), None
     if bounds is not None:
         origin, shape = _grid(bounds, voxel_size)
-    kept = None
-    if invalid == "drop" and not np.isfinite(np.stack(bounds_of(points))).all():
-        kept = xp.isfinite(points).all(axis=1)
+    kept = xp.isfinite(points).all(axis=1) if invalid == "drop" else None
+    if kept is not None:
         points, features = points[kept], features[kept]
         batch = None if batch is None else batch[kept]
 

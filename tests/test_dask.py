@@ -332,7 +332,7 @@ def test_files_of_bare_numbers(client, small_chunks, tmp_path, rng):
     paths = sorted((tmp_path / "in").iterdir())
     options = {"client": client, "tile": 8, "file_columns": "x,y,z,i,ring"}
     with pytest.raises(ValueError, match=r"file's, x, y, z, i, ring, got 'time'"):
-        spcy.dask.label_files(u_net(), paths, tmp_path / "out", VOXEL, columns=["time"], **options)
+        spcy.dask.label_files(u_net(), paths, tmp_path / "none", VOXEL, columns=["time"], **options)
     net = nn.SubMConv(2, 4, 3, rng=0).eval()
     done = spcy.dask.label_files(net, paths, tmp_path / "out", VOXEL, columns=["ring", 3], **options)
     x = spcy.voxelize(rows[:, :3].astype(np.float64), VOXEL, features=rows[:, [4, 3]])

@@ -123,10 +123,11 @@ def test_no_points(bounds, dtype):
 @pytest.mark.parametrize("bounds", [None, (0, 4)])
 @pytest.mark.parametrize("reduce", ["mean", "max", "first"])
 @pytest.mark.parametrize("max_points", [None, 2])
-def test_points_that_are_not_finite_are_dropped(bounds, reduce, max_points, dtype, rng):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_points_that_are_not_finite_are_dropped(value, bounds, reduce, max_points, dtype, rng):
     points = rng.uniform(0, 5, (300, 3)).astype(dtype)
     features, batch = rng.normal(size=(300, 2)).astype(dtype), rng.integers(0, 3, 300)
-    points[::7, 1], points[3::11, 0], points[299] = np.nan, np.inf, -np.inf
+    points[::7, 1], points[3::11, 0], points[299] = value, value, value
     features[::7] = np.nan
     finite = np.isfinite(points).all(axis=1)
     options = {"bounds": bounds, "reduce": reduce, "max_points": max_points, "batch_size": 3}

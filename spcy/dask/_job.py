@@ -71,7 +71,7 @@ class Job:
 
     def enter(self, points: np.ndarray, values: np.ndarray) -> Entered:
         """Return the voxels of a chunk of points, and what to send to the tiles that see them."""
-        keep = None
+        keep, points = None, np.ascontiguousarray(points)
         if not np.isfinite(points).all():
             keep = np.isfinite(points).all(axis=1)
             if self.invalid == "raise":
@@ -83,9 +83,7 @@ class Job:
             points, values = points[keep], values[keep]
         if self.features is not None:
             values = self._described(points, values)
-        rows, cells, counts, high, low = self._voxels(
-            np.ascontiguousarray(points), np.ascontiguousarray(values)
-        )
+        rows, cells, counts, high, low = self._voxels(points, np.ascontiguousarray(values))
         numbers, tiles, blocks = self._blocks(cells, counts, high, low)
         rows = numbers[rows]
         if keep is not None:
@@ -155,20 +153,18 @@ class Job:
         seen: dict[tuple[int, ...], list[np.ndarray]] = {}
         if not len(cells):
             return [], seen
-        from_low = cells.T.astype(np.int64) + (self.tile // 2)[:, None]
-        own, within = np.divmod(from_low, self.tile[:, None])
-        least = own.min(axis=1)
-        shape = (own.max(axis=1) - least + 1).tolist()
-        keys = np.ravel_multi_index(tuple(own - least[:, None]), shape)
+        own, within = zip(*map(self._tiles_along, range(len(self.tile)), cells.T), strict=True)
+        least = [int(o.min()) for o in own]
+        shape = [int(o.max()) - n + 1 for o, n in zip(own, least, strict=True)]
+        keys = np.ravel_multi_index([o - n for o, n in zip(own, least, strict=True)], shape)
 
         def by_tile(
             rows: np.ndarray | None, step: Sequence[int]
         ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-            some = (keys if rows is None else keys[rows]).astype(np.uint64)
-            unique, _, order, starts = group_keys(some, max(1, math.prod(shape).bit_length()))
-            order = order if rows is None else rows[order]
-            for key, begin, end in zip(unique[:-1].tolist(), starts, starts[1:], strict=False):
-                yield tuple((np.unravel_index(key, shape) + least + step).tolist()), order[begin:end]
+            some = keys if rows is None else keys[rows]
+            for key, place in _grouped(some, math.prod(shape)):
+                tile = np.add(np.unravel_index(key, shape), least) + step
+                yield tuple(tile.tolist()), place if rows is None else rows[place]
 
         for tile, rows in by_tile(None, [0] * len(least)):
             seen[tile] = [rows]
@@ -177,6 +173,18 @@ class Job:
             for tile, each in by_tile(rows, step):
                 seen.setdefault(tile, [np.empty(0, each.dtype)]).append(each)
         return tiles, seen
+
+    def _tiles_along(self, axis: int, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tile of each cell along an axis, and where in it the cell lies."""
+        tile = int(self.tile[axis])
+        cells = cells.astype(np.int64) + tile // 2
+        first, last = int(cells.min()) // tile, int(cells.max()) // tile
+        if last - first > _FEW:
+            return np.divmod(cells, tile)
+        own = np.full(len(cells), first)
+        for t in range(first + 1, last + 1):  # a tenth of the time of a division
+            own += cells >= t * tile
+        return own, cells - own * tile
 
     def _halos(self, within: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
         """Yield steps to other tiles, and the rows of voxels that those see, which lie so in their own."""
@@ -232,6 +240,19 @@ class Job:
         labels = y.features.argmax(axis=1).astype(LABEL)
         ends = np.cumsum([len(block.keys) for block in blocks])[:-1]
         return [labels[at] for at in np.split(ranks, ends)]
+
+
+_FEW = 16  # tiles
+
+
+def _grouped(keys: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each key below a size that occurs, and where."""
+    if size > _FEW:
+        unique, _, order, starts = group_keys(keys.astype(np.uint64), size.bit_length())
+        yield from zip(unique[:-1].tolist(), np.split(order, starts[1:-1]), strict=True)
+        return
+    for key in np.flatnonzero(np.bincount(keys, minlength=size)).tolist():
+        yield key, np.flatnonzero(keys == key)
 
 
 LABEL = np.dtype(np.int16)  # of a point: the class with the greatest score, -1 where the point was dropped

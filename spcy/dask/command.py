@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import glob
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,18 @@ from ..demo import network as street
 from ..scan import READERS
 from .files import label_files
 
-SETTINGS = {  # of workers here
+_TRIM, _MAP = 1 << 28, 1 << 25  # bytes that are kept, and that are mapped of their own
+_SETTINGS = {  # of workers here
     # It samples stacks a hundred times a second, and waits for the lock of Python's each time.
     "distributed.worker.profile.enabled": False,
+    # Its clocks, which tick fifty times a second in each process, take a sixth of a core of two.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.memory.monitor-interval": "500ms",
     # Dask has processes give memory back at once, and so every array too, whose pages the kernel then clears
     # again: a third of the time.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 28,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 25,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": _TRIM,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": _MAP,
 }
 
 
@@ -111,16 +117,43 @@ def _paths(patterns: Sequence[str]) -> list[Path]:
 @contextmanager
 def _client(args: argparse.Namespace) -> Iterator[Client]:
     """Give a client of the scheduler that was named, or of workers here."""
-    if args.scheduler is not None:
-        with Client(args.scheduler, timeout=30) as client:
+    if args.scheduler is None:
+        with local_client(args.workers) as client:
             yield client
         return
-    options = {"processes": False, "n_workers": 1}  # of as many threads as there are cores
-    if args.workers is not None:
-        options = {"processes": True, "n_workers": args.workers, "threads_per_worker": 1}
+    with Client(args.scheduler, timeout=30) as client:
+        yield client
+
+
+@contextmanager
+def local_client(workers: int | None = None) -> Iterator[Client]:
+    """Give a client of workers on this machine.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes of one thread each; None is this process, with a thread for each core, which then keeps the
+        memory that arrays leave behind.
+
+    Yields
+    ------
+    distributed.Client
+    """
+    options = {"processes": True, "n_workers": workers, "threads_per_worker": 1}
+    if workers is None:
+        options = {"processes": False, "n_workers": 1}
+        _keep_memory()
     with (
-        dask.config.set(SETTINGS),
+        dask.config.set(_SETTINGS),
         LocalCluster(dashboard_address=":0", silence_logs="ERROR", **options) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def _keep_memory() -> None:
+    """Let this process keep memory: where threads map and unmap theirs, they wait for each other."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's
+        mallopt(-1, _TRIM)  # M_TRIM_THRESHOLD
+        mallopt(-3, _MAP)  # M_MMAP_THRESHOLD

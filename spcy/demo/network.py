@@ -84,10 +84,12 @@ def point_features(points: np.ndarray, values: np.ndarray | None = None) -> np.n
     ndarray of shape (M, 4), float32
         1, and where each point lies in its voxel.
     """
-    features = np.ones((len(points), 4), np.float32)
+    features = np.empty((len(points), 4), np.float32)
+    features[:, 0] = 1
     for start in range(0, len(points), 1 << 14):  # what is in between stays in the cache
         position = points[start : start + (1 << 14)] / VOXEL_SIZE
-        features[start : start + (1 << 14), 1:] = position - np.floor(position) - 0.5
+        position -= np.floor(position)
+        features[start : start + (1 << 14), 1:] = position - 0.5
     return features
 
 

@@ -24,7 +24,8 @@ Layout = (
 class Columns:
     """Columns that lie in memory, or in a file that is mapped there."""
 
-    def __init__(self, columns: Mapping[str, np.ndarray]):
+    def __init__(self, columns: Mapping[str, np.ndarray], table: np.ndarray | None = None):
+        self._table = table  # whose columns they are: copied in one go
         self.names, self._columns = (*XYZ, *(name for name in columns if name not in XYZ)), columns
         for name in XYZ:
             dtype = columns[name].dtype
@@ -35,6 +36,8 @@ class Columns:
     def read(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
         columns = [self._columns[name][start:stop] for name in _known(names, self._columns)]
         dtype = np.result_type(np.float32, *[column.dtype.newbyteorder("=") for column in columns])
+        if self._table is not None and tuple(names) == tuple(self._columns)[: len(names)]:
+            return self._table[start:stop, : len(names)].astype(dtype, order="C")
         out = np.empty((len(columns[0]), len(columns)), dtype)
         for i, column in enumerate(columns):
             out[:, i] = column
@@ -163,7 +166,7 @@ def _table(array: np.ndarray, columns: Layout, usual: Sequence[str] = ()) -> Col
     told = columns if isinstance(columns, int) else len(names)
     if told != number:
         raise ValueError(f"columns must be those of the file, which has {number}, got {told}")
-    return Columns(dict(zip(names, array.T, strict=True)))
+    return Columns(dict(zip(names, array.T, strict=True)), array)
 
 
 def _require_layout(names: Sequence[str]) -> None:
