@@ -1,5 +1,6 @@
 """Draw the pictures of README and docs with the library itself: ``python docs/figures.py``."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from spcy.demo.run import Steps, run_demo
 from spcy.demo.scene import generate_scene
 
 FOLDER = Path(__file__).parent / "img"
+SPEED = Path(__file__).parent / "results" / "cpu.json"  # as asv_bench/compare.py found it
 SHAPE = (11, 18)
 INK, NEW, PAPER = "#1f5fa8", "#a9c9ea", "#e6e6e6"
 
@@ -92,6 +94,32 @@ def draw_semantics() -> Figure:
     return figure
 
 
+def draw_speed() -> Figure:
+    """Return how many times as fast as another library spcy is, where that was measured."""
+    found = json.loads(SPEED.read_text())
+    rows = [row for row in found["rows"] if "float64" not in row["what"]]
+    figure = Figure(figsize=(12, 4.6), dpi=100, layout="constrained")
+    axes, place = figure.subplots(), np.arange(len(rows))
+    for threads, colour, shift in (("1 thread", NEW, -0.2), ("2 threads", INK, 0.2)):
+        times = []
+        for row in rows:
+            ours, theirs = row[threads]["spcy"], row[threads]["spconv"]
+            times.append(theirs / ours if row["unit"] == "ms" else ours / theirs)
+        bars = axes.barh(place + shift, times, 0.38, color=colour, label=threads)
+        axes.bar_label(bars, [f"{t:.0f}" if t >= 10 else f"{t:.1f}" for t in times], padding=3, fontsize=8)
+    axes.axvline(1, color="#888888", linewidth=1)
+    axes.set_yticks(place, [row["what"] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlim=(0.8, 150), xticks=[1, 2, 5, 10, 20, 50, 100])
+    axes.set_xticklabels(["1", "2", "5", "10", "20", "50", "100"])
+    axes.minorticks_off()
+    axes.set_title(f"times as fast as {found['against']}: {found['scene']}", fontsize="medium")
+    axes.set_xlabel(f"{found['machine']}, {found['date']}", fontsize="small", color="#666666")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
 def _draw_grid(axes: Axes, title: str) -> None:
     """Prepare axes for cells, the first axis downwards."""
     axes.set(xlim=(0, SHAPE[1]), ylim=(SHAPE[0], 0), aspect="equal", xticks=[], yticks=[])
@@ -108,6 +136,7 @@ def main() -> int:
         "rulebook": draw_rulebook(),
         "dilation": draw_dilation(),
         "semantics": draw_semantics(),
+        "speed": draw_speed(),
         "learned": pictures.draw_learned(street),
         "levels": pictures.draw_levels(street),
     }

@@ -1,4 +1,4 @@
-"""The README's examples run, and say what it says."""
+"""The examples of the README and of the pages that it leads to run, and say what they say."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,20 @@ import torch_files
 import spcy
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
-IMAGES = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
+DOCS = README.parent / "docs"
+PAGES = [
+    README,
+    *(DOCS / f"{name}.md" for name in ("index", "overview", "networks", "weights", "how_it_works")),
+]
+FOUND = [
+    (page, block)
+    for page in PAGES
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+]
+BLOCKS = [block for page, block in FOUND if page == README]
+IMAGES = [
+    page.parent / image for page in PAGES for image in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text())
+]
 
 
 @pytest.fixture
@@ -27,25 +39,34 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("files")
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{len(block.splitlines())} lines")
-def test_example_runs(block, capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "block"), FOUND, ids=lambda a: getattr(a, "stem", None))
+def test_example_runs(page, block, capsys, tmp_path, monkeypatch):
     if "import torch" in block:
         pytest.importorskip("torch", reason="PyTorch is not installed here")
     monkeypatch.chdir(tmp_path)  # one writes a file
-    exec(compile(block, str(README), "exec"), {"__name__": "__main__"})
+    exec(compile(block, str(page), "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     for said in re.findall(r"print\(error\)\s+# (.*)", block):
         assert said in printed
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) == 2
     assert len(BLOCKS[0].splitlines()) <= 15
+    assert len(FOUND) >= 7
 
 
-@pytest.mark.parametrize("image", IMAGES)
+def test_it_is_short_and_its_links_lead_somewhere():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert len(links) > 10
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.stem)
 def test_image_is_there(image):
-    assert (README.parent / image).stat().st_size > 1000
+    assert image.stat().st_size > 1000
 
 
 def test_quick_start_is_two_commands():
