@@ -16,7 +16,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "tutorial/*.rst", "tutorial/*.py"]
+exclude_patterns = ["_build", "tutorial/*.rst", "tutorial/*.py", "howto/*.rst", "howto/*.py"]
 intersphinx_mapping = {}
 
 html_theme, html_title = "pydata_sphinx_theme", "spcy"
@@ -36,8 +36,8 @@ autodoc_default_options = {"members": True}
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
-    "examples_dirs": "tutorial",
-    "gallery_dirs": "_gallery",
+    "examples_dirs": ["tutorial", "howto"],
+    "gallery_dirs": ["_gallery", "_howto"],
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
