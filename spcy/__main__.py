@@ -5,8 +5,11 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0; 2 if an argument or a scan is bad, 130 and 141 if interrupted or cut off.
+        Exit status: 0; 2 if an argument or a scan is bad; 130, 143, 141 if interrupted, terminated, cut off.
     """
     parser = _Parser(prog="spcy", description=spcy.__doc__)
     parser.add_argument("--version", action="version", version=f"spcy {spcy.__version__}")
@@ -68,13 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_info(commands)
     args = parser.parse_args(argv)
     try:
-        status = args.run(args)
+        with _ended_by_terminate():
+            status = args.run(args)
         if sys.stdout is not None:  # what it is where the shell closed it
             sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         print("spcy: interrupted", file=sys.stderr)
         return 130
+    except _Terminated:
+        print("spcy: terminated", file=sys.stderr)
+        return 143
     except BrokenPipeError:  # whoever read our results has had enough; Python must not flush them again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -82,6 +89,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = [" ".join(line.split()) for line in str(error).splitlines()]
         print("spcy: error:", "\n  ".join(filter(None, lines)), file=sys.stderr)
         return 2
+
+
+class _Terminated(BaseException):
+    """The process was asked to end."""
+
+
+@contextmanager
+def _ended_by_terminate() -> Iterator[None]:
+    """Let SIGTERM end what runs as Ctrl-C does, unless somebody uses it: what is half written is removed."""
+    used = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if used or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

@@ -206,6 +206,27 @@ def test_failed_write_leaves_no_piece(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no SIGTERM to wait for")
+def test_terminate_leaves_no_piece(tmp_path):
+    code = f"""
+import os, signal, sys, time
+import numpy as np
+from spcy.__main__ import main
+
+def savez(file, **arrays):
+    file.write(b"a piece")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+np.savez = savez
+sys.exit(main(["demo", "--out", {str(tmp_path)!r}]))
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 143
+    assert done.stderr.splitlines()[-1] == "spcy: terminated"
+    assert not [*tmp_path.glob("*.npz"), *tmp_path.glob(".*")]
+
+
 def test_the_scan_is_not_replaced(tmp_path, capsys):
     np.savez(tmp_path / "sites.npz", points=generate_scene().points[::50])
     content = (tmp_path / "sites.npz").read_bytes()
