@@ -39,10 +39,11 @@ def pytest_collection_modifyitems(items):
 
 
 def _chosen(item):
-    mark = item.get_closest_marker("emulated")
-    if mark is None or item.callspec.params.get("backend") != "cuda-emulated":
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("backend") != "cuda-emulated":
         return True
-    return all(item.callspec.params[name] in choices for name, choices in mark.kwargs.items())
+    marks = [mark.kwargs.items() for mark in item.iter_markers("emulated")]
+    return all(params.get(name) in (None, *choices) for mark in marks for name, choices in mark)
 
 
 def _repeats(callspec):

@@ -18,7 +18,10 @@ from helpers import (
 import spcy
 from spcy.pointwise import activate, activation_of
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.emulated(dtype=["float32", "float64", "float16"]),  # bfloat16: test_cuda_conv
+]
 
 geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 LAYERS = {

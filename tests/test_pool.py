@@ -5,7 +5,10 @@ from helpers import GEOMETRIES, Geometry, assert_close, assert_tensor, get, put,
 
 import spcy
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.emulated(dtype=["float32", "float64", "float16"]),  # bfloat16 is widened
+]
 
 geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 POOLS = {
