@@ -15,8 +15,7 @@ from typing import Any, NoReturn
 
 import spcy
 from spcy._files import require_writable, write_npz
-
-_KINDS = ".bin, .npy, .npz, .csv, .txt, .xyz, .pcd, .ply, .las, .laz, .e57 or .parquet"
+from spcy.scan import READERS, read_scan
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scan",
         nargs="?",
         metavar="SCAN",
-        help=f"{_KINDS}; left out: a generated street",
+        help=f"{', '.join(READERS)}; left out: a generated street",
     )
     _add_columns(demo)
     demo.add_argument(
@@ -169,7 +168,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
         "scan",
         nargs="+",
         metavar="SCAN",
-        help=f"{_KINDS}; patterns and folders, for labels",
+        help=f"{', '.join(READERS)}; patterns and folders, for labels",
     )
     _add_columns(run)
     run.add_argument(
@@ -225,7 +224,6 @@ def _demo(args: argparse.Namespace) -> int:
     from spcy.demo import report
     from spcy.demo.run import Steps, run_demo
     from spcy.demo.scene import generate_scene
-    from spcy.scan import read_scan
 
     if args.scan is None and args.columns is not None:
         raise ValueError("--columns are those of a SCAN, and there is none")
@@ -285,7 +283,6 @@ def _run(args: argparse.Namespace) -> int:
     from spcy import models
     from spcy._backend import to_host, widened
     from spcy.demo.run import Steps
-    from spcy.scan import read_scan
 
     _require_npz(args.out, args.model, args.scan)
     with spcy.use_backend(args.backend or spcy.get_backend()):

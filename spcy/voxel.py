@@ -114,6 +114,8 @@ def voxelize(
     if bounds is not None:
         origin, shape = _grid(bounds, voxel_size)
     kept = xp.isfinite(points).all(axis=1) if invalid == "drop" else None
+    if kept is not None and kept.all():
+        kept = None
     if kept is not None:
         points, features = points[kept], features[kept]
         batch = None if batch is None else batch[kept]

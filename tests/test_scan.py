@@ -427,11 +427,22 @@ def test_missing_file_and_folder(tmp_path):
         read_scan(tmp_path / "folder.bin")
 
 
-@pytest.mark.parametrize(("name", "package"), [("a.pcd", "pypcd4"), ("a.ply", "trimesh.exchange.ply")])
-def test_missing_reader_says_what_to_install(name, package, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("a.pcd", "pypcd4", "scan"),
+        ("a.ply", "trimesh.exchange.ply", "scan"),
+        ("a.las", "laspy", "scan"),
+        ("a.e57", "pye57", "e57"),
+        ("a.parquet", "pyarrow.parquet", "dask"),
+    ],
+)
+def test_missing_reader_says_what_to_install(name, package, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(ImportError, match=rf'needs {package.partition(".")[0]}: pip install "spcy\[scan\]"'):
+    with pytest.raises(
+        ImportError, match=rf'needs {package.partition(".")[0]}: pip install "spcy\[{extra}\]"'
+    ):
         read_scan(tmp_path / name)
 
 

@@ -16,9 +16,7 @@ import numpy as np
 from ._width import number_of_columns
 
 XYZ = ("x", "y", "z")
-Layout = (
-    int | Sequence[str] | None
-)  # what a row of a file that does not say it holds, or which columns are wanted
+Layout = int | Sequence[str] | None  # how many columns, which, or as the file says
 
 
 class Columns:
@@ -157,32 +155,27 @@ def _table(array: np.ndarray, columns: Layout, usual: Sequence[str] = ()) -> Col
     """Return the columns of an array (M, >= 3) as they are called, else x, y, z and numbers."""
     if array.ndim != 2 or array.shape[1] < 3:
         raise ValueError(f"expected an array of shape (M, >= 3), got {array.shape}")
-    number = array.shape[1]
-    names = columns if columns is not None and not isinstance(columns, int) else (*XYZ, *usual)
-    if names is columns:
-        _require_layout(columns)
-    else:
+    number, told = array.shape[1], _number(columns)
+    if columns is None or isinstance(columns, int):
+        names = (*XYZ, *usual)
         names = (*names, *map(str, range(len(names), number)))
-    told = columns if isinstance(columns, int) else len(names)
-    if told != number:
+    else:
+        names = columns
+        if not set(XYZ) <= set(names) or len(set(names)) < len(names):
+            raise ValueError(f"columns must have x, y and z, and each name once, got {','.join(names)}")
+    if told not in (None, number):
         raise ValueError(f"columns must be those of the file, which has {number}, got {told}")
     return Columns(dict(zip(names, array.T, strict=True)), array)
 
 
-def _require_layout(names: Sequence[str]) -> None:
-    """Check what a row is said to hold."""
-    if not set(XYZ) <= set(names) or len(set(names)) < len(names):
-        raise ValueError(f"columns must have x, y and z, and each name once, got {','.join(names)}")
+def _number(columns: Layout) -> int | None:
+    """Return how many columns were asked for."""
+    return columns if columns is None or isinstance(columns, int) else len(columns)
 
 
 def _read_bin(path: Path, columns: Layout) -> Columns:
     """Bare float32 rows: x, y, z, intensity (KITTI), or others."""
-    size = path.stat().st_size
-    if columns is not None and not isinstance(columns, int):
-        _require_layout(columns)
-        width = len(columns)
-    else:
-        width = columns
+    size, width = path.stat().st_size, _number(columns)
     if width is not None and (width < 3 or size % (4 * width)):
         raise ValueError(
             f"truncated, or columns are others: {size} bytes are not whole rows of {width} float32, 3 or more"
@@ -293,17 +286,14 @@ def _read_npz(path: Path, columns: Layout) -> Columns:
 
 def _read_pcd(path: Path, columns: Layout) -> Columns:
     """Point Cloud Library. pypcd4 lets some truncated files pass, shortened, hence the checks of size."""
-    try:
-        from pypcd4 import PointCloud
-    except ImportError as error:
-        raise ImportError(f'{path}: reading .pcd needs pypcd4: pip install "spcy[scan]"') from error
+    point_cloud = module("pypcd4", "scan", ".pcd").PointCloud
     content = path.read_bytes()
     data_line = re.search(rb"(?m)^DATA\s+(\w+)[ \t\r]*\n", content)
     if data_line is None:
         raise ValueError("the header has no DATA line")
     encoding, body = data_line[1].decode(), content[data_line.end() :]
     with parsing("pcd"):
-        cloud = PointCloud.from_fileobj(BytesIO(content))
+        cloud = point_cloud.from_fileobj(BytesIO(content))
         header, rows = cloud.metadata, np.atleast_1d(cloud.pc_data)
         numbers = [name for name in rows.dtype.names if rows.dtype[name].shape == () and name not in XYZ]
         found_columns = {name: rows[name] for name in (*XYZ, *numbers)}
@@ -326,10 +316,7 @@ def _read_pcd(path: Path, columns: Layout) -> Columns:
 
 def _read_ply(path: Path, columns: Layout) -> Columns:
     """Stanford PLY. trimesh lets short ascii files pass, hence the check of the number of vertices."""
-    try:
-        from trimesh.exchange.ply import load_ply
-    except ImportError as error:
-        raise ImportError(f'{path}: reading .ply needs trimesh: pip install "spcy[scan]"') from error
+    load_ply = module("trimesh.exchange.ply", "scan", ".ply").load_ply
     content = path.read_bytes()
     header = re.match(rb"(?ms)ply\s.*?^element\s+vertex\s+(\d+)\s.*?^end_header\s", content)
     if header is None:
@@ -353,6 +340,8 @@ def parsing(kind: str) -> Iterator[None]:
             warnings.filterwarnings("error", message="string or file could not be read")
             warnings.filterwarnings("ignore", message="loadtxt: input contained no data")
             yield
+    except ImportError:  # of the parser itself
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"truncated or malformed .{kind} ({type(error).__name__}: {reason})") from error
@@ -388,7 +377,7 @@ def module(name: str, extra: str, kind: str) -> Any:
     try:
         return __import__(name, fromlist=["_"])
     except ImportError:
-        raise ImportError(f'{kind} files need {name.split(".")[0]}: pip install "spcy[{extra}]"') from None
+        raise ImportError(f'reading {kind} needs {name.split(".")[0]}: pip install "spcy[{extra}]"') from None
 
 
 def laspy() -> Any:
