@@ -1,50 +1,66 @@
-"""spcy under the names of spconv and cumm."""
+"""spcy under the names of the engines whose code runs on it."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
+from .. import _check
 
-def install() -> None:
-    """Put `spcy.torch.spconv` under the names ``spconv``, ``spconv.pytorch``, .. and ``cumm``.
+Modules = dict[str, ModuleType]
 
-    For code that imports spconv and cannot be edited. From then on these names are spcy's, in this process.
+
+def install(name: str = "spconv") -> None:
+    """Put a module of `spcy.torch` under the name of the engine whose code runs on it.
+
+    For code that imports that engine and cannot be edited. From then on these names are spcy's, in this
+    process.
+
+    Parameters
+    ----------
+    name : {"spconv", "MinkowskiEngine"}
+        "spconv" puts `spcy.torch.spconv` under ``spconv``, ``spconv.pytorch``, .. and ``cumm``;
+        "MinkowskiEngine" puts `spcy.torch.minkowski` under its name.
 
     Raises
     ------
+    ValueError
+        If `name` is another.
     RuntimeError
-        If spconv or cumm is imported already; nothing is changed then.
+        If that engine is imported already; nothing is changed then.
 
     Examples
     --------
     >>> import spcy.torch
-    >>> spcy.torch.install()
+    >>> spcy.torch.install("spconv")
     >>> import spconv.pytorch as spconv
     >>> spconv.SubMConv3d.__module__
     'spcy.torch.spconv.conv'
     """
-    from . import spconv
-
-    names = _modules(spconv)
-    for name in ("spconv", "cumm"):
-        there = sys.modules.get(name)
+    modules = _ENGINES[_check.choice(name, tuple(_ENGINES), "name")]()
+    tops = [each for each in modules if "." not in each]
+    for each in tops:
+        there = sys.modules.get(each)
         if there is not None and not getattr(there, "_is_spcy", False):
             where = getattr(there, "__file__", None)
             raise RuntimeError(
-                f"{name} is imported already, from {where}: "
-                f"call spcy.torch.install() before anything imports it"
+                f"{each} is imported already, from {where}: "
+                f"call spcy.torch.install({name!r}) before anything imports it"
             )
-    for name, module in names.items():
-        sys.modules[name] = module
-    for name, module in names.items():
-        parent, _, child = name.rpartition(".")
-        if parent in ("spconv", "cumm"):
-            setattr(names[parent], child, module)
+    for each in tops:
+        modules[each]._is_spcy = True
+    sys.modules.update(modules)
+    for each, module in modules.items():
+        parent, _, child = each.rpartition(".")
+        if parent in modules:
+            setattr(modules[parent], child, module)
 
 
-def _modules(spconv: ModuleType) -> dict[str, ModuleType]:
+def _spconv() -> Modules:
     """Return the modules by the names that they get."""
+    spconv = importlib.import_module("spcy.torch.spconv")
     top, cumm = _package("spconv"), _package("cumm")
     top.__version__ = spconv.__version__
     top.SPCONV_VERSION_NUMBERS = [int(n) for n in spconv.__version__.split(".")]
@@ -66,5 +82,7 @@ def _modules(spconv: ModuleType) -> dict[str, ModuleType]:
 def _package(name: str) -> ModuleType:
     module = ModuleType(name, f"{name}, as far as spcy has it.")
     module.__path__ = []
-    module._is_spcy = True
     return module
+
+
+_ENGINES: dict[str, Callable[[], Modules]] = {"spconv": _spconv}
