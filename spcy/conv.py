@@ -325,9 +325,9 @@ def transpose_plan(
     return _plan(rulebook, coords, weight, bias, groups)
 
 
-def plan_on(x, rulebook: Rulebook, coords: Coords, weight, bias, groups: int) -> Plan:
-    """Return the plan of a box that runs over a rulebook, whose outputs are on some coords."""
-    return _plan(rulebook, coords, *_parameters(x, weight, bias, groups, box=True))
+def plan_on(x, rulebook: Rulebook, coords: Coords, weight, bias, groups: int, box: bool = True) -> Plan:
+    """Return the plan of a box, or of a list of offsets, over a rulebook whose outputs are on some coords."""
+    return _plan(rulebook, coords, *_parameters(x, weight, bias, groups, box))
 
 
 def parent_level(

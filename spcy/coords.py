@@ -435,6 +435,34 @@ def _sites_of(
     return Sites(indices, shape, batch_size, low, high, layout, keys, rows, origin, voxel_size)
 
 
+def distinct_sites(indices: np.ndarray) -> tuple[Coords, np.ndarray | None, np.ndarray | None]:
+    """Return the coords of the distinct rows of (N, 1 + D) int32 indices, in the order of their first ones.
+
+    Then the row that each site is first in and the site of each row; both None if no site is there twice.
+    The grid is unbounded.
+    """
+    low, high = bounds_of(indices)
+    batch_size = max(int(high[0]) + 1, 1)
+    _check_range(indices, low, high, None, batch_size)
+    layout, num, xp = Layout(low, high), len(indices), array_module(indices)
+    keys, order = _sort_indices(indices, layout)
+    ndim = indices.shape[1] - 1
+    first = sites = None
+    if num and kernels_for(indices).coords.count_descents(keys[:num], threads_for(num)):
+        keys, starts = unique_keys(keys[:num])
+        order = xp.arange(num, dtype=np.int32) if order is None else order
+        first, ranks = order[starts[:-1]], xp.empty(num, np.int32)
+        kernels_for(keys).coords.spread_runs(starts, order, ranks, threads_for(2 * num))
+        order = xp.argsort(first).astype(np.int32)  # the rank of each site, by first row
+        site_of_rank = xp.empty_like(order)
+        site_of_rank[order] = xp.arange(len(order), dtype=np.int32)
+        first, sites = first[order], site_of_rank[ranks]
+        indices, order = indices[first], site_of_rank if (order[1:] < order[:-1]).any() else None
+    rows = RowOrder(len(indices), order)
+    grid = np.zeros(ndim), np.ones(ndim)
+    return Coords._of(Sites(indices, None, batch_size, low, high, layout, keys, rows, *grid)), first, sites
+
+
 def bounds_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the greatest value of each column (0 if there are no rows), as 64-bit numbers."""
     kernels = kernels_for(values).coords
@@ -469,6 +497,20 @@ def _check_range(indices, low, high, shape, batch_size) -> None:
 
 def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the ascending keys with a sentinel, and the order of rows if they were not ascending."""
+    keys, order = _sort_indices(indices, layout)
+    num = len(indices)
+    if order is not None and kernels_for(indices).coords.count_descents(keys[:num], threads_for(num)):
+        twin = int((keys[1:num] == keys[: num - 1]).argmax())
+        first, second = sorted((int(order[twin]), int(order[twin + 1])))
+        raise ValueError(
+            f"indices must be unique, got the same site {indices[first].tolist()} "
+            f"in rows {first} and {second}"
+        )
+    return keys, order
+
+
+def _sort_indices(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the keys, equal ones side by side, with a sentinel, and the order of rows if it is another."""
     kernels = kernels_for(indices).coords
     num = len(indices)
     keys = array_module(indices).empty(num + 1, np.uint64)
@@ -479,13 +521,6 @@ def _sorted_keys(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.nd
     if kernels.count_descents(keys[:num], threads_for(num)) == 0:
         return keys, None
     keys[:num], order = sort_keys(keys[:num], layout.bits)
-    if kernels.count_descents(keys[:num], threads_for(num)):
-        twin = int((keys[1:num] == keys[: num - 1]).argmax())
-        first, second = sorted((int(order[twin]), int(order[twin + 1])))
-        raise ValueError(
-            f"indices must be unique, got the same site {indices[first].tolist()} "
-            f"in rows {first} and {second}"
-        )
     return keys, order
 
 

@@ -28,6 +28,8 @@ from .conv import (
 from .coords import Coords, same_sites, sort_keys
 from .pointwise import RELU, activate, activation_gradient, activation_of
 from .pool import (
+    MAX,
+    MEAN,
     SUM,
     avg_pool,
     batches,
@@ -36,6 +38,7 @@ from .pool import (
     global_sum_pool,
     max_pool,
     pairs_per_row,
+    pool_on,
     pool_plan,
     reduce_pairs,
     segment_reduce,
@@ -235,11 +238,28 @@ def _max_pool(x, kernel_size, stride=None, padding=0, dilation=1, *, sites="reac
     def vjp(dy):
         dy = _gradient_of(y.features, dy)
         dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
-        if not rulebook.num_pairs:
-            return (array_module(dy).zeros(x.features.shape, x.dtype),)
-        return (gradient(widened(x.features), widened(y.features), dy, rulebook).astype(x.dtype, copy=False),)
+        return (_return_maxima_of_pairs(x, y, dy, rulebook, gradient),)
 
     return y, vjp
+
+
+def _pool_on(x, rulebook, coords, operation):
+    y = pool_on(x, rulebook, coords, operation)
+    if operation != MAX:
+        return y, _return_sums(x, y, rulebook, _sites(rulebook) if operation == MEAN else None)
+
+    def vjp(dy):
+        dy = widened(_gradient_of(y.features, dy))
+        return (_return_maxima_of_pairs(x, y, dy, rulebook, _find_maxima),)
+
+    return y, vjp
+
+
+def _return_maxima_of_pairs(x, y, dy, rulebook: Rulebook, gradient: Callable) -> np.ndarray:
+    """Return the gradient of the features that maxima over a rulebook's pairs are of."""
+    if not rulebook.num_pairs:
+        return array_module(dy).zeros(x.features.shape, x.dtype)
+    return gradient(widened(x.features), widened(y.features), dy, rulebook).astype(x.dtype, copy=False)
 
 
 def _move_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
@@ -323,12 +343,12 @@ def _global_max_pool(x):
         order = x.coords._sites.rows.order
         if order is None:
             order = array_module(dy).arange(x.num_sites, dtype=np.int32)
-        return (_return_maxima(x.features, y, dy, order, batches(x.coords).batch_ptr),)
+        return (return_maxima(x.features, y, dy, order, batches(x.coords).batch_ptr),)
 
     return y, vjp
 
 
-def _return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
+def return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
     """Return zeros with the gradient of each segment's maximum at the row that it came from."""
     xp = array_module(features, dy)
     num, channels = features.shape
@@ -401,7 +421,7 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
             share = (wide / xp.asarray(y.counts[:, None], wide.dtype)).astype(dy.dtype, copy=False)
         if reduce in ("mean", "sum") and options.get("max_points") is None:
             return (take_rows(share, y.rows),)
-        order, starts = _in_segments(y.rows, y.tensor.num_sites)
+        order, starts = in_segments(y.rows, y.tensor.num_sites)
         if reduce == "first" or not len(dy):
             out = xp.zeros((len(y.rows), dy.shape[1]), dy.dtype)
             out[order[starts[:-1]]] = dy
@@ -410,7 +430,7 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
         kept = (rows >= 0) & (xp.arange(len(order)) - starts[rows] < y.counts[rows])  # fewer with max_points
         if reduce == "max":
             starts = xp.concatenate([starts[:1], xp.cumsum(y.counts)])
-            return (_return_maxima(features, y.tensor.features, dy, order[kept], starts),)
+            return (return_maxima(features, y.tensor.features, dy, order[kept], starts),)
         rows_kept = xp.empty_like(y.rows)
         rows_kept[order] = xp.where(kept, rows, np.int32(-1))
         return (take_rows(share, rows_kept),)
@@ -423,7 +443,7 @@ def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
     if mode == "nearest":
         rows = rows_at(x, points, batch)
         y = take_rows(x.features, rows)
-        gradient = partial(_add_rows, rows=rows, num_rows=x.num_sites)
+        gradient = partial(add_rows, rows=rows, num_rows=x.num_sites)
     else:
         sites = x.coords._sites
         corners = corners_of(sites, points, batch)
@@ -433,12 +453,12 @@ def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
     return y, lambda dy: (gradient(_gradient_of(y, dy)),)
 
 
-def _add_rows(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return the sums of the values of each row."""
-    return segment_reduce(values, *_in_segments(rows, num_rows), SUM, values.dtype)
+def add_rows(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return the sums of the values of each row; those of -1 go nowhere."""
+    return segment_reduce(values, *in_segments(rows, num_rows), SUM, values.dtype)
 
 
-def _in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the places of each row, stably in its order, and where those of each begin.
 
     Those of -1, no row, are behind the others.
@@ -483,6 +503,7 @@ _RULES: dict[Callable, Callable] = {
     sum_pool: _sum_pool,
     avg_pool: _avg_pool,
     unpool: _unpool,
+    pool_on: _pool_on,
     global_max_pool: _global_max_pool,
     global_sum_pool: _global_sum_pool,
     global_avg_pool: _global_avg_pool,

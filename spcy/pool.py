@@ -281,6 +281,11 @@ def _pool(x, kernel_size, stride, padding, dilation, sites, operation, count="si
     return SparseTensor(coords, reduce_pairs(x, rulebook, operation, count))
 
 
+def pool_on(x: SparseTensor, rulebook: Rulebook, coords: Coords, operation: int) -> SparseTensor:
+    """Return the reductions (SUM, MAX, MEAN) of the pairs of a rulebook whose outputs are on some coords."""
+    return SparseTensor(coords, reduce_pairs(x, rulebook, operation))
+
+
 def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1, sites="reached") -> tuple[Rulebook, Coords]:
     """Return the windows of a pool, and its output sites."""
     require_tensor(x, "x")

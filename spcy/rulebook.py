@@ -295,7 +295,7 @@ def floored(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
 
     def build() -> Child:
         out = derive(coords, ("floor", stride), lambda: _floor_cells(coords._sites, stride))
-        rulebook = _gathered(coords._sites, out, stencil, stride, padding)
+        rulebook = between(coords._sites, out, stencil, stride, padding)
         # The levels of other kernels have these sites too, and share what is derived, but no children and
         # no copies on another backend, which know the kernel.
         out = replace(out, children={}, moved={})
@@ -470,16 +470,27 @@ def _floor_cells(sites: Sites, stride: Ints) -> Sites:
     return sites_from_keys(group_keys(keys, layout.bits)[0], layout, low, high, *grid)
 
 
-def _gathered(sites: Sites, out: Sites, stencil: Stencil, stride: Ints, padding: Ints) -> Rulebook:
-    """Return the pairs with ``site(in) == site(out) * stride - padding + offset``; `out` is in key order."""
+def between(sites: Sites, out: Sites, stencil: Stencil, stride: Ints, padding: Ints) -> Rulebook:
+    """Return the pairs with ``site(in) == site(out) * stride - padding + offset`` of two sets of sites."""
     steps, pad = np.array((1, *stride)), np.array((0, *padding))
     low, high = out.low * steps - pad, out.high * steps - pad
     layout = layout_for(sites, low + stencil.column_low, high + stencil.column_high)
-    columns = (out.indices[:, c].astype(np.int64) * steps[c] - pad[c] for c in range(len(steps)))
+    order = out.rows.order
+    indices = out.indices if order is None else out.indices[order]
+    columns = (indices[:, c].astype(np.int64) * steps[c] - pad[c] for c in range(len(steps)))
     queries = _keys_of(columns, layout)
     keys = keys_in(sites, layout)
-    pairs = kernels_for(keys).builders.gathered(keys, queries, sites.rows.order, layout, stencil)
+    pairs = kernels_for(keys).builders.gathered(keys, queries, sites.rows.order, order, layout, stencil)
     return _rulebook(*pairs, sites.rows, out.rows)
+
+
+def reordered(rulebook: Rulebook, order: Sequence[int]) -> Rulebook:
+    """Return a rulebook whose offset k is that of another's offset ``order[k]``."""
+    xp, ptr = array_module(rulebook.in_rows), to_host(rulebook.offset_ptr)
+    parts = [slice(*ptr[k : k + 2].tolist()) for k in order]
+    rows = [xp.concatenate([each[part] for part in parts]) for each in (rulebook.in_rows, rulebook.out_rows)]
+    offset_ptr = np.cumsum([0, *np.diff(ptr)[list(order)].tolist()])
+    return _rulebook(*rows, xp.asarray(offset_ptr), rulebook._in, rulebook._out)
 
 
 def _keys_of(columns: Iterable[np.ndarray], layout: Layout) -> np.ndarray:

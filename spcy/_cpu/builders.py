@@ -37,12 +37,12 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]
     return _walked(keys, keys[:-1], layout, stencil, num_searched(stencil), order, order)
 
 
-def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]:
+def gathered(keys, queries, in_order, out_order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]:
     """Return (in_rows, out_rows, offset_ptr) of the pairs with ``key(in) == queries[out] + offset``.
 
-    `keys` and `order` as for `submanifold`; the queries ascend, their order is that of the outputs' rows.
+    `keys` and the orders as for `submanifold`; the queries ascend.
     """
-    return _walked(keys, queries, layout, stencil, len(stencil.offsets), order, None)
+    return _walked(keys, queries, layout, stencil, len(stencil.offsets), in_order, out_order)
 
 
 def _walked(keys, queries, layout, stencil: Stencil, num_walked: int, in_order, out_order):

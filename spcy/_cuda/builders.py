@@ -41,12 +41,12 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ..
     return _found(keys, keys[:-1], layout, stencil, num_searched(stencil), order, order)
 
 
-def gathered(keys, queries, order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ...]:
+def gathered(keys, queries, in_order, out_order, layout, stencil: Stencil) -> tuple[cupy.ndarray, ...]:
     """Return (in_rows, out_rows, offset_ptr) of the pairs with ``key(in) == queries[out] + offset``.
 
-    `keys` and `order` as for `submanifold`; the queries ascend, their order is that of the outputs' rows.
+    `keys` and the orders as for `submanifold`; the queries ascend.
     """
-    return _found(keys, queries, layout, stencil, len(stencil.offsets), None, order)
+    return _found(keys, queries, layout, stencil, len(stencil.offsets), out_order, in_order)
 
 
 def _found(keys, queries, layout, stencil: Stencil, searched, order, in_order) -> tuple[cupy.ndarray, ...]:

@@ -39,7 +39,7 @@ def install(name: str = "spconv") -> None:
     >>> spconv.SubMConv3d.__module__
     'spcy.torch.spconv.conv'
     """
-    modules = _ENGINES[_check.choice(name, tuple(_ENGINES), "name")]()
+    modules = ENGINES[_check.choice(name, tuple(ENGINES), "name")]()
     tops = [each for each in modules if "." not in each]
     for each in tops:
         there = sys.modules.get(each)
@@ -54,7 +54,7 @@ def install(name: str = "spconv") -> None:
     sys.modules.update(modules)
     for each, module in modules.items():
         parent, _, child = each.rpartition(".")
-        if parent in modules:
+        if parent in modules and not hasattr(modules[parent], child):  # MinkowskiEngine has classes so named
             setattr(modules[parent], child, module)
 
 
@@ -79,10 +79,59 @@ def _spconv() -> Modules:
     }
 
 
+def _minkowski() -> Modules:
+    """Return the modules by the names that they get: those at the top are what its own code imports."""
+    top = importlib.import_module("spcy.torch.minkowski")
+    backend, common = _package("MinkowskiEngineBackend"), _package("MinkowskiCommon")
+    for name in ("MinkowskiModuleBase", "convert_to_int_list", "convert_to_int_tensor"):
+        setattr(common, name, getattr(top, name))
+    own = {
+        f"Minkowski{name}": importlib.import_module(f"{top.__name__}.{part}") for name, part in _PARTS.items()
+    }
+    own["MinkowskiCommon"] = common
+    own["sparse_matrix_functions"] = importlib.import_module(f"{top.__name__}.spmm")
+    inner = {"utils": top.utils, "modules": top.modules}
+    for parent, parts in _INNER.items():
+        for part in parts:
+            inner[f"{parent}.{part}"] = importlib.import_module(f"{top.__name__}.{parent}.{part}")
+    return {
+        "MinkowskiEngine": top,
+        **{f"MinkowskiEngine.{name}": module for name, module in (*own.items(), *inner.items())},
+        **own,
+        "MinkowskiEngineBackend": backend,
+        "MinkowskiEngineBackend._C": top,
+    }
+
+
+_PARTS = {
+    "Convolution": "conv",
+    "ChannelwiseConvolution": "conv",
+    "CoordinateManager": "manager",
+    "KernelGenerator": "kernels",
+    "Tensor": "tensor",
+    "SparseTensor": "tensor",
+    "TensorField": "tensor",
+    "Pooling": "pool",
+    "Broadcast": "pool",
+    "Normalization": "norm",
+    "Nonlinearity": "nonlinearity",
+    "Functional": "functional",
+    "Ops": "ops",
+    "Pruning": "ops",
+    "Union": "ops",
+    "Interpolation": "ops",
+    "Network": "network",
+}
+_INNER = {
+    "utils": ("collation", "gradcheck", "init", "quantization", "summary"),
+    "modules": ("resnet_block", "senet_block"),
+}
+
+
 def _package(name: str) -> ModuleType:
     module = ModuleType(name, f"{name}, as far as spcy has it.")
     module.__path__ = []
     return module
 
 
-_ENGINES: dict[str, Callable[[], Modules]] = {"spconv": _spconv}
+ENGINES: dict[str, Callable[[], Modules]] = {"spconv": _spconv, "MinkowskiEngine": _minkowski}

@@ -15,8 +15,10 @@ import spcy
 
 from .. import grad, pool, tensor, voxel
 from .._backend import array_module
-from ..conv import Plan, conv_plan, execute, inverse_plan, subm_plan, transpose_plan
+from ..conv import Plan, conv_plan, execute, inverse_plan, plan_on, subm_plan, transpose_plan
+from ..coords import Coords
 from ..pointwise import activation_of
+from ..rulebook import Rulebook
 from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, opaque, tensor_of
 from .tensor import SparseTensor, array_tensor
 
@@ -135,6 +137,100 @@ def convolve(
 def _in_forward_mode() -> bool:
     """Return whether tensors may have tangents, which a `Function` refuses and arrays would lose."""
     return forward_ad._current_level >= 0
+
+
+def convolve_on(
+    features: torch.Tensor,
+    rulebook: Rulebook,
+    coords: Coords,
+    out_coords: Coords,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    groups: int = 1,
+) -> torch.Tensor:
+    """Return the features of a convolution over a rulebook between two sets of sites.
+
+    The weight is (K, C_in // groups, C_out), a matrix for each offset of the rulebook.
+    """
+
+    def plan(x, weight, bias):
+        return plan_on(x, rulebook, out_coords, weight, bias, groups, box=False)
+
+    return convolve(plan, SparseTensor(coords, features), weight, bias).features
+
+
+def pool_on(
+    features: torch.Tensor, rulebook: Rulebook, coords: Coords, out_coords: Coords, operation: int
+) -> torch.Tensor:
+    """Return the features that `spcy.pool.pool_on` gives."""
+    x = SparseTensor(coords, features)
+    call = lambda do: do(array_tensor(x), rulebook, out_coords, operation)  # noqa: E731
+    return _run(pool.pool_on, [features], call, reads=operation == pool.MAX)[0]
+
+
+def take_rows(features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return features by row, zeros for the row -1; `rows` int32."""
+    return _TakeRows.apply(features, rows)
+
+
+def add_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Return the sums of the features of each row; those of -1 go nowhere. `rows` int32."""
+    return _AddRows.apply(features, rows, num_rows)
+
+
+def max_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Return the greatest of the features of each row, -inf where there are none; those of -1 go nowhere."""
+    return _MaxRows.apply(features, rows, num_rows)
+
+
+class _TakeRows(torch.autograd.Function):
+    """Rows of features, taken to other places."""
+
+    @staticmethod
+    def forward(ctx, features, rows):
+        ctx.save_for_backward(rows)
+        ctx.num_rows = len(features)
+        with on_device(features.device):
+            return tensor_of(spcy.rows.take_rows(contiguous_array(features), array_of(rows)))
+
+    @staticmethod
+    def backward(ctx, dy):
+        return add_rows(dy, *ctx.saved_tensors, ctx.num_rows), None
+
+
+class _AddRows(torch.autograd.Function):
+    """Sums of features that have the same row."""
+
+    @staticmethod
+    def forward(ctx, features, rows, num_rows):
+        ctx.save_for_backward(rows)
+        with on_device(features.device):
+            return tensor_of(grad.add_rows(contiguous_array(features), array_of(rows), num_rows))
+
+    @staticmethod
+    def backward(ctx, dy):
+        return take_rows(dy, *ctx.saved_tensors), None, None
+
+
+class _MaxRows(torch.autograd.Function):
+    """The greatest of the features that have the same row; of equal ones the first has the gradient."""
+
+    @staticmethod
+    def forward(ctx, features, rows, num_rows):
+        with on_device(features.device):
+            array = contiguous_array(features)
+            ctx.order, ctx.starts = grad.in_segments(array_of(rows), num_rows)
+            out = tensor_of(pool.segment_reduce(array, ctx.order, ctx.starts, pool.MAX, array.dtype))
+        ctx.save_for_backward(features, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        features, out = map(contiguous_array, ctx.saved_tensors)
+        with on_device(dy.device):
+            dx = grad.return_maxima(features, out, contiguous_array(dy), ctx.order, ctx.starts)
+        return tensor_of(dx), None, None
 
 
 def _box(weight: torch.Tensor, channels_first: bool) -> Any:

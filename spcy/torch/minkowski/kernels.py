@@ -1,0 +1,198 @@
+"""Kernels as MinkowskiEngine describes them, and the cells that they have."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ... import _check
+from .modes import RegionType
+
+Ints = tuple[int, ...]
+
+
+def convert_to_int_list(arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int) -> list[int]:
+    """Return one int for each axis."""
+    if isinstance(arg, (np.ndarray, torch.Tensor)) and arg.ndim:
+        arg = arg.tolist()
+    elif not isinstance(arg, Sequence):
+        arg = [arg] * dimension
+    if len(arg) != dimension:
+        raise ValueError(f"arg must be an int or {dimension} ints, one for each axis, got {list(arg)}")
+    return [int(each) for each in arg]
+
+
+def convert_to_int_tensor(arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int):
+    """Return one int for each axis, as a tensor."""
+    return torch.IntTensor(convert_to_int_list(arg, dimension))
+
+
+def require_dimension(dimension: Any) -> int:
+    """Return the number of spatial axes, checked."""
+    if not isinstance(dimension, int) or not 1 <= dimension <= _check.MAX_NDIM:
+        raise ValueError(
+            f"dimension must be the number of spatial axes, 1 .. {_check.MAX_NDIM}, got {dimension}"
+        )
+    return dimension
+
+
+def get_kernel_volume(
+    region_type: RegionType,
+    kernel_size: Sequence[int],
+    region_offset: torch.Tensor | None,
+    axis_types: None,
+    dimension: int,
+) -> int:
+    """Return how many cells a kernel has."""
+    return len(offsets_of(region_type, tuple(kernel_size), custom_offsets(region_offset, dimension)))
+
+
+def convert_region_type(
+    region_type: RegionType,
+    tensor_stride: Sequence[int],
+    kernel_size: Sequence[int],
+    up_stride: Sequence[int],
+    dilation: Sequence[int],
+    region_offset: torch.Tensor | None,
+    axis_types: None,
+    dimension: int,
+    center: bool = True,
+) -> tuple[RegionType, torch.Tensor, int]:
+    """Return a region's type, its offsets (none unless it is custom) and how many cells it has."""
+    volume = get_kernel_volume(region_type, kernel_size, region_offset, axis_types, dimension)
+    return region_type, torch.IntTensor() if region_offset is None else region_offset, volume
+
+
+def custom_offsets(region_offsets: Any, dimension: int) -> tuple[Ints, ...]:
+    """Return the offsets of a custom region, none if there are not any."""
+    if region_offsets is None or (isinstance(region_offsets, torch.Tensor) and not region_offsets.numel()):
+        return ()
+    offsets = np.asarray(region_offsets)
+    if offsets.dtype.kind not in "iu" or offsets.ndim != 2 or offsets.shape[1] != dimension:
+        raise ValueError(
+            f"region_offsets must be ints of shape (K, {dimension}), a cell in each row, got shape "
+            f"{offsets.shape} and dtype {offsets.dtype}"
+        )
+    return tuple(map(tuple, offsets.tolist()))
+
+
+@lru_cache(maxsize=256)
+def offsets_of(region_type: RegionType, kernel_size: Ints, custom: tuple[Ints, ...]) -> np.ndarray:
+    """Return the cells of a kernel, (K, D), in MinkowskiEngine's order and in steps of the tensor stride.
+
+    A box has its first axis fastest; odd sizes are centred, even ones begin at 0. A cross has its centre,
+    then for each axis the cells above it and those below.
+    """
+    if not isinstance(region_type, RegionType):
+        raise TypeError(f"region_type must be a RegionType, got {region_type!r}")
+    if region_type is RegionType.CUSTOM:
+        if not custom:
+            raise ValueError("region_offsets must be given for region_type CUSTOM")
+        return np.array(custom, np.int64)
+    if custom:
+        raise ValueError(f"region_offsets must be left out for region_type {region_type.name}")
+    if min(kernel_size) < 1:
+        raise ValueError(f"kernel_size must be at least 1, got {list(kernel_size)}")
+    if region_type is RegionType.HYPER_CUBE:
+        low = [-(k // 2) if k % 2 else 0 for k in kernel_size]
+        return np.indices(kernel_size[::-1]).reshape(len(kernel_size), -1)[::-1].T + low
+    if any(k % 2 == 0 for k in kernel_size):
+        raise ValueError(f"kernel_size must be odd for region_type HYPER_CROSS, got {list(kernel_size)}")
+    cells = [np.zeros((1, len(kernel_size)), np.int64)]
+    for axis, size in enumerate(kernel_size):
+        reach = size // 2
+        arm = np.zeros((2 * reach, len(kernel_size)), np.int64)
+        arm[:, axis] = [*range(1, reach + 1), *range(-reach, 0)]
+        cells.append(arm)
+    return np.concatenate(cells)
+
+
+@lru_cache(maxsize=256)
+def box_order(kernel_size: Ints) -> tuple[int, ...] | None:
+    """Return where each cell of a box is in C order, in which a rulebook is found faster; None if there."""
+    offsets = offsets_of(RegionType.HYPER_CUBE, kernel_size, ())
+    places = np.argsort(np.lexsort(offsets.T[::-1]))
+    return None if (places == np.arange(len(places))).all() else tuple(places.tolist())
+
+
+class KernelGenerator:
+    """A kernel: its region, stride and dilation.
+
+    Parameters
+    ----------
+    kernel_size, stride, dilation : int or sequence of ints
+    is_transpose : bool
+        Accepted, without effect.
+    region_type : RegionType
+    region_offsets : torch.Tensor of shape (K, D), integer, optional
+        The cells of a CUSTOM region, in steps of dilation times tensor stride.
+    expand_coordinates : bool
+        Whether a layer makes all sites that its kernel reaches.
+    axis_types : None
+    dimension : int
+        Number of spatial axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int] = -1,
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        is_transpose: bool = False,
+        region_type: RegionType = RegionType.HYPER_CUBE,
+        region_offsets: torch.Tensor | None = None,
+        expand_coordinates: bool = False,
+        axis_types: None = None,
+        dimension: int = -1,
+    ):
+        require_dimension(dimension)
+        if axis_types is not None:
+            raise ValueError("axis_types must be None: give the cells as region_offsets, of type CUSTOM")
+        self.kernel_size = convert_to_int_list(kernel_size, dimension)
+        self.kernel_stride = convert_to_int_list(stride, dimension)
+        self.kernel_dilation = convert_to_int_list(dilation, dimension)
+        for name, values in (("stride", self.kernel_stride), ("dilation", self.kernel_dilation)):
+            if min(values) < 1:
+                raise ValueError(f"{name} must be at least 1, got {values}")
+        self.region_type = region_type
+        self.region_offsets = torch.IntTensor() if region_offsets is None else region_offsets
+        self.axis_types = axis_types
+        self.dimension = dimension
+        self.expand_coordinates = expand_coordinates
+        self.kernel_volume = len(self.offsets)
+        self.requires_strided_coordinates = all(s == 1 for s in self.kernel_stride)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """The kernel's cells before dilation, in steps of the tensor stride."""
+        custom = custom_offsets(self.region_offsets, self.dimension)
+        return offsets_of(self.region_type, tuple(self.kernel_size), custom)
+
+    def get_kernel(self, tensor_stride: Sequence[int], is_transpose: bool):
+        """Return the region's type, its offsets and how many cells it has."""
+        return self.region_type, self.region_offsets, self.kernel_volume
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(kernel_size={self.kernel_size}, kernel_stride={self.kernel_stride}, "
+            f"kernel_dilation={self.kernel_dilation}, region_type={self.region_type}, "
+            f"expand_coordinates={self.expand_coordinates}, dimension={self.dimension})"
+        )
+
+
+class KernelRegion(
+    namedtuple("KernelRegion", "kernel_size kernel_stride kernel_dilation region_type offset D")
+):
+    """A kernel's numbers."""
+
+    __slots__ = ()

@@ -1,0 +1,714 @@
+"""Coordinate managers: sets of coordinates by their keys, and the rulebooks between them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ... import _check
+from ..._backend import array_module
+from ..._stencil import Stencil
+from ...coords import Coords, distinct_sites, union
+from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
+from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
+from .kernels import Ints, KernelGenerator, box_order, convert_to_int_list, custom_offsets
+from .modes import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
+
+Pairs = tuple[torch.Tensor, torch.Tensor]
+Key = tuple[Ints, str]
+
+
+class CoordinateMapKey:
+    """The name of a set of coordinates: its tensor stride and a string.
+
+    Parameters
+    ----------
+    tensor_stride : sequence of D ints, or int
+        An int is 1 + D, for a key that a layer is to set.
+    string_id : str
+    """
+
+    __slots__ = ("_key", "_size")
+
+    def __init__(self, tensor_stride: Sequence[int] | int, string_id: str = ""):
+        self._key: Key | None = None
+        if isinstance(tensor_stride, int):
+            self._size = tensor_stride
+        else:
+            self._size = len(tensor_stride) + 1
+            self.set_key(tensor_stride, string_id)
+
+    @classmethod
+    def _of(cls, key: Key) -> CoordinateMapKey:
+        return cls(*key)
+
+    def is_key_set(self) -> bool:
+        """Return whether this names something."""
+        return self._key is not None
+
+    def get_coordinate_size(self) -> int:
+        """Return the number of columns of the coordinates, 1 + D."""
+        return self._size
+
+    def get_key(self) -> tuple[list[int], str]:
+        """Return the tensor stride and the string."""
+        tensor_stride, string_id = self._require()
+        return list(tensor_stride), string_id
+
+    def get_tensor_stride(self) -> list[int]:
+        """Return the tensor stride, an int for each axis."""
+        return list(self._require()[0])
+
+    def set_key(self, tensor_stride: Sequence[int] | tuple[Sequence[int], str], string_id: str | None = None):
+        """Give this key its tensor stride and string, or both in one tuple."""
+        if string_id is None:
+            tensor_stride, string_id = tensor_stride
+        if len(tensor_stride) != self._size - 1:
+            raise ValueError(f"tensor_stride must have {self._size - 1} ints, got {list(tensor_stride)}")
+        self._key = tuple(map(int, tensor_stride)), string_id
+
+    def _require(self) -> Key:
+        if self._key is None:
+            raise ValueError("the coordinate map key must be set: no layer has made its coordinates yet")
+        return self._key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CoordinateMapKey) and self._key is not None and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        if self._key is None:
+            return "coordinate map key: not set"
+        tensor_stride, string_id = self._key
+        return f"coordinate map key:{list(tensor_stride)}" + (f":{string_id}" if string_id else "")
+
+
+class _Map(NamedTuple):
+    """A set of coordinates: `unit` times the cells of `coords`, by axis."""
+
+    coords: Coords
+    unit: Ints
+
+    def in_units(self, unit: Ints) -> _Map:
+        """Return the map with another unit, which divides its own."""
+        if unit == self.unit:
+            return self
+        indices = self.coords.indices.copy()
+        indices[:, 1:] *= array_module(indices).array(
+            [u // v for u, v in zip(self.unit, unit, strict=True)], indices.dtype
+        )
+        return _Map(distinct_sites(indices)[0], unit)
+
+    def coordinates(self) -> Any:
+        """Return the coordinates, (N, 1 + D) int32: a copy."""
+        return self.in_units((1,) * len(self.unit)).coords.indices.copy()
+
+
+class CoordinateManager:
+    """Sets of coordinates by their keys, and the rulebooks between them.
+
+    Coordinates keep the scale of their tensor stride. Those that a layer makes ascend by batch and axes.
+
+    Parameters
+    ----------
+    D : int
+        Number of spatial axes.
+    num_threads, coordinate_map_type, allocator_type, minkowski_algorithm
+        Accepted, without effect: spcy's threads follow PyTorch's, and the coordinates are where they come
+        from.
+    """
+
+    def __init__(
+        self,
+        D: int = 0,
+        num_threads: int = -1,
+        coordinate_map_type: CoordinateMapType | None = None,
+        allocator_type: GPUMemoryAllocatorType | None = None,
+        minkowski_algorithm: MinkowskiAlgorithm | None = None,
+    ):
+        if not isinstance(D, int) or not 1 <= D <= _check.MAX_NDIM:
+            raise ValueError(f"D must be the number of spatial axes, 1 .. {_check.MAX_NDIM}, got {D!r}")
+        self.D = D
+        self.minkowski_algorithm = minkowski_algorithm or MinkowskiAlgorithm.DEFAULT
+        self._maps: dict[Key, _Map] = {}
+        self._fields: dict[Key, torch.Tensor] = {}
+        self._rulebooks: dict[tuple, Rulebook] = {}
+        self._field_maps: dict[tuple[Key, Key], Pairs] = {}
+        self._batch_rows: dict[Key, torch.Tensor] = {}
+        self._numbers = count()
+        self._device = torch.device("cpu")
+
+    def __repr__(self) -> str:
+        lines = [
+            f"\t{CoordinateMapKey._of(key)}: {map.coords.num_sites} sites" for key, map in self._maps.items()
+        ]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+    # Sets of coordinates
+
+    def insert_and_map(
+        self, coordinates: torch.Tensor, tensor_stride: int | Sequence[int] = 1, string_id: str = ""
+    ) -> tuple[CoordinateMapKey, Pairs]:
+        """Keep coordinates; return their key, the first row of each, and which of these each row is.
+
+        Parameters
+        ----------
+        coordinates : torch.Tensor of shape (N, 1 + D), int32
+            The batch, then the axes.
+        tensor_stride : int or sequence of D ints
+        string_id : str
+
+        Returns
+        -------
+        key : CoordinateMapKey
+        (unique_map, inverse_map) : tuple of torch.Tensor, int64
+            ``coordinates[unique_map]`` are the coordinates kept, in the order of their first rows, and
+            ``coordinates[unique_map][inverse_map]`` all again.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the coordinates are not as above, or a batch index is negative.
+        """
+        self._check_coordinates(coordinates, torch.int32)
+        tensor_stride = tuple(convert_to_int_list(tensor_stride, self.D))
+        unit = self._unit_of(coordinates, tensor_stride)
+        with entering(coordinates.device), on_device(coordinates.device):
+            indices = array_of(coordinates.contiguous()).copy()
+            if {*unit} != {1}:
+                indices[:, 1:] //= array_module(indices).array(unit, indices.dtype)
+            coords, first, rows = distinct_sites(indices)
+            if first is None:
+                first = rows = torch.arange(len(coordinates), device=coordinates.device)
+            else:
+                first, rows = tensor_of(first).long(), tensor_of(rows).long()
+        key = self._keep((tensor_stride, string_id), _Map(coords, unit))
+        return key, (first, rows)
+
+    def insert_field(
+        self, coordinates: torch.Tensor, tensor_stride: int | Sequence[int], string_id: str = ""
+    ) -> CoordinateMapKey:
+        """Keep the coordinates of points, (N, 1 + D) of a float dtype, and return their key."""
+        if not coordinates.is_floating_point():
+            raise TypeError(f"coordinates must be of a float dtype, got {coordinates.dtype}")
+        self._check_coordinates(coordinates, coordinates.dtype)
+        if not torch.isfinite(coordinates).all():
+            row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])
+            raise ValueError(f"coordinates must be finite, got {coordinates[row].tolist()} in row {row}")
+        key = self._new_key((tuple(convert_to_int_list(tensor_stride, self.D)), string_id), self._fields)
+        self._fields[key] = coordinates
+        return CoordinateMapKey._of(key)
+
+    def stride(
+        self, coordinate_map_key: CoordinateMapKey, stride: int | Sequence[int], string_id: str = ""
+    ) -> CoordinateMapKey:
+        """Return the key of the coordinates ``floor(c / s) * s``, s the tensor stride times a stride."""
+        in_key = self._key_of(coordinate_map_key)
+        stride = tuple(convert_to_int_list(stride, self.D))
+        key = tuple(t * s for t, s in zip(in_key[0], stride, strict=True)), string_id or in_key[1]
+        if key not in self._maps:
+            self._floored(in_key, stride, key, Stencil(np.zeros((1, self.D), np.int64)))
+        return CoordinateMapKey._of(key)
+
+    def origin(self) -> CoordinateMapKey:
+        """Return the key of a site for each batch that there is, at 0 along all axes."""
+        key = (0,) * self.D, ""
+        if key not in self._maps:
+            if not self._maps and not self._fields:
+                raise ValueError(
+                    "the coordinate manager must hold coordinates to have an origin, it has none"
+                )
+            with on_device(self._device):
+                batches = [tensor_of(m.coords.indices[:, 0].copy()) for m in self._maps.values()]
+                batches += [c[:, 0].round().int() for c in self._fields.values()]
+                rows = torch.zeros((0, 1 + self.D), dtype=torch.int32, device=self._device)
+                batches = torch.unique(torch.cat(batches))
+                rows = rows.new_zeros((len(batches), 1 + self.D))
+                rows[:, 0] = batches
+            self.insert_and_map(rows, *key)
+        return CoordinateMapKey._of(key)
+
+    origin_field = origin
+
+    def size(self, coordinate_map_key: CoordinateMapKey) -> int:
+        """Return how many coordinates, or points, a key names."""
+        key = coordinate_map_key._require()
+        if key not in self._maps and key in self._fields:
+            return len(self._fields[key])
+        return self._map(key).coords.num_sites
+
+    def get_coordinates(self, coords_key_or_tensor_strides: Any) -> torch.Tensor:
+        """Return the coordinates of a key, or of the first key with a tensor stride, (N, 1 + D) int32."""
+        map = self._map(self._key_of(coords_key_or_tensor_strides))
+        with on_device(self._device):
+            return tensor_of(map.coordinates())
+
+    def get_coordinate_field(self, coords_key_or_tensor_strides: Any) -> torch.Tensor:
+        """Return the coordinates of points."""
+        return self._fields[coords_key_or_tensor_strides._require()]
+
+    def number_of_unique_batch_indices(self) -> int:
+        """Return how many batches there are."""
+        return self.size(self.origin())
+
+    def get_unique_coordinate_map_key(self, tensor_stride: int | Sequence[int]) -> CoordinateMapKey:
+        """Return a key that names nothing yet."""
+        tensor_stride = tuple(convert_to_int_list(tensor_stride, self.D))
+        return CoordinateMapKey._of((tensor_stride, f"{next(self._numbers)}"))
+
+    # Maps between them
+
+    def kernel_map(
+        self,
+        in_key: Any,
+        out_key: Any,
+        stride: int | Sequence[int] = 1,
+        kernel_size: int | Sequence[int] = 3,
+        dilation: int | Sequence[int] = 1,
+        region_type: RegionType = RegionType.HYPER_CUBE,
+        region_offset: torch.Tensor | None = None,
+        is_transpose: bool = False,
+        is_pool: bool = False,
+    ) -> dict[int, torch.Tensor]:
+        """Return for each kernel offset that has pairs the rows of inputs and outputs, (2, P) int32."""
+        kernel = KernelGenerator(
+            kernel_size, stride, dilation, False, region_type, region_offset, dimension=self.D
+        )
+        in_key, out_key = self._key_of(in_key), self._key_of(out_key)
+        if is_pool and kernel.kernel_stride == kernel.kernel_size and not is_transpose:
+            return {0: torch.stack(self._stride_map(in_key, out_key)).int()}
+        rulebook = self._rulebook(in_key, out_key, kernel, is_transpose, is_pool)
+        with on_device(self._device):
+            pairs = map(rulebook.pairs, range(rulebook.num_offsets))
+            maps = {
+                k: torch.stack([tensor_of(i.copy()), tensor_of(o.copy())]) for k, (i, o) in enumerate(pairs)
+            }
+        return {k: each for k, each in maps.items() if each.numel()}
+
+    def get_kernel_map(self, *args: Any, **kwargs: Any) -> dict[int, torch.Tensor]:
+        """Return what `kernel_map` does."""
+        warnings.warn("get_kernel_map is kernel_map by an old name", DeprecationWarning, stacklevel=2)
+        return self.kernel_map(*args, **kwargs)
+
+    def origin_map(self, key: CoordinateMapKey) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the batch of each row of the origin, and the rows of each batch from 0 on."""
+        return self._by_batch(self._batches(key._require()))
+
+    def origin_field_map(self, key: CoordinateMapKey) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the batch of each row of the origin, and the points of each batch from 0 on."""
+        return self._by_batch(self._fields[key._require()][:, 0].round().long())
+
+    def _by_batch(self, batches: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        there = self.get_coordinates(self.origin())[:, 0].long()
+        counts = torch.bincount(batches, minlength=int(there.max()) + 1 if len(there) else 0)
+        return there, list(torch.sort(batches, stable=True).indices.split(counts.tolist()))
+
+    def stride_map(self, in_key: CoordinateMapKey, stride_key: CoordinateMapKey) -> Pairs:
+        """Return each row, and the row of the coarser set that it is in."""
+        return self._stride_map(in_key._require(), stride_key._require())
+
+    def union_map(self, in_keys: Sequence[CoordinateMapKey], out_key: CoordinateMapKey) -> list[torch.Tensor]:
+        """Unite sets of coordinates: set `out_key`, return for each set its rows and theirs, (2, N) int64."""
+        if out_key.is_key_set():
+            raise ValueError("out_key must not be set: union_map sets it")
+        maps = [self._map(key._require()) for key in in_keys]
+        if len(maps) < 2:
+            raise ValueError(f"in_keys must be at least two, got {len(maps)}")
+        unit = tuple(np.gcd.reduce([m.unit for m in maps]).tolist())
+        maps = [m.in_units(unit) for m in maps]
+        with on_device(self._device):
+            coords, *rows = union(_plain(maps[0].coords), _plain(maps[1].coords))
+            for m in maps[2:]:
+                coords, old, new = union(coords, _plain(m.coords))
+                rows = [old[each] for each in rows] + [new]
+            rows = [tensor_of(each).long() for each in rows]
+        tensor_stride = tuple(np.min([key.get_tensor_stride() for key in in_keys], axis=0).tolist())
+        name = tensor_stride, f"merge-{next(self._numbers)}"
+        out_key.set_key(*self._keep(name, _Map(coords, unit))._require())
+        return [torch.stack([torch.arange(len(each), device=each.device), each]) for each in rows]
+
+    def prune(self, in_key: CoordinateMapKey, mask: torch.Tensor) -> CoordinateMapKey:
+        """Return the key of the coordinates where a mask is True."""
+        map = self._map(in_key._require())
+        with on_device(self._device):
+            rows = array_of(mask.nonzero().flatten())
+            coords = map.coords._select(rows)
+        return self._keep((in_key._require()[0], "pruned"), _Map(coords, map.unit))
+
+    def field_to_sparse_insert_and_map(
+        self,
+        field_map_key: CoordinateMapKey,
+        sparse_tensor_stride: int | Sequence[int],
+        sparse_tensor_string_id: str = "",
+    ) -> tuple[CoordinateMapKey, Pairs]:
+        """Return the key of the cells that points lie in, a point of each, and the cell of each point."""
+        field = self._fields[field_map_key._require()]
+        cells = self._cells(field, tuple(convert_to_int_list(sparse_tensor_stride, self.D)))
+        key, pairs = self.insert_and_map(cells, sparse_tensor_stride, sparse_tensor_string_id)
+        self._field_maps[field_map_key._require(), key._require()] = pairs
+        return key, pairs
+
+    def exists_field_to_sparse(
+        self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
+    ) -> bool:
+        """Return whether it is known in which cell of a set each point lies."""
+        return (field_map_key._require(), sparse_map_key._require()) in self._field_maps
+
+    def field_to_sparse_keys(self, field_map_key: CoordinateMapKey) -> list[CoordinateMapKey]:
+        """Return the keys of the sets whose cells hold the points."""
+        field_key = field_map_key._require()
+        return [CoordinateMapKey._of(to) for by, to in self._field_maps if by == field_key]
+
+    def get_field_to_sparse_map(
+        self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
+    ) -> Pairs:
+        """Return a point of each cell and the cell of each point, where they are known."""
+        return self._field_maps[field_map_key._require(), sparse_map_key._require()]
+
+    def field_to_sparse_map(self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey) -> Pairs:
+        """Return the cell of each point that is in one of a set, and those points."""
+        rows = self._rows_of_points(self._fields[field_map_key._require()], sparse_map_key._require())
+        inside = (rows >= 0).nonzero().flatten()
+        return rows[inside], inside
+
+    def interpolation_map_weight(
+        self, key: CoordinateMapKey, samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return rows around samples, the sample of each and its weight, of linear interpolation."""
+        in_key = key._require()
+        tensor_stride = samples.new_tensor(in_key[0])
+        cells = torch.floor(samples[:, 1:] / tensor_stride)
+        fractions = samples[:, 1:] / tensor_stride - cells
+        found = []
+        for corner in np.ndindex(*(2,) * self.D):
+            at = samples.new_tensor(corner)
+            points = torch.cat([samples[:, :1], (cells + at) * tensor_stride], 1)
+            rows = self._rows_of_points(points, in_key)
+            weights = torch.where(at > 0, fractions, 1 - fractions).prod(1)
+            inside = (rows >= 0).nonzero().flatten()
+            found.append((rows[inside].int(), inside.int(), weights[inside]))
+        return tuple(torch.cat(each) for each in zip(*found, strict=True))
+
+    # What the layers use
+
+    def convolution(
+        self,
+        in_key: CoordinateMapKey,
+        out_key: CoordinateMapKey,
+        kernel: KernelGenerator,
+        transposed: bool = False,
+        pool: bool = False,
+    ) -> tuple[Rulebook, Coords, Coords]:
+        """Return a layer's rulebook, its inputs' coords and its outputs'; set `out_key` if it is not."""
+        key = in_key._require()
+        with on_device(self._device):
+            if not out_key.is_key_set():
+                out_key.set_key(*self._out_key(key, kernel, transposed, pool))
+            rulebook = self._rulebook(key, out_key._require(), kernel, transposed, pool)
+        return rulebook, self._map(key).coords, self._map(out_key._require()).coords
+
+    def batch_rows(self, key: CoordinateMapKey) -> torch.Tensor:
+        """Return the row of the origin that each row's batch has, int32."""
+        name = key._require()
+        if name not in self._batch_rows:
+            there = self.get_coordinates(self.origin())[:, 0].contiguous()
+            batches = self._batches(name)
+            rows = torch.searchsorted(there, batches.int())
+            if len(rows) and not (there[rows.clamp(max=len(there) - 1)] == batches).all():
+                raise ValueError(
+                    "all coordinates of a manager must be inserted before a global pool makes its origin: "
+                    "some have a batch index that the origin has not"
+                )
+            self._batch_rows[name] = rows.int()
+        return self._batch_rows[name]
+
+    def holds_points(self, key: CoordinateMapKey) -> bool:
+        """Return whether a key names points and not sites."""
+        return key._require() not in self._maps and key._require() in self._fields
+
+    def coords_of(self, key: CoordinateMapKey) -> tuple[Coords, Ints]:
+        """Return the coords of a key, and how far apart their cells are."""
+        return self._map(key._require())
+
+    def _map(self, key: Key) -> _Map:
+        if key not in self._maps:
+            raise ValueError(
+                f"the coordinate manager must have coordinates for {CoordinateMapKey._of(key)}: it has "
+                f"{', '.join(str(CoordinateMapKey._of(k)) for k in self._maps) or 'none'}. Tensors that meet "
+                f"must share a manager: give coordinate_manager to SparseTensor"
+            )
+        return self._maps[key]
+
+    def _key_of(self, key_or_tensor_stride: Any) -> Key:
+        """Return a key, or the first one with a tensor stride."""
+        if isinstance(key_or_tensor_stride, CoordinateMapKey):
+            return key_or_tensor_stride._require()
+        tensor_stride = tuple(convert_to_int_list(key_or_tensor_stride, self.D))
+        for key in self._maps:
+            if key[0] == tensor_stride:
+                return key
+        raise ValueError(
+            f"the coordinate manager must have coordinates of tensor stride {list(tensor_stride)}, it has "
+            f"those of {[list(key[0]) for key in self._maps]}"
+        )
+
+    def _get_coordinate_map_key(self, key_or_tensor_strides: Any) -> CoordinateMapKey:
+        """Return a key, or the first one with a tensor stride."""
+        return CoordinateMapKey._of(self._key_of(key_or_tensor_strides))
+
+    def _keep(self, key: Key, map: _Map) -> CoordinateMapKey:
+        """Keep a map under a key, or if that is taken under one like it."""
+        key = self._new_key(key, self._maps)
+        self._maps[key] = map
+        return CoordinateMapKey._of(key)
+
+    def _new_key(self, key: Key, taken: dict) -> Key:
+        tensor_stride, string_id = key
+        while key in taken:
+            key = (
+                tensor_stride,
+                f"{string_id}-{next(self._numbers)}" if string_id else f"{next(self._numbers)}",
+            )
+        return key
+
+    def _check_coordinates(self, coordinates: torch.Tensor, dtype: torch.dtype) -> None:
+        check_tensor(coordinates, "coordinates")
+        if coordinates.dtype != dtype:
+            raise TypeError(
+                f"coordinates must have dtype {dtype}, got {coordinates.dtype}: .int() makes them so"
+            )
+        if coordinates.dim() != 2 or coordinates.shape[1] != 1 + self.D:
+            raise ValueError(
+                f"coordinates must have shape (N, {1 + self.D}), the batch and {self.D} axes, got shape "
+                f"{tuple(coordinates.shape)}"
+            )
+        if not self._maps and not self._fields:
+            self._device = coordinates.device
+        if coordinates.device != self._device:
+            raise ValueError(
+                f"coordinates must be on {self._device}, as the others of the coordinate manager, got "
+                f"{coordinates.device}"
+            )
+
+    def _unit_of(self, coordinates: torch.Tensor, tensor_stride: Ints) -> Ints:
+        """Return the tensor stride if all coordinates are its multiples, else ones."""
+        if min(tensor_stride) < 0:
+            raise ValueError(f"tensor_stride must not be negative, got {list(tensor_stride)}")
+        if min(tensor_stride) and {*tensor_stride} != {1}:
+            steps = torch.tensor(tensor_stride, dtype=torch.int32, device=coordinates.device)
+            if not (coordinates[:, 1:] % steps).any():
+                return tensor_stride
+        return (1,) * self.D
+
+    def _batches(self, key: Key) -> torch.Tensor:
+        """Return the batch of each row."""
+        map = self._maps.get(key)
+        if map is None and key in self._fields:
+            return self._fields[key][:, 0].round().long()
+        with on_device(self._device):
+            return tensor_of(self._map(key).coords.indices[:, 0].copy()).long()
+
+    def _out_key(self, in_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool) -> Key:
+        """Return the key of a layer's outputs, whose coordinates are made if there are none."""
+        tensor_stride, stride = in_key[0], kernel.kernel_stride
+        if transposed:
+            if any(t % s for t, s in zip(tensor_stride, stride, strict=True)):
+                raise ValueError(
+                    f"stride must divide the input's tensor stride {list(tensor_stride)}, got {stride}: a "
+                    f"transposed layer goes back to finer coordinates; those of a SparseTensor begin at "
+                    f"tensor stride 1 unless it is given tensor_stride"
+                )
+            key = tuple(t // s for t, s in zip(tensor_stride, stride, strict=True)), ""
+            if key not in self._maps or kernel.expand_coordinates:
+                return self._generated(in_key, self._new_key(key, self._maps), kernel, pool)
+            return key
+        if kernel.expand_coordinates and not pool:
+            return self._expanded(in_key, kernel)
+        key = tuple(t * s for t, s in zip(tensor_stride, stride, strict=True)), in_key[1]
+        if key not in self._maps:
+            offsets = self._offsets(in_key[0], kernel, pool)
+            rulebook = self._floored(in_key, tuple(stride), key, self._stencil(in_key, offsets, kernel))
+            if rulebook is not None:
+                self._rulebooks[self._name(in_key, key, kernel, False, pool)] = self._in_order(
+                    rulebook, kernel
+                )
+        return key
+
+    def _floored(self, in_key: Key, stride: Ints, key: Key, stencil: Stencil | None) -> Rulebook | None:
+        """Make the coordinates of `stride`; return the rulebook of a stencil to them where there is one."""
+        map = self._map(in_key)
+        step = tuple(t * s // u for t, s, u in zip(in_key[0], stride, map.unit, strict=True))
+        whole = stencil is not None
+        stencil = stencil if whole else Stencil(np.zeros((1, self.D), np.int64))
+        with on_device(self._device):
+            rulebook, coords = floored(map.coords, stencil, step, (0,) * self.D)
+        self._maps[key] = _Map(coords, tuple(s * u for s, u in zip(step, map.unit, strict=True)))
+        return rulebook if whole else None
+
+    def _generated(self, in_key: Key, key: Key, kernel: KernelGenerator, pool: bool) -> Key:
+        """Make the coordinates that a transposed layer reaches."""
+        map = self._map(in_key)
+        unit = tuple(np.gcd(map.unit, key[0]).tolist())
+        offsets = self._offsets(key[0], kernel, pool) // unit
+        stride = tuple(u // v for u, v in zip(map.unit, unit, strict=True))
+        rulebook, coords = generative(map.coords, Stencil(offsets), stride, (0,) * self.D, (0,) * self.D)
+        self._maps[key] = _Map(coords, unit)
+        self._rulebooks[self._name(in_key, key, kernel, True, pool)] = rulebook
+        return key
+
+    def _expanded(self, in_key: Key, kernel: KernelGenerator) -> Key:
+        """Make all coordinates that a kernel reaches, those that are multiples of the tensor stride."""
+        map = self._map(in_key)
+        ones = (1,) * self.D
+        offsets = self._offsets(in_key[0], kernel, False)
+        unit = tuple(np.gcd.reduce([map.unit, *offsets]).tolist())
+        reached = generative(
+            map.in_units(unit).coords, Stencil(offsets // unit), ones, (0,) * self.D, (0,) * self.D
+        )
+        stride = tuple(t * s for t, s in zip(in_key[0], kernel.kernel_stride, strict=True))
+        out = _Map(reached[1], unit)
+        if {*kernel.kernel_stride} != {1}:
+            xp, indices = array_module(out.coords.indices), out.coordinates()
+            kept = ~(indices[:, 1:] % xp.array(stride)).any(axis=1)
+            indices = xp.ascontiguousarray(indices[kept])
+            indices[:, 1:] //= xp.array(stride, indices.dtype)
+            out = _Map(distinct_sites(indices)[0], stride)
+        return self._keep((stride, ""), out)._require()
+
+    def _rulebook(
+        self, in_key: Key, out_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool
+    ) -> Rulebook:
+        """Return the rulebook of a layer between two sets of coordinates."""
+        name = self._name(in_key, out_key, kernel, transposed, pool)
+        if name not in self._rulebooks:
+            if transposed:
+                swapped = self._rulebook(out_key, in_key, kernel, False, pool)
+                self._rulebooks[name] = swapped.transposed()
+            else:
+                self._rulebooks[name] = self._found(in_key, out_key, kernel, pool)
+        return self._rulebooks[name]
+
+    def _name(
+        self, in_key: Key, out_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool
+    ) -> tuple:
+        custom = custom_offsets(kernel.region_offsets, self.D)
+        geometry = kernel.kernel_size, kernel.kernel_dilation, kernel.kernel_stride
+        return in_key, out_key, *map(tuple, geometry), kernel.region_type, custom, transposed, pool
+
+    def _found(self, in_key: Key, out_key: Key, kernel: KernelGenerator, pool: bool) -> Rulebook:
+        """Find the pairs ``in == out + offset`` of two sets of coordinates."""
+        inputs, outputs = self._map(in_key), self._map(out_key)
+        offsets = self._offsets(in_key[0], kernel, pool)
+        if (
+            any(v % u for u, v in zip(inputs.unit, outputs.unit, strict=True))
+            or (offsets % inputs.unit).any()
+        ):
+            unit = tuple(np.gcd.reduce([inputs.unit, outputs.unit, *offsets]).tolist())
+            inputs, outputs = inputs.in_units(unit), outputs.in_units(unit)
+        steps = tuple(v // u for u, v in zip(inputs.unit, outputs.unit, strict=True))
+        stencil = Stencil(self._sorted(offsets, kernel) // np.array(inputs.unit))
+        if inputs.coords is outputs.coords:
+            rulebook = submanifold(inputs.coords, stencil)
+        else:
+            rulebook = between(inputs.coords._sites, outputs.coords._sites, stencil, steps, (0,) * self.D)
+        return self._in_order(rulebook, kernel)
+
+    def _offsets(self, tensor_stride: Ints, kernel: KernelGenerator, pool: bool) -> np.ndarray:
+        """Return a kernel's cells as coordinates.
+
+        A pool whose stride is its size takes the cell that its output begins, not the one around it.
+        """
+        offsets = kernel.offsets
+        if pool and kernel.kernel_stride == kernel.kernel_size:
+            offsets = offsets - offsets.min(axis=0)
+        return offsets * kernel.kernel_dilation * np.array(tensor_stride)
+
+    def _stencil(self, in_key: Key, offsets: np.ndarray, kernel: KernelGenerator) -> Stencil | None:
+        """Return offsets in cells of a map, None where they are not whole ones."""
+        unit = self._map(in_key).unit
+        return None if (offsets % unit).any() else Stencil(self._sorted(offsets, kernel) // np.array(unit))
+
+    def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator) -> np.ndarray:
+        """Return the cells of a box in C order, in which pairs are found fastest."""
+        if kernel.region_type is not RegionType.HYPER_CUBE:
+            return offsets
+        return offsets[np.lexsort(offsets.T[::-1])]
+
+    def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator) -> Rulebook:
+        """Return a rulebook of `_sorted` offsets with the kernel's own."""
+        if kernel.region_type is not RegionType.HYPER_CUBE:
+            return rulebook
+        order = box_order(tuple(kernel.kernel_size))
+        return rulebook if order is None else reordered(rulebook, order)
+
+    def _stride_map(self, in_key: Key, out_key: Key) -> Pairs:
+        """Return each row, and the row of a coarser set that it is in."""
+        for t, s in zip(in_key[0], out_key[0], strict=True):
+            if s % max(t, 1):
+                raise ValueError(
+                    f"the tensor stride of the outputs must be divisible by that of the inputs, "
+                    f"{list(in_key[0])}, got {list(out_key[0])}"
+                )
+        coordinates = self.get_coordinates(CoordinateMapKey._of(in_key))
+        rows = self._rows_of_points(coordinates, out_key)
+        if (rows < 0).any():
+            row = int((rows < 0).nonzero()[0])
+            raise ValueError(
+                f"the outputs must hold the cell of every input, got none for {coordinates[row].tolist()} in "
+                f"row {row}"
+            )
+        return torch.arange(len(rows), device=rows.device), rows
+
+    def _rows_of_points(self, points: torch.Tensor, key: Key) -> torch.Tensor:
+        """Return the row of the cell that holds each point, -1 where there is none; int64."""
+        map, cells = self._map(key), self._cells(points, key[0])
+        with on_device(self._device):
+            indices = array_of(cells)
+            xp = array_module(indices)
+            unit = xp.array(map.unit, indices.dtype)
+            off = (indices[:, 1:] % unit).any(axis=1)
+            indices[:, 1:] //= unit
+            rows = map.coords.rows_of(indices)
+            return tensor_of(xp.where(off, np.int32(-1), rows)).long()
+
+    def _cells(self, points: torch.Tensor, tensor_stride: Ints) -> torch.Tensor:
+        """Return ``floor(p / s) * s`` with the tensor stride s, and the batch, int32."""
+        if 0 in tensor_stride:
+            cells = torch.zeros_like(points, dtype=torch.int32)
+        else:
+            steps = torch.tensor(tensor_stride, dtype=torch.int32, device=points.device)
+            if points.is_floating_point():
+                floors = torch.floor(points[:, 1:] / steps)
+            else:
+                floors = torch.div(points[:, 1:], steps, rounding_mode="floor")
+            if len(floors) and (floors.abs() * steps).max() >= 2.0**31:
+                raise ValueError("coordinates must have cells in int32")
+            cells = torch.cat([points[:, :1].int(), floors.int() * steps], 1)
+        cells[:, 0] = (points[:, 0].round() if points.is_floating_point() else points[:, 0]).int()
+        return cells.contiguous()
+
+
+CoordsManager = CoordinateManager
+
+
+def _plain(coords: Coords) -> Coords:
+    """Return coords without their level's place in space, which unions compare."""
+    sites = coords._sites
+    grid = {"origin": np.zeros(coords.ndim), "voxel_size": np.ones(coords.ndim)}
+    return Coords._of(replace(sites, **grid, children={}, moved={}))
+
+
+def set_gpu_allocator(backend: GPUMemoryAllocatorType) -> None:
+    """Do nothing: memory on a GPU is PyTorch's and CuPy's."""
+
+
+def set_memory_manager_backend(backend: GPUMemoryAllocatorType) -> None:
+    """Do nothing: memory on a GPU is PyTorch's and CuPy's."""
