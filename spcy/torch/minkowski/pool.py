@@ -368,12 +368,18 @@ class _Broadcast(MinkowskiModuleBase):
 class MinkowskiBroadcastAddition(_Broadcast):
     """Adds to each site the row of its batch."""
 
+    operation_type = BroadcastMode.ELEMENTWISE_ADDITON
+    broadcast = MinkowskiBroadcastFunction
+
     def _combine(self, features, spread):
         return features + spread
 
 
 class MinkowskiBroadcastMultiplication(_Broadcast):
     """Multiplies each site by the row of its batch."""
+
+    operation_type = BroadcastMode.ELEMENTWISE_MULTIPLICATION
+    broadcast = MinkowskiBroadcastFunction
 
     def _combine(self, features, spread):
         return features * spread
