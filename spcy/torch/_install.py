@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -12,7 +13,7 @@ from .. import _check
 Modules = dict[str, ModuleType]
 
 
-def install(name: str = "spconv") -> None:
+def install(name: str = "spconv", version: str | None = None) -> None:
     """Put a module of `spcy.torch` under the name of the engine whose code runs on it.
 
     For code that imports that engine and cannot be edited. From then on these names are spcy's, in this
@@ -20,14 +21,17 @@ def install(name: str = "spconv") -> None:
 
     Parameters
     ----------
-    name : {"spconv", "MinkowskiEngine"}
+    name : {"spconv", "MinkowskiEngine", "torchsparse"}
         "spconv" puts `spcy.torch.spconv` under ``spconv``, ``spconv.pytorch``, .. and ``cumm``;
-        "MinkowskiEngine" puts `spcy.torch.minkowski` under its name.
+        "MinkowskiEngine" puts `spcy.torch.minkowski` under its name, and "torchsparse"
+        `spcy.torch.torchsparse`.
+    version : str, optional
+        Of an engine whose versions differ for its users: "2.1", the default, or "1.4" of torchsparse.
 
     Raises
     ------
     ValueError
-        If `name` is another.
+        If `name` is another, or the engine has no such version here.
     RuntimeError
         If that engine is imported already; nothing is changed then.
 
@@ -39,7 +43,7 @@ def install(name: str = "spconv") -> None:
     >>> spconv.SubMConv3d.__module__
     'spcy.torch.spconv.conv'
     """
-    modules = ENGINES[_check.choice(name, tuple(ENGINES), "name")]()
+    modules = _modules_of(_check.choice(name, tuple(ENGINES), "name"), version)
     tops = [each for each in modules if "." not in each]
     for each in tops:
         there = sys.modules.get(each)
@@ -54,8 +58,19 @@ def install(name: str = "spconv") -> None:
     sys.modules.update(modules)
     for each, module in modules.items():
         parent, _, child = each.rpartition(".")
-        if parent in modules and not hasattr(modules[parent], child):  # MinkowskiEngine has classes so named
+        there = getattr(modules.get(parent), child, module)
+        if parent in modules and isinstance(there, ModuleType):  # MinkowskiEngine has classes so named
             setattr(modules[parent], child, module)
+
+
+def _modules_of(name: str, version: str | None) -> Modules:
+    """Return the modules of an engine, in a version of it, by the names that they get."""
+    if version is None:
+        return ENGINES[name]()
+    versions = _VERSIONS.get(name, {})
+    if not versions:
+        raise ValueError(f"version must be left out for {name!r}, which has one, got {version!r}")
+    return versions[_check.choice(version, tuple(versions), "version")]()
 
 
 def _spconv() -> Modules:
@@ -128,10 +143,41 @@ _INNER = {
 }
 
 
+def _torchsparse() -> Modules:
+    """Return the modules of 2.1 by the names that they get."""
+    top = importlib.import_module("spcy.torch.torchsparse")
+    modules = {"torchsparse": top}
+    for _, path, _ in pkgutil.walk_packages(top.__path__, f"{top.__name__}."):
+        modules[path.removeprefix("spcy.torch.")] = importlib.import_module(path)
+    del modules["torchsparse.v1"]
+    return modules
+
+
+def _torchsparse_1_4() -> Modules:
+    """Return copies of the modules of 2.1 with what is otherwise in 1.4."""
+    old = importlib.import_module("spcy.torch.torchsparse.v1")
+    modules = {}
+    for name, module in _torchsparse().items():
+        modules[name] = copy = ModuleType(name, module.__doc__)
+        copy.__path__ = []
+        replaced = {each: getattr(old, each) for each in old.__all__ if hasattr(module, each)}
+        public = {each: value for each, value in vars(module).items() if not each.startswith("__")}
+        copy.__dict__.update(public, **replaced, __all__=getattr(module, "__all__", [*public]))
+    modules["torchsparse"].__version__ = "1.4.0"
+    return modules
+
+
 def _package(name: str) -> ModuleType:
     module = ModuleType(name, f"{name}, as far as spcy has it.")
     module.__path__ = []
     return module
 
 
-ENGINES: dict[str, Callable[[], Modules]] = {"spconv": _spconv, "MinkowskiEngine": _minkowski}
+ENGINES: dict[str, Callable[[], Modules]] = {
+    "spconv": _spconv,
+    "MinkowskiEngine": _minkowski,
+    "torchsparse": _torchsparse,
+}
+_VERSIONS: dict[str, dict[str, Callable[[], Modules]]] = {
+    "torchsparse": {"2.1": _torchsparse, "1.4": _torchsparse_1_4}
+}

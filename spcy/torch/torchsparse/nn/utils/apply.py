@@ -1,0 +1,19 @@
+"""Functions of features, on sparse tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...tensor import SparseTensor
+
+__all__ = ["fapply"]
+
+
+def fapply(input: SparseTensor, fn: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> SparseTensor:
+    """Return a tensor on the same sites whose features are ``fn(input.feats, ..)``."""
+    if not isinstance(input, SparseTensor):
+        raise TypeError(f"input must be a SparseTensor, got {type(input).__name__}")
+    return input.with_feats(fn(input.feats, *args, **kwargs))

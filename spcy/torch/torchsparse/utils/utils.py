@@ -1,0 +1,34 @@
+"""Small functions that code around TorchSparse calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .... import _check
+
+__all__ = ["make_divisible", "make_ntuple", "make_tensor"]
+
+Ints = tuple[int, ...]
+
+
+def make_ntuple(x: int | Sequence[int] | torch.Tensor, ndim: int, name: str = "x", least: int | None = None):
+    """Return an int for each of `ndim` axes, as a tuple."""
+    if type(x) is tuple and len(x) == ndim and least is None:  # what it is most often: a call costs little
+        return x
+    if isinstance(x, (torch.Tensor, np.ndarray)):
+        x = x.reshape(-1).tolist() if x.ndim else x.item()
+    return _check.per_axis(x, ndim, name, _check.INT32.min if least is None else least)
+
+
+def make_tensor(x: Sequence[int], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Return numbers as a tensor."""
+    return torch.tensor(x, dtype=dtype, device=device)
+
+
+def make_divisible(x: int, divisor: int) -> int:
+    """Return the least multiple of a divisor that is no less than a number."""
+    return -(-x // divisor) * divisor
