@@ -1,10 +1,10 @@
 """The modules of ``torchsparse`` 2.1 by their names, on spcy: on CPUs too, with gradients.
 
-``import spcy.torch.torchsparse as torchsparse`` stands where ``import torchsparse`` stood. Weights and results
-are TorchSparse's; what differs: a dilation is honoured, outputs do not depend on the greatest coordinate of
-the batch, rows ascend by batch and coordinates where a layer makes sites, and what TorchSparse computes
-wrongly in silence is computed or an error (sites twice, tensors of other sites added, a crop of the batch
-column). `v1` has what is otherwise in version 1.4.
+``import spcy.torch.torchsparse as torchsparse`` stands where ``import torchsparse`` stood. Weights and
+results are TorchSparse's; what differs: a dilation is honoured, outputs do not depend on the greatest
+coordinate of the batch, rows ascend by batch and coordinates where a layer makes sites, and what TorchSparse
+computes wrongly in silence is computed or an error (sites twice, tensors of other sites added, a crop of the
+batch column). `v1` has what is otherwise in version 1.4.
 """
 
 from . import backbones, backend, backends, nn, operators, tensor, utils, v1

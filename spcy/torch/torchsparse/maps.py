@@ -19,7 +19,7 @@ _ORIGIN = (0, 0, 0)
 
 
 class Windows(NamedTuple):
-    """Where the windows of a layer lie: cell r of that of output u is ``u * stride - padding + dilation * r``.
+    """Where a layer's windows lie: cell r of that of output u is ``u * stride - padding + dilation * r``.
 
     With `floor` the outputs are the cells ``floor(c / stride)`` of all inputs c, else all that an input
     reaches.
@@ -54,11 +54,11 @@ def same_sites_map(coords: Coords, windows: Windows) -> Rulebook:
     """Return the kernel map of a layer of stride 1, whose outputs are its inputs."""
 
     def build() -> Rulebook:
-        kernel_size, _, padding, dilation, _ = windows
-        box = box_stencil(kernel_size, dilation)
-        order = _order(kernel_size)
+        order = _order(windows.kernel_size)
         # A box in C order is found faster than in another: its pairs are put in order afterwards.
-        found = _neighbours(coords._sites, Stencil(box.offsets - padding))
+        found = _neighbours(
+            coords._sites, _box_before(windows.kernel_size, windows.dilation, windows.padding)
+        )
         return found if order is None else _reordered(found, order)
 
     return derive(coords, ("torchsparse", windows), build)
@@ -80,7 +80,7 @@ def strided_map(
         shape = range_behind(spatial_range, windows)[1:]
     elif clips and coords._sites.low.min() >= 0:
         shape = (_check.INT32.max,) * 3
-    return _level(coords, False, stencil.offsets, windows.stride, windows.padding, shape)
+    return _level(coords, False, stencil, windows.stride, windows.padding, shape)
 
 
 def range_behind(spatial_range: Ints, windows: Windows) -> Ints:
@@ -105,35 +105,31 @@ def generative_map(
 
     The weight's cells lie mirrored where all sizes are odd, as TorchSparse has it.
     """
-    offsets = _stencil(kernel_size, dilation).offsets - np.array(centre_of(kernel_size, dilation))
-    if all(k % 2 for k in kernel_size):
-        offsets = -offsets
     shape = None
     if spatial_range is not None:
         _require_inside(coords, spatial_range)
         shape = tuple(n * s for n, s in zip(spatial_range[1:], stride, strict=True))
     elif clips and coords._sites.low.min() >= 0:
         shape = (_check.INT32.max,) * 3
-    return _level(coords, True, offsets, stride, _ORIGIN, shape)
+    return _level(coords, True, _generative_stencil(kernel_size, dilation), stride, _ORIGIN, shape)
 
 
 def _level(
-    coords: Coords, transposed: bool, offsets: np.ndarray, stride: Ints, padding: Ints, shape: Ints | None
+    coords: Coords, transposed: bool, stencil: Stencil, stride: Ints, padding: Ints, shape: Ints | None
 ) -> tuple[Rulebook, Coords]:
     """Return the pairs and the sites that a layer reaches inside of a shape; the grid stays unbounded."""
-    stencil = Stencil(offsets)
-    arguments = transposed, offsets, stride, padding, shape
 
     def build() -> Child:
         make = _transposed_level if transposed else _strided_level
         sites, rulebook = make(coords._sites, stencil, stride, padding, shape)
+        arguments = transposed, stencil.offsets, stride, padding, shape
         return Child(replace(sites, shape=None), rulebook, None, _remake, arguments)
 
-    return derive_child(coords, ("torchsparse", stencil.key, *arguments[:1], *arguments[2:]), build)
+    return derive_child(coords, ("torchsparse", transposed, stencil.key, stride, padding, shape), build)
 
 
-def _remake(parent: Coords, *arguments) -> Coords:
-    return _level(parent, *arguments)[1]
+def _remake(parent: Coords, transposed: bool, offsets: np.ndarray, *arguments) -> Coords:
+    return _level(parent, transposed, Stencil(offsets), *arguments)[1]
 
 
 def _require_inside(coords: Coords, spatial_range: Ints) -> None:
@@ -156,6 +152,19 @@ def _stencil(kernel_size: Ints, dilation: Ints) -> Stencil:
     """Return a box from 0 on with its cells in TorchSparse's order."""
     box, order = box_stencil(kernel_size, dilation), _order(kernel_size)
     return box if order is None else Stencil(box.offsets[order])
+
+
+@lru_cache(maxsize=256)
+def _box_before(kernel_size: Ints, dilation: Ints, padding: Ints) -> Stencil:
+    """Return a box from -padding on with its cells in C order."""
+    return Stencil(box_stencil(kernel_size, dilation).offsets - np.array(padding))
+
+
+@lru_cache(maxsize=256)
+def _generative_stencil(kernel_size: Ints, dilation: Ints) -> Stencil:
+    """Return the cells that a generative layer makes around one, in the order of the weight's."""
+    offsets = _stencil(kernel_size, dilation).offsets - np.array(centre_of(kernel_size, dilation))
+    return Stencil(-offsets if all(k % 2 for k in kernel_size) else offsets)
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
-from ...coords import Coords, same_rows
+from ...coords import Coords
 from .._bridge import array_of, check_tensor, entering, on_device, opaque
 from ..tensor import SparseTensor as SpcyTensor
 from ..tensor import check_features, indices_of
@@ -122,7 +122,8 @@ class Level:
         row = _check.first_row((array[:, :3] % scale != 0).any(axis=1))
         if row is not None:
             raise ValueError(
-                f"coords must be multiples of the stride, {self.scale}, got {array[row].tolist()} in row {row}"
+                f"coords must be multiples of the stride, {self.scale}, "
+                f"got {array[row].tolist()} in row {row}"
             )
         return xp.concatenate([array[:, 3:], array[:, :3] // scale], axis=1)
 
@@ -373,7 +374,9 @@ class SparseTensor:
     def dense(self) -> torch.Tensor:
         """Return the dense tensor (*spatial_range, C), zero where there is no site."""
         if self.spatial_range is None:
-            raise ValueError("dense needs a spatial_range: SparseTensor(.., spatial_range=(batches, x, y, z))")
+            raise ValueError(
+                "dense needs a spatial_range: SparseTensor(.., spatial_range=(batches, x, y, z))"
+            )
         indices = indices_of(self.as_spcy().coords, self.feats.device)
         return to_dense(self.feats, indices, self.spatial_range)
 
@@ -389,22 +392,25 @@ def require_same_sites(tensors: Sequence[SparseTensor], what: str) -> None:
     for other in others:
         if not isinstance(other, SparseTensor):
             raise TypeError(f"{what} must be SparseTensors, got {type(other).__name__}")
-        if first.level() is other.level():
-            continue
-        a, b = first.level().coords(), other.level().coords()
-        if first.stride != other.stride:
-            where = f"strides {first.stride} and {other.stride}"
-        elif same_rows(a, b):
-            continue
-        elif len(a) != len(b):
-            where = f"{len(a)} and {len(b)} rows"
-        else:
-            row = _check.first_row((a.indices != b.indices).any(axis=1))
-            where = f"{a.indices[row].tolist()} and {b.indices[row].tolist()} in row {row}"
-        raise ValueError(
-            f"{what} must have the same sites in the same rows, got {where}; "
-            f"torchsparse.generative_add adds over the union of sites"
-        )
+        where = _first_difference(first, other)
+        if where is not None:
+            raise ValueError(
+                f"{what} must have the same sites in the same rows, got {where}; "
+                f"torchsparse.generative_add adds over the union of sites"
+            )
+
+
+def _first_difference(x: SparseTensor, y: SparseTensor) -> str | None:
+    """Say where the sites of two tensors differ first, None if they do not."""
+    if x.stride != y.stride:
+        return f"strides {x.stride} and {y.stride}"
+    if x.level() is y.level():
+        return None
+    a, b = x.level().coords(), y.level().coords()
+    if len(a) != len(b):
+        return f"{len(a)} and {len(b)} rows"
+    row = _check.first_row((a.indices != b.indices).any(axis=1))
+    return None if row is None else f"{a.indices[row].tolist()} and {b.indices[row].tolist()} in row {row}"
 
 
 class PointTensor:

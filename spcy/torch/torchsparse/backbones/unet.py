@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
-from .. import nn as spnn
 from ..operators import cat
 from ..tensor import SparseTensor
 from .modules import SparseConvBlock, SparseConvTransposeBlock, SparseResBlock
@@ -55,7 +55,7 @@ class SparseResUNet(nn.Module):
                 SparseResBlock(fine, coarse, 3),
                 SparseResBlock(coarse, coarse, 3),
             )
-            for fine, coarse in zip(encoder[:-1], encoder[1:], strict=True)
+            for fine, coarse in pairwise(encoder)
         )
         self.decoders = nn.ModuleList(
             nn.ModuleDict(

@@ -62,7 +62,9 @@ def sparse_quantize(
     bad = ~(np.abs(cells) < 2**31).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
-        raise ValueError(f"coords must lie in cells that fit in int32, got {coords[row].tolist()} in row {row}")
+        raise ValueError(
+            f"coords must lie in cells that fit in int32, got {coords[row].tolist()} in row {row}"
+        )
     cells = cells.astype(np.int32)
     _, indices, inverse = np.unique(_numbers(cells), return_index=True, return_inverse=True)
     found = [cells[indices]] + [indices] * return_index + [inverse.reshape(-1)] * return_inverse

@@ -17,11 +17,13 @@ Ints = tuple[int, ...]
 
 def make_ntuple(x: int | Sequence[int] | torch.Tensor, ndim: int, name: str = "x", least: int | None = None):
     """Return an int for each of `ndim` axes, as a tuple."""
-    if type(x) is tuple and len(x) == ndim and least is None:  # what it is most often: a call costs little
-        return x
+    least = _check.INT32.min if least is None else least
+    plain = type(x) is tuple and len(x) == ndim and {*map(type, x)} == {int}
+    if plain and least <= min(x) and max(x) <= _check.INT32.max:
+        return x  # what it is most often: a call costs little
     if isinstance(x, (torch.Tensor, np.ndarray)):
         x = x.reshape(-1).tolist() if x.ndim else x.item()
-    return _check.per_axis(x, ndim, name, _check.INT32.min if least is None else least)
+    return _check.per_axis(x, ndim, name, least)
 
 
 def make_tensor(x: Sequence[int], dtype: torch.dtype, device: Any) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -92,13 +93,13 @@ def _one_dtype(input: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | N
 
 def _cells_of(weight: torch.Tensor, kernel_size: Ints, x) -> torch.Tensor:
     """Return a weight as a box has it, checked; the order of its cells is the rulebook's."""
-    volume = int(np.prod(kernel_size))
-    if volume != 1 or weight.dim() != 2:
-        if weight.dim() != 3 or len(weight) != volume:
-            raise ValueError(
-                f"weight must have shape ({volume}, C_in, C_out) for kernel_size {kernel_size}, "
-                f"got {tuple(weight.shape)}"
-            )
+    volume = math.prod(kernel_size)
+    is_matrix = volume == 1 and weight.dim() == 2
+    if not is_matrix and (weight.dim() != 3 or len(weight) != volume):
+        raise ValueError(
+            f"weight must have shape ({volume}, C_in, C_out) for kernel_size {kernel_size}, "
+            f"got {tuple(weight.shape)}"
+        )
     if weight.shape[-2] != x.num_channels:
         raise ValueError(f"input must have {weight.shape[-2]} channels, as the weight, got {x.num_channels}")
     return weight.view(*kernel_size, *weight.shape[-2:])
@@ -114,10 +115,8 @@ def _windows(
 ) -> Windows:
     """Return where the windows of a layer lie that is not transposed."""
     padding = make_ntuple(padding, 3, "padding", 0)
-    if config is None:
-        config = get_global_conv_config() or get_default_conv_config()
-    else:
-        config = complete(config)
+    known = get_global_conv_config() or get_default_conv_config()
+    config = known if config is None else complete(config)
     centred = input.batch_last or config.kmap_mode == "hashmap"
     floor = config.downsample_mode == "minkowski"
     return windows_of(kernel_size, stride, padding, dilation, centred, floor)
@@ -181,10 +180,12 @@ def _finer_stride(input: SparseTensor, stride: Ints) -> Ints:
 def _level_made_by(input: SparseTensor, coords: Coords, key: tuple[Ints, ...]) -> Level:
     """Return the level of a tensor as the layer of a key made it."""
     for level in (input.level(), input._caches.kmaps.get(key)):
-        if isinstance(level, Level) and level.step is not None and level.step.key == key:
-            if same_rows(level.coords(), coords) and level.step is not None:
-                return level
-    made = sorted({known[1:3] for known in input._caches.kmaps if isinstance(known, tuple) and len(known) == 4})
+        fits = isinstance(level, Level) and level.step is not None and level.step.key == key
+        if fits and same_rows(level.coords(), coords):
+            return level
+    made = sorted(
+        {known[1:3] for known in input._caches.kmaps if isinstance(known, tuple) and len(known) == 4}
+    )
     raise ValueError(
         f"a transposed layer goes back along the layer that made its input's sites: none with kernel_size "
         f"{key[1]}, stride {key[2]} and dilation {key[3]} made those of this input of stride {input.stride}; "

@@ -27,7 +27,8 @@ def calc_ti_weights(coords: torch.Tensor, idx_query: torch.Tensor, scale: float 
     if idx_query.shape != (len(coords), 8):
         hint = ": transpose it" if idx_query.shape == (8, len(coords)) else ""
         raise ValueError(
-            f"idx_query must have shape (N, 8) for N = {len(coords)} points, got {tuple(idx_query.shape)}{hint}"
+            f"idx_query must have shape (N, 8) for N = {len(coords)} points, "
+            f"got {tuple(idx_query.shape)}{hint}"
         )
     with torch.no_grad():
         within = coords[:, :3] / scale
@@ -61,6 +62,4 @@ def spdevoxelize(feats: torch.Tensor, coords: torch.Tensor, weights: torch.Tenso
     if not len(feats):
         return feats.new_zeros(len(coords), feats.shape[1])
     weights = weights.detach().to(feats.dtype).masked_fill(coords < 0, 0)
-    return functional.embedding_bag(
-        coords.clamp(min=0).long(), feats, mode="sum", per_sample_weights=weights
-    )
+    return functional.embedding_bag(coords.clamp(min=0).long(), feats, mode="sum", per_sample_weights=weights)

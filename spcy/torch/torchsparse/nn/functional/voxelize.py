@@ -28,12 +28,14 @@ def spvoxelize(feats: torch.Tensor, coords: torch.Tensor, counts: torch.Tensor) 
         raise ValueError(f"coords must have shape ({len(feats)},), one per point, got {tuple(coords.shape)}")
     rows = coords.long()
     if len(rows) and int(rows.max()) >= len(counts):
-        raise ValueError(f"coords must be less than {len(counts)}, the length of counts, got {int(rows.max())}")
+        raise ValueError(
+            f"coords must be less than {len(counts)}, the length of counts, got {int(rows.max())}"
+        )
     order = torch.argsort(rows, stable=True)
     bounds = torch.searchsorted(rows[order], torch.arange(len(counts) + 1, device=rows.device))
     if not len(rows) or not len(counts):
         return feats.new_zeros(len(counts), feats.shape[1]) + 0 * feats.sum()
-    # The points of voxel m are order[bounds[m] : bounds[m + 1]]; those of none come first, and belong to no bag.
+    # Voxel m has the points order[bounds[m] : bounds[m + 1]]; those of none come first, and are in no bag.
     inside = order[int(bounds[0]) :]
     sums = functional.embedding_bag(inside, feats, bounds[:-1] - bounds[0], mode="sum")
     return sums / counts.clamp(min=1).to(feats.dtype)[:, None]
