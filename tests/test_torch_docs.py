@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 import spcy.torch  # noqa: E402
 import spcy.torch.spconv  # noqa: E402
+import spcy.torch.torchsparse  # noqa: E402
 
 pytestmark = pytest.mark.torch
 DOCS = Path(__file__).parents[1] / "docs"
@@ -20,6 +21,18 @@ MODULES = [
     "spcy.torch._install",
     "spcy.torch.tensor",
     *(f"spcy.torch.spconv.{name}" for name in ("conv", "core", "modules", "ops", "pool", "utils")),
+    *(
+        f"spcy.torch.torchsparse.{name}"
+        for name in (
+            "tensor",
+            "operators",
+            "v1",
+            "nn.modules.conv",
+            "nn.utils.kernel",
+            "utils.collate",
+            "utils.quantize",
+        )
+    ),
 ]
 WITH_EXAMPLES = {
     "spcy.torch._install.install",
@@ -27,21 +40,32 @@ WITH_EXAMPLES = {
     "spcy.torch.spconv.core.SparseConvTensor",
     "spcy.torch.spconv.modules.SparseSequential",
     "spcy.torch.spconv.utils.PointToVoxel",
+    "spcy.torch.torchsparse.tensor.SparseTensor",
+    "spcy.torch.torchsparse.nn.modules.conv.Conv3d",
+    "spcy.torch.torchsparse.v1.SparseTensor",
 }
 
 
+def sections():
+    """What the page lists of each module."""
+    for part in PAGE.split(".. currentmodule:: ")[1:]:
+        listed = set(re.findall(r"^   ([\w.]+)$", part, re.M)) | set(re.findall(r"`(\w+[1-4]d)`", part))
+        spelled = {f"{kind}{n}d" for kind in re.findall(r"`(\w+)1d` \.\.", part) for n in range(1, 5)}
+        yield importlib.import_module(part.split()[0]), listed, spelled
+
+
 def test_the_reference_lists_what_is_public():
-    listed = set(re.findall(r"^   ([\w.]+)$", PAGE, re.M)) | set(re.findall(r"`(\w+[1-4]d)`", PAGE))
-    spelled = {f"{kind}{n}d" for kind in re.findall(r"`(\w+)1d` \.\.", PAGE) for n in range(1, 5)}
-    spconv = spcy.torch.spconv
-    parts = {name for name in spconv.__all__ if isinstance(getattr(spconv, name), type(sys))}
-    assert {*spcy.torch.__all__, *spconv.__all__} - parts <= listed | spelled
-    for name in listed:
-        item = spcy.torch if name in spcy.torch.__all__ else spconv
-        item = spconv.utils if name.startswith("Point2Voxel") else item
-        for part in name.split("."):
-            item = getattr(item, part)
-        assert item.__doc__
+    modules = []
+    for module, listed, spelled in sections():
+        modules.append(module)
+        parts = {name for name in module.__all__ if isinstance(getattr(module, name), type(sys))}
+        assert {*module.__all__} - parts <= listed | spelled
+        for name in listed:
+            item = module.utils if name.startswith("Point2Voxel") else module
+            for part in name.split("."):
+                item = getattr(item, part)
+            assert item.__doc__
+    assert modules == [spcy.torch, spcy.torch.spconv, spcy.torch.torchsparse]
 
 
 def test_examples_run():

@@ -10,6 +10,8 @@ batch column). `v1` has what is otherwise in version 1.4.
 from . import backbones, backend, backends, nn, operators, tensor, utils, v1
 from .operators import cat, generative_add
 from .tensor import PointTensor, SparseTensor
+from .utils import collate as _collate  # noqa: F401  (code reads it as torchsparse.utils.collate)
+from .utils import quantize as _quantize  # noqa: F401
 from .utils.tune import tune
 
 __version__ = "2.1.0"  # the TorchSparse whose names and results these are
