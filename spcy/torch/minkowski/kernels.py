@@ -49,7 +49,7 @@ def get_kernel_volume(
     dimension: int,
 ) -> int:
     """Return how many cells a kernel has."""
-    return len(offsets_of(region_type, tuple(kernel_size), custom_offsets(region_offset, dimension)))
+    return len(offsets_of(region_of(region_type), tuple(kernel_size), custom_offsets(region_offset, dimension)))
 
 
 def convert_region_type(
@@ -66,6 +66,14 @@ def convert_region_type(
     """Return a region's type, its offsets (none unless it is custom) and how many cells it has."""
     volume = get_kernel_volume(region_type, kernel_size, region_offset, axis_types, dimension)
     return region_type, torch.IntTensor() if region_offset is None else region_offset, volume
+
+
+def region_of(region_type: RegionType | int) -> RegionType:
+    """Return a region's type, also by its number."""
+    try:
+        return RegionType(region_type)
+    except ValueError:
+        raise ValueError(f"region_type must be a RegionType, got {region_type!r}") from None
 
 
 def custom_offsets(region_offsets: Any, dimension: int) -> tuple[Ints, ...]:
@@ -88,8 +96,6 @@ def offsets_of(region_type: RegionType, kernel_size: Ints, custom: tuple[Ints, .
     A box has its first axis fastest; odd sizes are centred, even ones begin at 0. A cross has its centre,
     then for each axis the cells above it and those below.
     """
-    if not isinstance(region_type, RegionType):
-        raise TypeError(f"region_type must be a RegionType, got {region_type!r}")
     if region_type is RegionType.CUSTOM:
         if not custom:
             raise ValueError("region_offsets must be given for region_type CUSTOM")
@@ -149,7 +155,7 @@ class KernelGenerator:
         stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
         is_transpose: bool = False,
-        region_type: RegionType = RegionType.HYPER_CUBE,
+        region_type: RegionType | int = RegionType.HYPER_CUBE,
         region_offsets: torch.Tensor | None = None,
         expand_coordinates: bool = False,
         axis_types: None = None,
@@ -164,7 +170,7 @@ class KernelGenerator:
         for name, values in (("stride", self.kernel_stride), ("dilation", self.kernel_dilation)):
             if min(values) < 1:
                 raise ValueError(f"{name} must be at least 1, got {values}")
-        self.region_type = region_type
+        self.region_type = region_of(region_type)
         self.region_offsets = torch.IntTensor() if region_offsets is None else region_offsets
         self.axis_types = axis_types
         self.dimension = dimension

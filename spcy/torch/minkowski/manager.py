@@ -273,7 +273,7 @@ class CoordinateManager:
         stride: int | Sequence[int] = 1,
         kernel_size: int | Sequence[int] = 3,
         dilation: int | Sequence[int] = 1,
-        region_type: RegionType = RegionType.HYPER_CUBE,
+        region_type: RegionType | int = RegionType.HYPER_CUBE,
         region_offset: torch.Tensor | None = None,
         is_transpose: bool = False,
         is_pool: bool = False,

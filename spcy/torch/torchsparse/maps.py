@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import _check
-from ..._backend import array_module, to_host
+from ..._backend import array_module
 from ..._stencil import Stencil, box_stencil
 from ...coords import Child, Coords, derive, derive_child
-from ...rulebook import Rulebook, _neighbours, _rulebook, _strided_level, _transposed_level, floored
+from ...rulebook import Rulebook, _neighbours, _strided_level, _transposed_level, floored, reordered
 from .utils.utils import Ints
 
 _ORIGIN = (0, 0, 0)
@@ -59,7 +59,7 @@ def same_sites_map(coords: Coords, windows: Windows) -> Rulebook:
         found = _neighbours(
             coords._sites, _box_before(windows.kernel_size, windows.dilation, windows.padding)
         )
-        return found if order is None else _reordered(found, order)
+        return found if order is None else reordered(found, order.tolist())
 
     return derive(coords, ("torchsparse", windows), build)
 
@@ -178,18 +178,3 @@ def _order(kernel_size: Ints) -> np.ndarray | None:
         return None
     order = cells.reshape(kernel_size).T.ravel()
     return None if np.array_equal(order, cells) else order
-
-
-def _reordered(rulebook: Rulebook, order: np.ndarray) -> Rulebook:
-    """Return a rulebook with its offsets in another order."""
-    xp = array_module(rulebook.in_rows)
-    ptr = to_host(rulebook.offset_ptr)
-    parts = [slice(*ptr[k : k + 2].tolist()) for k in order.tolist()]
-    counts = np.diff(ptr)[order]
-    return _rulebook(
-        xp.concatenate([rulebook.in_rows[part] for part in parts]),
-        xp.concatenate([rulebook.out_rows[part] for part in parts]),
-        xp.asarray(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
-        rulebook._in,
-        rulebook._out,
-    )
