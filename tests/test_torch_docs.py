@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 import spcy.torch  # noqa: E402
+import spcy.torch.minkowski  # noqa: E402
 import spcy.torch.spconv  # noqa: E402
 import spcy.torch.torchsparse  # noqa: E402
 
@@ -20,6 +21,9 @@ PAGE = (DOCS / "api" / "torch.md").read_text()
 MODULES = [
     "spcy.torch._install",
     "spcy.torch.tensor",
+    "spcy.torch.minkowski.tensor",
+    "spcy.torch.minkowski.utils.collation",
+    "spcy.torch.minkowski.utils.quantization",
     *(f"spcy.torch.spconv.{name}" for name in ("conv", "core", "modules", "ops", "pool", "utils")),
     *(
         f"spcy.torch.torchsparse.{name}"
@@ -37,6 +41,10 @@ MODULES = [
 WITH_EXAMPLES = {
     "spcy.torch._install.install",
     "spcy.torch.tensor.SparseTensor",
+    "spcy.torch.minkowski.tensor.SparseTensor",
+    "spcy.torch.minkowski.tensor.TensorField",
+    "spcy.torch.minkowski.utils.collation.batched_coordinates",
+    "spcy.torch.minkowski.utils.quantization.sparse_quantize",
     "spcy.torch.spconv.core.SparseConvTensor",
     "spcy.torch.spconv.modules.SparseSequential",
     "spcy.torch.spconv.utils.PointToVoxel",
@@ -49,7 +57,9 @@ WITH_EXAMPLES = {
 def sections():
     """What the page lists of each module."""
     for part in PAGE.split(".. currentmodule:: ")[1:]:
-        listed = set(re.findall(r"^   ([\w.]+)$", part, re.M)) | set(re.findall(r"`(\w+[1-4]d)`", part))
+        listed = set(re.findall(r"^   ([\w.]+)$", part, re.M)) | set(
+            re.findall(r"`(\w+[1-4]d|Minkowski\w+)`", part)
+        )
         spelled = {f"{kind}{n}d" for kind in re.findall(r"`(\w+)1d` \.\.", part) for n in range(1, 5)}
         yield importlib.import_module(part.split()[0]), listed, spelled
 
@@ -65,7 +75,7 @@ def test_the_reference_lists_what_is_public():
             for part in name.split("."):
                 item = getattr(item, part)
             assert item.__doc__
-    assert modules == [spcy.torch, spcy.torch.spconv, spcy.torch.torchsparse]
+    assert modules == [spcy.torch, spcy.torch.spconv, spcy.torch.minkowski, spcy.torch.torchsparse]
 
 
 def test_examples_run():
