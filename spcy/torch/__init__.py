@@ -1,8 +1,8 @@
 """Sparse convolution for PyTorch: spcy's operations with autograd, and the layers of other engines by name.
 
 `spcy.torch.spconv` is what ``spconv.pytorch`` is, `spcy.torch.minkowski` what ``MinkowskiEngine`` is and
-`spcy.torch.torchsparse` what ``torchsparse`` is; `install` puts them under those names for code that cannot be
-edited.
+`spcy.torch.torchsparse` what ``torchsparse`` is; `install` puts them under those names for code that cannot
+be edited.
 """
 
 try:
