@@ -353,7 +353,9 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise error if str(error).startswith(str(path)) else ValueError(f"{path}: {error}") from error
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _known(names: Sequence[str], known: Any) -> Sequence[str]:
