@@ -54,3 +54,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     with drafted(path) as draft:
         draft.write_bytes(content)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether an error is what libraries in Rust raise where they are wrong, which is no Exception."""
+    return type(error).__name__ == "PanicException"

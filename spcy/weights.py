@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ._checkpoint import numpy_dtype, open_checkpoint
+from ._files import is_panic
 from ._unpickle import MAX_NAME, Tensor
 
 _MAX_DEPTH, _MAX_ENTRIES = 32, 1 << 17  # of dicts in dicts
@@ -194,13 +195,14 @@ def open_npz(path: Path) -> Iterator[Any]:
             if unpacked > max(_ALWAYS_UNPACKED, _MOST_COMPRESSED * size):
                 raise ValueError(f"its {size} bytes are said to unpack to {unpacked}")
             for record in archive.infolist():
-                _check_npy(archive, record)
+                check_npy(archive, record)
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
             yield arrays
 
 
-def _check_npy(archive: Any, record: Any) -> None:
+def check_npy(archive: Any, record: Any) -> None:
+    """Raise ValueError unless a member is an array of numbers or text of the size that its header says."""
     with archive.open(record) as file:
         try:
             shape, dtype = _npy_header(file)
@@ -235,7 +237,9 @@ def explaining(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if isinstance(error, OSError) and error.filename is not None:  # not of a position in the file
             raise
         reason = " ".join(str(error).split())[:160]

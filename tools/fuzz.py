@@ -110,8 +110,8 @@ def _pcd() -> Seeds:
 
     cloud = PointCloud.from_points(_points(), ("x", "y", "z", "intensity", "ring"), (np.float32,) * 5)
     return {
-        f"{encoding.name.lower()}.pcd": _file_of(".pcd", lambda path, e=encoding: cloud.save(path, encoding=e))
-        for encoding in Encoding
+        f"{encoding.value}.pcd": _file_of(".pcd", lambda path, e=encoding: cloud.save(path, encoding=e))
+        for encoding in (Encoding.ASCII, Encoding.BINARY, Encoding.BINARY_COMPRESSED)
     }
 
 
@@ -486,8 +486,8 @@ def _child(name: str, seed: int, first: int, seconds: float, folder: Path, pipe:
         path = folder / f"case{suffix}"
         path.write_bytes(content)
         pipe.send(("case", number, path))
-        pipe.send(("end", _fault(path, target.read)))
-        path.unlink()
+        fault = _fault(path, target.read)
+        pipe.send(("end", fault, path.rename(folder / f"fault{number}{suffix}") if fault else path))
     pipe.send(("done",))
 
 
@@ -560,7 +560,7 @@ def run_target(name: str, seconds: float, seed: int, keep: Path) -> Report:
                         report.runs += 1
                         report.refusals += rest[0] is None
                         if rest[0]:
-                            report.fault(rest[0], case[1], case[0], keep)
+                            report.fault(*rest, case[0], keep)
                         case = None
             except (EOFError, TimeoutError) as error:
                 hang = isinstance(error, TimeoutError)

@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._files import is_panic
+from ..weights import check_npy
+from ._las import check_las
 from ._width import number_of_columns
 
 XYZ = ("x", "y", "z")
+_MOST_POINTS = 1 << 20  # that a decompressor is asked for at once
 Layout = int | Sequence[str] | None  # how many columns, which, or as the file says
 
 
@@ -47,9 +51,12 @@ class _Las:
 
     def __init__(self, path: Path, columns: Layout):
         self._path = path
-        with parsing("las"), laspy().open(path) as reader:
-            self.num_points = reader.header.point_count
-            dimensions = [*reader.header.point_format.dimension_names]
+        open_las = laspy().open
+        with parsing("las"):
+            check_las(path)
+            with open_las(path) as reader:
+                self.num_points = reader.header.point_count
+                dimensions = [*reader.header.point_format.dimension_names]
         self._dimensions = {*XYZ, *dimensions[3:]}
         usual = ("intensity", "red", "green", "blue")
         usual = [name for name in usual if name in self._dimensions]
@@ -57,15 +64,21 @@ class _Las:
 
     def read(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
         _known(names, sorted(self._dimensions))
+        parts = []
         with parsing("las"), laspy().open(self._path) as reader:
-            reader.seek(start)
-            points = reader.read_points(stop - start)
-            if len(points) != stop - start:
-                raise ValueError(f"{len(points)} points from {start} on, expected {stop - start}")
-            out = np.empty((len(points), len(names)), np.float64)
-            for i, name in enumerate(names):
-                out[:, i] = points[name]
-        return out
+            if start:
+                reader.seek(start)
+            # Nothing tells how many points compressed bytes are but to read them.
+            for first in range(start, stop, _MOST_POINTS):
+                number = min(_MOST_POINTS, stop - first)
+                points = reader.read_points(number)
+                if len(points) != number:
+                    raise ValueError(f"{len(points)} points from {first} on, expected {number}")
+                out = np.empty((number, len(names)))
+                for i, name in enumerate(names):
+                    out[:, i] = points[name]
+                parts.append(out)
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, len(names))), *parts])
 
 
 class _Parquet:
@@ -269,41 +282,56 @@ def _read_npy(path: Path, columns: Layout) -> Columns:
 
 def _read_npz(path: Path, columns: Layout) -> Columns:
     """One array (M, >= 3) of an archive: "points", or the only one."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             raise ValueError("not a .npz file")
         file.seek(0)
-        with parsing("npz"), np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    name = next(iter(arrays)) if len(arrays) == 1 else "points"
-    if name not in arrays:
-        found = f"{len(arrays)}: {', '.join(list(arrays)[:5])}{', ..' if len(arrays) > 5 else ''}"
-        raise ValueError(f"expected an array named 'points' or only one array, found {found}")
-    if not isinstance(arrays[name], np.ndarray):  # whatever else an archive holds comes as bytes
-        raise ValueError(f"{name} must be an array, as np.savez writes it")
-    return _table(arrays[name], columns)
+        with parsing("npz"):
+            archive = np.load(file, allow_pickle=False)
+        with archive:
+            names = archive.files
+            name = names[0] if len(names) == 1 else "points"
+            if name not in names:
+                found = f"{len(names)}: {', '.join(names[:5])}{', ..' if len(names) > 5 else ''}"
+                raise ValueError(f"expected an array named 'points' or only one array, found {found}")
+            with parsing("npz"):
+                member = f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name
+                record = archive.zip.getinfo(member)
+                if record.file_size > 1100 * size:  # deflate packs 1032 bytes into one at most
+                    raise ValueError(f"{size} bytes are said to unpack to {record.file_size}")
+                check_npy(archive.zip, record)  # NumPy allocates what is said
+                return _table(archive[member], columns)
 
 
 def _read_pcd(path: Path, columns: Layout) -> Columns:
     """Point Cloud Library. pypcd4 lets some truncated files pass, shortened, hence the checks of size."""
-    point_cloud = module("pypcd4", "scan", ".pcd").PointCloud
+    pypcd4 = module("pypcd4", "scan", ".pcd")
     content = path.read_bytes()
-    data_line = re.search(rb"(?m)^DATA\s+(\w+)[ \t\r]*\n", content)
+    data_line = re.search(rb"(?m)^DATA\s+\w+[ \t\r]*\n", content)
     if data_line is None:
         raise ValueError("the header has no DATA line")
-    encoding, body = data_line[1].decode(), content[data_line.end() :]
+    body = content[data_line.end() :]
     with parsing("pcd"):
-        cloud = point_cloud.from_fileobj(BytesIO(content))
+        header = pypcd4.MetaData.parse_header(content[: data_line.end()].decode().split("\n"))
+        encoding = header.data.value
+        wanted = max(1, header.points) * sum(s * n for s, n in zip(header.size, header.count, strict=True))
+        compressed = encoding not in ("ascii", "binary")  # which has two names
+        if compressed:
+            wanted = max(wanted, struct.unpack_from("<II", body)[1])
+        if wanted > 100 * len(body) + (1 << 16):  # more than compressed bytes can give, and text takes
+            raise ValueError(f"its header wants {wanted} bytes of points, {len(body)} are there")
+        cloud = pypcd4.PointCloud.from_fileobj(BytesIO(content))
         header, rows = cloud.metadata, np.atleast_1d(cloud.pc_data)
         numbers = [name for name in rows.dtype.names if rows.dtype[name].shape == () and name not in XYZ]
         found_columns = {name: rows[name] for name in (*XYZ, *numbers)}
         expected = found = rows.nbytes
         if encoding == "binary":
             found = len(body)
-        elif encoding == "binary_compressed":
-            compressed, found = struct.unpack("<II", body[:8])
-            if len(body) < 8 + compressed:
-                raise ValueError(f"{len(body) - 8} bytes of compressed points, expected {compressed}")
+        elif compressed:
+            length, found = struct.unpack("<II", body[:8])
+            if len(body) < 8 + length:
+                raise ValueError(f"{len(body) - 8} bytes of compressed points, expected {length}")
     if len(rows) != header.points or header.width * header.height != header.points:
         raise ValueError(
             f"truncated or malformed .pcd: the header says {header.points} points, {header.width} x "
@@ -340,9 +368,11 @@ def parsing(kind: str) -> Iterator[None]:
             warnings.filterwarnings("error", message="string or file could not be read")
             warnings.filterwarnings("ignore", message="loadtxt: input contained no data")
             yield
-    except ImportError:  # of the parser itself
+    except (ImportError, MemoryError):  # of the parser itself, or of this machine
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"truncated or malformed .{kind} ({type(error).__name__}: {reason})") from error
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._files import drafted
 from ._files import laspy, module, naming_file, parquet, parsing
+from ._las import check_las
 
 
 def labelled_name(path: str | Path) -> str:
@@ -55,8 +56,10 @@ def label_scan(path: str | Path, out: str | Path, labels: Iterable[np.ndarray]) 
 
 
 def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
+    open_las = laspy().open
     with parsing("las"):
-        reader = laspy().open(path)
+        check_las(path)
+        reader = open_las(path)
     with reader:
         most = 255 if reader.header.point_format.id >= 6 else 31
         options = {"header": copy.deepcopy(reader.header), "do_compress": path.suffix.lower() == ".laz"}
