@@ -203,6 +203,8 @@ def open_npz(path: Path) -> Iterator[Any]:
 
 def check_npy(archive: Any, record: Any) -> None:
     """Raise ValueError unless a member is an array of numbers or text of the size that its header says."""
+    if record.compress_type not in (0, 8):  # stored, deflated: others may want any memory before they start
+        raise ValueError(f"{record.filename[:80]} is packed in a way that NumPy never does")
     with archive.open(record) as file:
         try:
             shape, dtype = _npy_header(file)

@@ -3,10 +3,10 @@
 
     python tools/fuzz.py [--seconds N] [--seed S] [--target NAME ..] [--jobs J] [--keep FOLDER]
 
-A reader may give a result, or raise ValueError or OSError with a message that names the file. Anything else is a
-fault: another exception, a crash, a hang, and more than 2 GB of memory for files of some kilobytes. Each target
-runs in a process of its own, which tells each case before it reads it. The first input of every kind of fault is
-kept; the exit status is then 1. The same seed gives the same cases; how many there are depends on the machine.
+A reader may give a result, or raise ValueError or OSError with a message that names the file. Anything else is
+a fault: another exception, a crash, a hang, and more than 2 GB of memory for files of some kilobytes. Each
+target runs in a process of its own, which tells each case before it reads it. The first input of every kind of
+fault is kept; the exit status is then 1. The same seed gives the same cases; how many depends on the machine.
 """
 
 from __future__ import annotations
@@ -184,7 +184,10 @@ def _safetensors() -> Seeds:
 
 
 def _weights_npz() -> Seeds:
-    return {f"{s.__name__}.npz": _bytes_of(lambda file, s=s: s(file, **_weights())) for s in (np.savez, np.savez_compressed)}
+    return {
+        f"{s.__name__}.npz": _bytes_of(lambda file, s=s: s(file, **_weights()))
+        for s in (np.savez, np.savez_compressed)
+    }
 
 
 def _checkpoints() -> Seeds:
@@ -209,7 +212,21 @@ def _models() -> Seeds:
 # How files are spoiled
 
 _NUMBERS = (0, 1, -1, 2, 3, 127, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1)
-_WORDS = (b"", b"-1", b"0", b"1e999", b"nan", b"-", b"99999999999", b"9" * 400, b"1" * 19, b"\xff\xfe", b"\0", b"{}", b"[]")
+_WORDS = (
+    b"",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"nan",
+    b"-",
+    b"99999999999",
+    b"9" * 400,
+    b"1" * 19,
+    b"\xff\xfe",
+    b"\0",
+    b"{}",
+    b"[]",
+)
 
 
 def _place(rng: random.Random, size: int) -> int:
@@ -265,7 +282,9 @@ def _word(rng: random.Random, data: bytearray, others: list[bytes]) -> None:
     found = [*re.finditer(rb"[0-9]+" if rng.random() < 0.6 else rb"[A-Za-z_]{2,}", data[:4000])]
     if found:
         word = rng.choice(found)
-        instead = rng.choice((*_WORDS, *(other[0] for other in found[:40]), str(rng.choice(_NUMBERS)).encode()))
+        instead = rng.choice(
+            (*_WORDS, *(other[0] for other in found[:40]), str(rng.choice(_NUMBERS)).encode())
+        )
         data[slice(*word.span())] = instead
 
 
@@ -304,11 +323,16 @@ def _spoiled_zip(rng: random.Random, content: bytes, others: list[bytes]) -> byt
         if action < 4:
             members[i] = name, _spoiled(rng, data, [data for _, data in members])
         elif action == 4:
-            members[i] = bytes(_spoiled(rng, name.encode(), [b"points.npy"])).decode(errors="replace")[:300] or "n", data
+            members[i] = (
+                bytes(_spoiled(rng, name.encode(), [b"points.npy"])).decode(errors="replace")[:300] or "n",
+                data,
+            )
         elif action == 5:
             members.insert(rng.randrange(len(members)), (name, data))
         elif action == 6:
-            members.append((rng.choice(("a.txt", "points", "x.npy", "d/", "../a.npy")), rng.randbytes(rng.randrange(40))))
+            members.append(
+                (rng.choice(("a.txt", "points", "x.npy", "d/", "../a.npy")), rng.randbytes(rng.randrange(40)))
+            )
         elif len(members) > 1:
             del members[i]
     stored = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
@@ -571,7 +595,9 @@ def run_target(name: str, seconds: float, seed: int, keep: Path) -> Report:
                 said = f": {said[-1][:150]}" if said else ""
                 if case is None:
                     raise RuntimeError(f"{name}: the process ended between cases{said}") from error
-                reason = f"a hang of {PATIENCE} s" if hang else f"a crash, exit status {process.exitcode}{said}"
+                reason = (
+                    f"a hang of {PATIENCE} s" if hang else f"a crash, exit status {process.exitcode}{said}"
+                )
                 report.runs += 1
                 report.fault(reason, case[1], case[0], keep)
                 first = case[0] + 1
@@ -586,9 +612,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60, help="of each target, default 60")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--target", nargs="+", choices=TARGETS, default=[*TARGETS], metavar="NAME", help=", ".join(TARGETS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at a time, default one a core")
-    parser.add_argument("--keep", type=Path, default=ROOT / "build" / "fuzz", help="where inputs of faults go")
+    parser.add_argument(
+        "--target", nargs="+", choices=TARGETS, default=[*TARGETS], metavar="NAME", help=", ".join(TARGETS)
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="targets at a time, default one a core"
+    )
+    parser.add_argument(
+        "--keep", type=Path, default=ROOT / "build" / "fuzz", help="where inputs of faults go"
+    )
     args = parser.parse_args(argv)
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     with ThreadPoolExecutor(args.jobs) as pool:
