@@ -1,14 +1,17 @@
 """Scan files: every kind is read, and whatever is wrong with one is said."""
 
+import io
 import re
+import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spcy.demo.scene import CLASSES, generate_scene
-from spcy.scan import open_scan, read_scan
+from spcy.scan import label_scan, open_scan, read_scan
 
 KITTI = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
 POINTS = np.array(
@@ -417,6 +420,163 @@ def test_refuses_an_archive_of_several_arrays(tmp_path):
     np.savez(tmp_path / "b.npz")
     with pytest.raises(ValueError, match=r"b\.npz: expected an array"):
         read_scan(tmp_path / "b.npz")
+
+
+def archive(members, packed=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", packed) as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return file.getvalue()
+
+
+def npy(array, shape=None):
+    """A .npy file's bytes; with a shape that is not its own."""
+    file = io.BytesIO()
+    np.save(file, array)
+    data = file.getvalue()
+    if shape is None:
+        return data
+    now, then = f"{array.shape},".encode(), f"{shape},".encode()
+    return data.replace(now + b" }" + b" " * (len(then) - len(now)), then + b" }")
+
+
+def lying_pcd(tmp_path):
+    whole = compressed_pcd(tmp_path)
+    body = whole.index(b"\n", whole.index(b"DATA")) + 1
+    return whole[: body + 4] + struct.pack("<I", 2**32 - 1) + whole[body + 8 :]
+
+
+LIES = {  # what would take much memory, or time, before somebody saw that it is not true
+    "shape.npz": (
+        lambda _: archive({"a.npy": npy(POINTS, (10**12, 3))}),
+        r"a\.npy must have 12000000000128 bytes",
+    ),
+    "packed.npz": (
+        lambda _: archive({"a.npy": npy(POINTS)}, zipfile.ZIP_LZMA),
+        "packed in a way that NumPy never",
+    ),
+    "noarray.npz": (lambda _: archive({"points": b"no array"}), "points: the magic string is not correct"),
+    "columns.pcd": (
+        lambda _: pcd(text_rows(POINTS)).replace(b"COUNT 1", b"COUNT 999999999"),
+        "its header wants",
+    ),
+    "unpacked.pcd": (lying_pcd, "its header wants 4294967295 bytes of points"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies_about_sizes_are_seen_first(name, tmp_path):
+    make, message = LIES[name]
+    (tmp_path / name).write_bytes(make(tmp_path))
+    with pytest.raises(ValueError, match=re.escape(name) + ": .*" + message):
+        read_scan(tmp_path / name)
+
+
+def surveyed(path, version="1.4", point_format=6):
+    laspy = pytest.importorskip("laspy")
+    cloud = laspy.LasData(laspy.LasHeader(version=version, point_format=point_format))
+    cloud.x, cloud.y, cloud.z = POINTS.T
+    if version == "1.4":
+        cloud.evlrs = laspy.vlrs.vlrlist.VLRList([laspy.VLR("spcy", 7, "a record", b"12345")])
+    cloud.write(path)
+    return bytearray(path.read_bytes())
+
+
+def points_of(data):
+    return struct.unpack_from("<I", data, 96)[0]
+
+
+LAS_LIES = {  # suffix, where a number is, how it is written, the number, what is said
+    "records": (".las", lambda _: 100, "<I", 2**32 - 1, "behind the end"),
+    "a long record": (
+        ".las",
+        lambda data: struct.unpack_from("<Q", data, 235)[0] + 20,
+        "<Q",
+        2**60,
+        "a record of",
+    ),
+    "long records": (".las", lambda _: 243, "<I", 2**32 - 1, "behind the end"),
+    "a place of points": (".las", lambda _: 96, "<I", 2**32 - 1, "points from byte 4294967295 on"),
+    "points": (".las", lambda _: 247, "<Q", 10**15, "1000000000000000 points of 30 bytes"),
+    "packed points": (".laz", lambda _: 247, "<Q", 10**15, "fill whole buffer|not 5 as labels"),
+    "bytes of a point": (
+        ".laz",
+        lambda _: 105,
+        "<H",
+        2**16 - 1,
+        "points of 65535 bytes, compressed as parts of",
+    ),
+    "a place of chunks": (".laz", points_of, "<q", 10**12, "a table of chunks at byte 1000000000000"),
+    "chunks": (
+        ".laz",
+        lambda data: struct.unpack_from("<q", data, points_of(data))[0] + 4,
+        "<I",
+        2**32 - 1,
+        "chunks",
+    ),
+    "a layer": (".laz", lambda data: points_of(data) + 8 + 30 + 4, "<I", 2**32 - 1, "layers of 42949"),
+}
+
+
+@pytest.mark.parametrize("lie", LAS_LIES)
+def test_lies_of_surveyors_files_are_seen_first(lie, tmp_path):
+    suffix, place, form, number, message = LAS_LIES[lie]
+    path = tmp_path / f"a{suffix}"
+    data = surveyed(path)
+    struct.pack_into(form, data, place(data), number)
+    assert len(read_scan(path).points) == 5
+    path.write_bytes(data)
+    for read in (read_scan, lambda path: label_scan(path, tmp_path / "out.las", [np.zeros(5, np.int16)])):
+        with pytest.raises(ValueError, match=rf"a\{suffix}: .*({message})"):
+            read(path)
+    assert not (tmp_path / "out.las").exists()
+
+
+@pytest.mark.parametrize(("version", "point_format"), [("1.2", 3), ("1.4", 6), ("1.4", 8)])
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_surveyors_files_of_all_kinds_pass(suffix, version, point_format, tmp_path):
+    surveyed(tmp_path / f"a{suffix}", version, point_format)
+    np.testing.assert_allclose(read_scan(tmp_path / f"a{suffix}").points, POINTS, atol=0.01)
+
+
+def test_a_panic_of_rust_is_an_error_of_the_file(tmp_path, monkeypatch):
+    """It is no Exception, and the end of the process is none either."""
+    laspy = pytest.importorskip("laspy")
+    surveyed(tmp_path / "a.las")
+
+    class PanicException(BaseException):
+        pass
+
+    for error, seen in ((PanicException("index out of bounds"), ValueError), (SystemExit(3), SystemExit)):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(laspy, "open", fail)
+        with pytest.raises(seen, match=r"index out of bounds|3"):
+            read_scan(tmp_path / "a.las")
+
+
+def test_a_lack_of_memory_is_not_the_file_s(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    (tmp_path / "a.txt").write_text("1 2 3\n")
+    monkeypatch.setattr(np, "loadtxt", fail)
+    with pytest.raises(MemoryError):
+        read_scan(tmp_path / "a.txt")
+
+
+def test_an_error_is_not_its_own_cause(tmp_path):
+    (tmp_path / "a.txt").write_text("1 2\n")
+    with pytest.raises(ValueError, match=r"a\.txt: expected an array") as caught:
+        read_scan(tmp_path / "a.txt")
+    error, seen = caught.value, []
+    while error is not None:
+        assert error not in seen
+        seen.append(error)
+        error = error.__cause__
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -667,6 +667,10 @@ NPZ = {
         lambda path: npz(path, {"a.npy": npy(np.zeros(1 << 24))}, zipfile.ZIP_DEFLATED),
         "are said to unpack to 134217856",
     ),
+    "packed": (
+        lambda path: npz(path, {"a.npy": npy(np.ones(1))}, zipfile.ZIP_LZMA),
+        r"a\.npy is packed in a way that NumPy never does",
+    ),
     "twins": (lambda path: npz(path, {"a": npy(np.ones(1)), "a.npy": npy(np.ones(1))}), "'a' occurs twice"),
 }
 

@@ -3,10 +3,10 @@
 
     python tools/fuzz.py [--seconds N] [--seed S] [--target NAME ..] [--jobs J] [--keep FOLDER]
 
-A reader may give a result, or raise ValueError or OSError with a message that names the file. Anything else is
-a fault: another exception, a crash, a hang, and more than 2 GB of memory for files of some kilobytes. Each
-target runs in a process of its own, which tells each case before it reads it. The first input of every kind of
-fault is kept; the exit status is then 1. The same seed gives the same cases; how many depends on the machine.
+A reader may give a result, or raise ValueError or OSError with a message that names the file. Anything else
+is a fault: another exception, a crash, a hang, and more than 2 GB of memory for files of some kilobytes. Each
+target runs in a process of its own, which tells each case before it reads it. The first input of every kind
+of fault is kept; the exit status is then 1. A seed gives the same cases; how many depends on the machine.
 """
 
 from __future__ import annotations

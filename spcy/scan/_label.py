@@ -63,6 +63,7 @@ def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
     with reader:
         most = 255 if reader.header.point_format.id >= 6 else 31
         options = {"header": copy.deepcopy(reader.header), "do_compress": path.suffix.lower() == ".laz"}
+        number = 0
         with laspy().open(draft, "w", **options) as writer:
             for part in labels:
                 if len(part) and not 0 <= part.min() <= part.max() <= most:
@@ -73,6 +74,9 @@ def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
                     points = reader.read_points(len(part))
                 points["classification"] = part.astype(np.uint8)
                 writer.write_points(points)
+                number += len(part)
+        if number != reader.header.point_count:
+            raise ValueError(f"it has {reader.header.point_count} points, not {number} as labels")
 
 
 def _label_parquet(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
