@@ -515,6 +515,13 @@ LAS_LIES = {  # suffix, where a number is, how it is written, the number, what i
         2**32 - 1,
         "chunks",
     ),
+    "points of a chunk": (
+        ".laz",
+        lambda data: data.index(b"laszip encoded") + 52 + 12,
+        "<I",
+        2**31,
+        "chunks of 2147",
+    ),
     "a layer": (".laz", lambda data: points_of(data) + 8 + 30 + 4, "<I", 2**32 - 1, "layers of 42949"),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _LASZIP = b"laszip encoded", 22204  # who wrote a record, and what is in it
+_MOST_POINTS = 1 << 24  # of chunks, in small files too; 50,000 are usual
 _LAYERED = 3  # the compressor of point formats 6 and up: the numbers of a chunk lie field by field
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # by the kind of a part; else one for each byte
 
@@ -74,7 +75,9 @@ def _check_compressed(file: BinaryIO, size: int, start: int, row: int, points: i
     except ImportError:  # laspy can have another decompressor
         return
     file.seek(start)
-    chunks = [length for _, length in lazrs.read_chunk_table(file, lazrs.LazVlr(laszip))]
+    counts, chunks = zip(*lazrs.read_chunk_table(file, lazrs.LazVlr(laszip)), strict=True)
+    if max(counts) > max(points, _MOST_POINTS):  # the last of many is not full, nor is an only one
+        raise ValueError(f"chunks of {max(counts)} points for {points} points")
     if sum(chunks) > size:
         raise ValueError(f"chunks of {sum(chunks)} bytes in a file of {size}")
     if struct.unpack_from("<H", laszip)[0] != _LAYERED:
