@@ -18,8 +18,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:
-            raise
+        if error.errno is None:  # NumPy's, of a write that ended early
+            raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -202,7 +202,7 @@ def test_failed_write_leaves_no_piece(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(np, "savez", savez)
     assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "spcy: error: No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == f"spcy: error: {tmp_path}: No space left on device"
     assert list(tmp_path.iterdir()) == []
 
 

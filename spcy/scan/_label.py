@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +58,41 @@ def label_scan(path: str | Path, out: str | Path, labels: Iterable[np.ndarray]) 
         (write or _label_array)(path, draft, labels)
 
 
+class _Output(io.BufferedRandom):
+    """A new file that raises what the system said, where a compressor that writes to it does not."""
+
+    def __init__(self, path: Path):
+        super().__init__(io.FileIO(path, "x+"))
+        self._failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        with self._watched():
+            return super().write(data)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        with self._watched():
+            return super().seek(place, whence)
+
+    def flush(self) -> None:
+        with self._watched():
+            super().flush()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.close()
+        finally:
+            if self._failure is not None:
+                raise self._failure
+
+
 def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
     open_las = laspy().open
     with parsing("las"):
@@ -64,7 +102,7 @@ def _label_las(path: Path, draft: Path, labels: Iterable[np.ndarray]) -> None:
         most = 255 if reader.header.point_format.id >= 6 else 31
         options = {"header": copy.deepcopy(reader.header), "do_compress": path.suffix.lower() == ".laz"}
         number = 0
-        with laspy().open(draft, "w", **options) as writer:
+        with _Output(draft) as file, laspy().open(file, "w", closefd=False, **options) as writer:
             for part in labels:
                 if len(part) and not 0 <= part.min() <= part.max() <= most:
                     raise ValueError(

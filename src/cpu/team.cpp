@@ -20,6 +20,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -176,12 +177,16 @@ inline int number_of(int helper, int size, int place, int threads) {
     return number < threads - 1 ? 1 + number : -1;
 }
 
+void work_alone(int64_t tiles, spcy_body body, void* context) {
+    for (int64_t tile = 0; tile < tiles; ++tile) body(context, tile, 0);
+}
+
 class Team {
    public:
     void share(int64_t tiles, int threads, spcy_body body, void* context) {
         const int place = Clock::now().time_since_epoch().count() < alone_until_.load() ? -1 : free_place();
         if (place < 0) {
-            for (int64_t tile = 0; tile < tiles; ++tile) body(context, tile, 0);
+            work_alone(tiles, body, context);
             return;
         }
         Job& job = jobs_[place];
@@ -272,13 +277,14 @@ class Team {
 
 std::atomic<Team*> the_team{nullptr};
 
-Team& team() {
+// Returns null if there is no memory for one.
+Team* team() {
     Team* there = the_team.load(std::memory_order_acquire);
-    if (there) return *there;
-    Team* made = new Team;  // for good: helpers may still look at it while the process ends
-    if (the_team.compare_exchange_strong(there, made)) return *made;
+    if (there) return there;
+    Team* made = new (std::nothrow) Team;  // for good: helpers may still look at it while the process ends
+    if (!made || the_team.compare_exchange_strong(there, made)) return made;
     delete made;
-    return *there;
+    return there;
 }
 
 void Team::take_part(int thread) {
@@ -310,7 +316,7 @@ void Team::hold_region() {
     for (;;) {
         size_.store(wanted_.load());
 #pragma omp parallel num_threads(size_.load() + 1)
-        team().take_part(omp_get_thread_num());
+        take_part(omp_get_thread_num());
     }
 }
 
@@ -322,8 +328,9 @@ void Team::grow(int helpers) {
     if (before >= helpers) return;
     if (before == 0) {
         try {
-            std::thread([] { team().hold_region(); }).detach();
+            std::thread([this] { hold_region(); }).detach();
         } catch (const std::system_error&) {  // no thread to be had: callers work alone
+        } catch (const std::bad_alloc&) {
         }
         return;
     }
@@ -341,7 +348,10 @@ const int at_fork = pthread_atfork(nullptr, nullptr, [] { the_team.store(nullptr
 #endif
 
 void share(int64_t tiles, int threads, spcy_body body, void* context) {
-    team().share(tiles, threads, body, context);
+    if (Team* there = team())
+        there->share(tiles, threads, body, context);
+    else
+        work_alone(tiles, body, context);
 }
 
 }  // namespace
