@@ -188,8 +188,6 @@ def kernels_for(*arrays: Any) -> ModuleType:
         return _cpu_kernels()
     import cupy
 
-    from . import _cuda
-
     current = cupy.cuda.runtime.getDevice()
     for array in arrays:
         device = array.data.device_id
@@ -198,7 +196,7 @@ def kernels_for(*arrays: Any) -> ModuleType:
                 f"arrays must be on the current CUDA device, {current}, got one on {device}: "
                 f"work with them inside `with cupy.cuda.Device({device}):`"
             )
-    return _cuda
+    return _stages("cuda")
 
 
 def move(array: np.ndarray | None, backend: str) -> np.ndarray | None:
@@ -276,9 +274,13 @@ def missing() -> str | None:
 
 @cache
 def _cpu_kernels() -> ModuleType:
-    from . import _cpu  # here, for its own imports
+    return _stages("cpu")
 
-    return _cpu
+
+def _stages(backend: str) -> ModuleType:
+    """Return the namespace of a backend's stages, by its name: what stands in there imports this module."""
+    importlib.import_module(f"spcy._{backend}.builders")  # which `_cpu` does not load by itself
+    return importlib.import_module(f"spcy._{backend}")
 
 
 def _one_backend(arrays: tuple) -> str:

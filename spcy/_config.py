@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _backend, _check, _threads
 from ._cpu import simd
+from ._version import __version__
 
 # The extras, by the names of their distributions.
 _OPTIONAL = (
@@ -88,8 +89,6 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    from . import __version__  # the package imports this module
-
     yield "spcy", __version__
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "NumPy", np.__version__

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,9 +16,6 @@ from . import _check, _html
 from ._backend import array_module, backend_of, freeze, kernels_for, move, require, to_host
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
-
-if TYPE_CHECKING:
-    from .rulebook import Rulebook
 
 _KEY_BITS = 63  # one bit is kept free, so that sentinels lie above every key
 _MARGIN = 4  # cells of room around the sites, where it costs no bits: most queries then fit as they are
@@ -135,7 +132,7 @@ class Child:
     """A level made from another: its sites, the rulebook between, and the handle that is alive."""
 
     sites: Sites
-    rulebook: Rulebook
+    rulebook: Any  # a Rulebook, whose module imports this one
     kernel_size: tuple[int, ...] | None  # None: not made by a box
     remake: Callable[..., Coords]  # makes the level again, from its parent and these arguments
     arguments: tuple
@@ -585,7 +582,7 @@ def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
         return sites.derived[key]
 
 
-def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Rulebook, Coords]:
+def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Any, Coords]:
     """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
     sites = coords._sites
     with sites.lock:

@@ -1,4 +1,4 @@
-"""What convolutions and pools share: windows, a key, a count."""
+"""The base of all sparse modules, and what convolutions and pools share: windows, a key, a count."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..tensor import SparseTensor
 from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
-from .modules import SparseModule
 from .ops import rulebook_of
 
 MAX_NUM_VOXELS = "max_num_voxels_during_training"
+
+
+class SparseModule(nn.Module):
+    """A module that takes a `SparseConvTensor`: in a `SparseSequential` it gets the tensor itself.
+
+    Parameters
+    ----------
+    name : str, optional
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__()
+        self.name = name
+        self._sparse_unique_name = ""
 
 
 class WindowLayer(SparseModule):

@@ -11,21 +11,9 @@ import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
+from .conv import SparseConvolution
 from .core import SparseConvTensor
-
-
-class SparseModule(nn.Module):
-    """A module that takes a `SparseConvTensor`: in a `SparseSequential` it gets the tensor itself.
-
-    Parameters
-    ----------
-    name : str, optional
-    """
-
-    def __init__(self, name: str | None = None):
-        super().__init__()
-        self.name = name
-        self._sparse_unique_name = ""
+from .layer import SparseModule
 
 
 def is_spconv_module(module: nn.Module) -> bool:
@@ -37,8 +25,6 @@ def is_spconv_module(module: nn.Module) -> bool:
 
 def is_sparse_conv(module: nn.Module) -> bool:
     """Return whether a module is a sparse convolution."""
-    from .conv import SparseConvolution
-
     return isinstance(module, SparseConvolution)
 
 
@@ -133,8 +119,6 @@ def _runs_plainly(module: nn.Module, kind: Callable[[nn.Module], bool]) -> bool:
 
 
 def _forward_is_known(kind: type) -> bool:
-    from .conv import SparseConvolution
-
     return kind.forward in (SparseConvolution.forward, nn.BatchNorm1d.forward, SparseBatchNorm.forward) or (
         kind in _ACTIVATIONS
     )
