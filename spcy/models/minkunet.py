@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ class MinkUNet(Composed, Network):
             "stem_kernel_size": stem_kernel_size,
             "ndim": ndim,
         }
-        args = {"bias": False, "ndim": ndim, "rng": np.random.default_rng(rng)}
+        args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": np.random.default_rng(rng)}
         depths, planes = _DEPTHS[variant[:2]], (32, 64, 128, 256, *_PLANES[variant])
         self.conv0p1s1 = SubMConv(in_channels, _STEM, stem_kernel_size, **args)
         self.bn0 = BatchNorm(_STEM)
@@ -117,7 +118,7 @@ class MinkUNet(Composed, Network):
         return u_net(Sequential(self.conv0p1s1, self.bn0, ReLU()), downs, ups, blocks, self.final)
 
 
-def _blocks(in_channels: int, out_channels: int, depth: int, args: dict) -> Sequential:
+def _blocks(in_channels: int, out_channels: int, depth: int, args: dict[str, Any]) -> Sequential:
     channels = (in_channels, *[out_channels] * depth)
     return Sequential(*(BasicBlock(a, b, **args) for a, b in pairwise(channels)))
 
@@ -135,7 +136,7 @@ class _NetBlock(Composed):
 class _NetResidual(Composed):
     """A residual block with SPVNAS's names."""
 
-    def __init__(self, in_channels: int, out_channels: int, args: dict):
+    def __init__(self, in_channels: int, out_channels: int, args: dict[str, Any]):
         conv1 = SubMConv(in_channels, out_channels, 3, **args)
         conv2 = SubMConv(out_channels, out_channels, 3, **args)
         self.net = Sequential(conv1, BatchNorm(out_channels), ReLU(), conv2, BatchNorm(out_channels))
@@ -185,7 +186,7 @@ class MinkUNet42(Composed, Network):
         }
         channels = [int(width * c) for c in (32, 32, 64, 128, 256, 256, 128, 96, 96)]
         rng = np.random.default_rng(rng)
-        args = {"bias": False, "ndim": ndim, "rng": rng}
+        args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": rng}
         self.stem = Sequential(
             SubMConv(in_channels, channels[0], 3, **args),
             BatchNorm(channels[0]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from .._backend import array_module
 from .module import Parameter
 
 __all__ = ["SGD", "AdamW"]
+
+
+Kept = tuple[Any, ...]  # from one step to the next
 
 
 class _Optimiser:
@@ -29,7 +33,7 @@ class _Optimiser:
         if not lr >= 0:
             raise ValueError(f"lr must be at least 0, got {lr!r}")
         self.lr = lr
-        self._kept: list[tuple | None] = [None] * len(self.parameters)
+        self._kept: list[Kept | None] = [None] * len(self.parameters)
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
@@ -48,7 +52,9 @@ class _Optimiser:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _update(self, data, grad, kept) -> tuple[np.ndarray, tuple | None]:
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         """Return the parameter after a step, and what to keep for the next."""
         raise NotImplementedError
 
@@ -95,7 +101,9 @@ class SGD(_Optimiser):
             raise ValueError(f"momentum must be positive with nesterov, got {momentum!r}")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
 
-    def _update(self, data, grad, kept):
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         if self.weight_decay:
             grad = grad + self.weight_decay * data
         if self.momentum:
@@ -146,7 +154,9 @@ class AdamW(_Optimiser):
             raise ValueError(f"betas must be two numbers of at least 0 and less than 1, got {betas!r}")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def _update(self, data, grad, kept):
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         beta1, beta2 = self.betas
         step = 1 if kept is None else kept[2] + 1
         mean, square = (0, 0) if kept is None else kept[:2]

@@ -13,7 +13,7 @@ from torch.nn.modules import module as _module
 
 from .conv import SparseConvolution
 from .core import SparseConvTensor
-from .layer import SparseModule
+from .layer import SparseModule as SparseModule  # where spconv has it
 
 
 def is_spconv_module(module: nn.Module) -> bool:

@@ -10,8 +10,7 @@ from .. import functional
 from .._bridge import opaque
 from ..tensor import SparseTensor
 from .core import ConvAlgo, SparseConvTensor, require_sparse
-from .layer import WindowLayer
-from .modules import SparseModule
+from .layer import SparseModule, WindowLayer
 
 
 class _Pool(WindowLayer):

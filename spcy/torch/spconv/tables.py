@@ -8,7 +8,7 @@ import torch
 
 from .core import SparseConvTensor, require_same_rows, require_sparse
 from .functional import sparse_add
-from .modules import SparseModule
+from .layer import SparseModule
 
 
 class JoinTable(SparseModule):
