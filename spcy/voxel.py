@@ -101,9 +101,9 @@ def voxelize(
     (array([[0, 0, 0],
            [0, 4, 1]], dtype=int32), array([0, 0, 1], dtype=int32), array([2, 1], dtype=int32))
     """
-    points = _check.points(points)
-    (num, ndim), backend, xp = points.shape, backend_of(points), array_module(points)
-    values = points if features is None else _check.features(features, num, backend, "point")
+    cloud = _check.points(points)
+    (num, ndim), backend, xp = cloud.shape, backend_of(cloud), array_module(cloud)
+    values = cloud if features is None else _check.features(features, num, backend, "point")
     of_batch = _check.point_batch(batch, num, backend)
     batch_size = _batch_size(batch_size, of_batch)
     _check.choice(reduce, get_args(Reduction), "reduce")
@@ -114,15 +114,15 @@ def voxelize(
     origin, shape = np.zeros(ndim), None
     if bounds is not None:
         origin, shape = _grid(bounds, edges)
-    kept = xp.isfinite(points).all(axis=1) if invalid == "drop" else None
+    kept = xp.isfinite(cloud).all(axis=1) if invalid == "drop" else None
     if kept is not None and kept.all():
         kept = None
     if kept is not None:
-        points, values = points[kept], values[kept]
+        cloud, values = cloud[kept], values[kept]
         of_batch = None if of_batch is None else of_batch[kept]
 
     grid = batch_size, origin, edges, shape
-    layout, unique, rows, order, starts = occupied_cells(points, of_batch, *grid)
+    layout, unique, rows, order, starts = occupied_cells(cloud, of_batch, *grid)
     counts = xp.diff(starts)
     if max_points is not None:
         place = xp.arange(len(order)) - starts[rows[order]]

@@ -97,7 +97,7 @@ def _prepare(tiles: Tiles, dtype, c_in, c_out, whole_x, whole_w, tf32) -> _Prepa
     )
 
 
-def _part(array: cupy.ndarray | None, group: int, groups: int) -> cupy.ndarray | None:
+def _part(array: Any, group: int, groups: int) -> Any:
     """Return a copy of a group's channels."""
     if array is None:
         return None

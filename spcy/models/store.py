@@ -223,6 +223,8 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
     kept: Any = slice(None)
     bounds = None
     if settings.bounds is not None:
+        low: Any
+        high: Any
         low, high = settings.bounds
         kept = np.flatnonzero(((points >= low) & (points < high)).all(axis=1))
         first, last = [*low[order]], [*high[order]]

@@ -37,10 +37,12 @@ class Level:
     __slots__ = ("__weakref__", "_coords", "_indices", "_pointer", "_version", "_view")
 
     def __init__(self, indices: torch.Tensor | None = None, coords: Coords | None = None):
-        self._indices, self._coords, self._version = indices, coords, None
-        self._view, self._pointer = None, 0  # the memory of the indices, as an array
+        self._indices, self._coords = indices, coords
+        self._version: int | None = None
+        self._view: Any = None  # the memory of the indices, as an array
+        self._pointer = 0
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if self._indices is None:
             return Level, (None, self._coords)
         return Level, (self._indices,)
@@ -56,7 +58,8 @@ class Level:
     def indices(self, device: torch.device) -> torch.Tensor:
         """Return the indices tensor, the same every time."""
         if self._indices is None:
-            self._indices = indices_of(self._coords, device)
+            coords: Any = self._coords  # either is there
+            self._indices = indices_of(coords, device)
             self._version = _version_of(self._indices)
             _LEVELS[id(self._indices)] = self
         return self._indices
@@ -64,8 +67,12 @@ class Level:
     def coords(self, shape: Sequence[int], batch_size: int) -> Coords:
         """Return the coords on a grid, made when first asked for or after a write to the indices."""
         coords, shape = self._coords, tuple(shape)
-        same_grid = coords is not None and coords.shape == shape and coords.batch_size == batch_size
-        if not same_grid or not self._is_current():
+        if (
+            coords is None
+            or coords.shape != shape
+            or coords.batch_size != batch_size
+            or not self._is_current(coords)
+        ):
             indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
             with entering(indices.device), on_device(indices.device):
                 coords = Coords(array_of(indices), shape, batch_size)
@@ -73,7 +80,7 @@ class Level:
             self._version = _version_of(indices)
         return coords
 
-    def _is_current(self) -> bool:
+    def _is_current(self, coords: Coords) -> bool:
         """Return whether the indices are what the coords were made from.
 
         PyTorch does not count all writes: not those by ``.data``, by NumPy, or in inference mode. On a GPU,
@@ -87,7 +94,7 @@ class Level:
             return self._version is not None and _version_of(indices) == self._version
         if self._view is None or self._pointer != indices.data_ptr():
             self._view, self._pointer = array_of(indices), indices.data_ptr()
-        mine, theirs = self._view, self._coords.indices
+        mine, theirs = self._view, coords.indices
         return mine.shape == theirs.shape and not (mine != theirs).any()
 
 
@@ -221,7 +228,7 @@ class SparseConvTensor:
         batch_size: int,
         grid: torch.Tensor | None = None,
         voxel_num: torch.Tensor | None = None,
-        indice_dict: dict | None = None,
+        indice_dict: dict[str, Any] | None = None,
         benchmark: bool = False,
         permanent_thrust_allocator: bool = False,
         enable_timer: bool = False,
@@ -236,10 +243,10 @@ class SparseConvTensor:
         self.batch_size = batch_size
         self._num_batches()
         self.indice_dict = {} if indice_dict is None else indice_dict
-        self.grid = torch.Tensor() if grid is None else grid
+        self.grid: torch.Tensor | None = torch.Tensor() if grid is None else grid
         self.voxel_num = voxel_num
         self.benchmark = benchmark
-        self.benchmark_record: dict = {}
+        self.benchmark_record: dict[str, Any] = {}
         self.thrust_allocator = None
         self._timer = None
         self.force_algo = force_algo
@@ -254,7 +261,7 @@ class SparseConvTensor:
         return self._features
 
     @features.setter
-    def features(self, value):
+    def features(self, value: torch.Tensor) -> None:
         raise ValueError(
             "features cannot be assigned to: x = x.replace_feature(features) makes a tensor with others"
         )
@@ -267,7 +274,7 @@ class SparseConvTensor:
 
     @indices.setter
     @opaque
-    def indices(self, value: torch.Tensor):
+    def indices(self, value: torch.Tensor) -> None:
         check_tensor(value, "indices", self._features)
         if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
             raise ValueError(
@@ -365,9 +372,9 @@ class SparseConvTensor:
         """Return what a layer with an `indice_key` left, or None."""
         return None if key is None else self.indice_dict.get(key)
 
-    def data_of(self, key: str) -> IndiceData | None:
+    def data_of(self, key: str | None) -> IndiceData | None:
         """Return what a layer with an `indice_key` left; what others keep there is none."""
-        data = self.indice_dict.get(key)
+        data = None if key is None else self.indice_dict.get(key)
         return data if isinstance(data, IndiceData) else None
 
     @opaque
@@ -399,7 +406,7 @@ def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -
         )
 
 
-def require_level(x: SparseConvTensor, coords: Coords, indice_key: str, where: str) -> None:
+def require_level(x: SparseConvTensor, coords: Coords, indice_key: str | None, where: str) -> None:
     """Raise unless a tensor is on the sites that an indice_key stands for."""
     if not same_rows(x.coords, coords):
         raise ValueError(

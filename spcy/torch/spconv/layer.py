@@ -97,7 +97,8 @@ class WindowLayer(SparseModule):
     def _onto_new_level(self, x: SparseConvTensor, y: SparseTensor) -> SparseConvTensor:
         """Return an output on sites that the layer made, their number and key recorded."""
         out = x.with_features(y.features)
-        out._level, out.spatial_shape = Level(coords=y.coords), list(y.coords.shape)
+        shape: Any = y.coords.shape  # as of all that come from spconv's tensors
+        out._level, out.spatial_shape = Level(coords=y.coords), list(shape)
         count = self.get_max_num_voxels()
         if count is not None:
             count.clamp_(min=len(y.coords))

@@ -160,7 +160,9 @@ class PointToVoxel(_Grid):
         )
         self.device = torch.device(device)
 
-    def __call__(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+    def __call__(
+        self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return (voxels, indices, num_per_voxel) of points.
 
         Parameters
@@ -178,21 +180,26 @@ class PointToVoxel(_Grid):
             From the last axis to the first: z, y, x.
         num_per_voxel : torch.Tensor of shape (M,), int32
         """
-        return self._generate(pc, empty_mean)[:3]
+        voxels, indices, counts, _ = self._generate(pc, empty_mean)
+        return voxels, indices, counts
 
-    def generate_voxel_with_id(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+    def generate_voxel_with_id(
+        self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what a call does and the voxel of each point, int64, -1 for none."""
-        *tensors, of_points = self._generate(pc, empty_mean)
+        voxels, indices, counts, of_points = self._generate(pc, empty_mean)
         with on_device(pc.device):
-            return *tensors, tensor_of(of_points())
+            return voxels, indices, counts, tensor_of(of_points())
 
-    def _generate(self, pc: torch.Tensor, empty_mean: bool) -> tuple:
+    def _generate(
+        self, pc: torch.Tensor, empty_mean: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Callable[[], Any]]:
         check_tensor(pc, "pc")
         if pc.device.type != self.device.type:
             raise ValueError(f"pc must be on {self.device}, where the generator was made, got {pc.device}")
         with entering(pc.device), on_device(pc.device):
-            *arrays, of_points = self.voxels(array_of(pc), empty_mean)
-            return *map(tensor_of, arrays), of_points
+            voxels, indices, counts, of_points = self.voxels(array_of(pc), empty_mean)
+            return tensor_of(voxels), tensor_of(indices), tensor_of(counts), of_points
 
 
 class _Point2VoxelCPU(_Grid):
@@ -216,9 +223,10 @@ class _Point2VoxelCPU(_Grid):
         """Return (voxels, indices, num_per_voxel) of points; empty slots are the mean of the voxel."""
         return self._generate(pc, empty_mean=True)
 
-    def _generate(self, pc, empty_mean: bool):
+    def _generate(self, pc: Any, empty_mean: bool) -> tuple[tv.Tensor, tv.Tensor, tv.Tensor]:
         with entering(torch.device("cpu")):
-            return tuple(map(tv.from_numpy, self.voxels(np.asarray(pc), empty_mean)[:3]))
+            voxels, indices, counts, _ = self.voxels(np.asarray(pc), empty_mean)
+            return tv.from_numpy(voxels), tv.from_numpy(indices), tv.from_numpy(counts)
 
 
 class Point2VoxelCPU1d(_Point2VoxelCPU):
@@ -274,7 +282,7 @@ class VoxelGenerator:
         self.max_num_points_per_voxel = max_num_points
         self.grid_size = np.array(self._grid.shape)
 
-    def generate(self, points: np.ndarray, max_voxels: int | None = None):
+    def generate(self, points: np.ndarray, max_voxels: int | None = None) -> Any:
         """Return (voxels, coordinates, num_points) of points."""
         if max_voxels is not None:
             max_voxels = _check.per_axis(max_voxels, 1, "max_voxels", 1)[0]
