@@ -293,7 +293,8 @@ def _run(args: argparse.Namespace) -> int:
             scan = read_scan(args.scan, args.columns)
         try:
             with steps("voxelize"):
-                x, rows, _ = models.scan_tensor(net, settings, scan.columns)
+                given: Any = scan.columns  # a file has them
+                x, rows, _ = models.scan_tensor(net, settings, given)
         except ValueError as error:
             counted = f" (of the points with finite coordinates: {scan.left_out} are left out)"
             raise ValueError(f"{args.scan}: {error}{counted if scan.left_out else ''}") from error

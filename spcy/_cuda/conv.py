@@ -26,7 +26,7 @@ def conv(
     out: cupy.ndarray,  # OUT, (n_out, C_out)
     activation: int,  # 0 none, others as in the pointwise stage
     slope: float,
-    scratch: cupy.ndarray | None,  # tiles.scratch_bytes(..)
+    scratch: Any,  # None, or tiles.scratch_bytes(..)
     groups: int,
     n_threads: int,  # of the CPU: not read
 ) -> None:
