@@ -68,13 +68,18 @@ class Stencil:
 
     __slots__ = ("column_high", "column_low", "columns", "high", "kernel_size", "key", "low", "offsets")
 
+    column_low: np.ndarray
+    column_high: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
     def __init__(self, offsets: np.ndarray):
-        self.offsets = offsets
-        self.key = offsets.tobytes()
-        self.columns = np.insert(offsets, 0, 0, axis=1)
+        self.offsets: np.ndarray = offsets
+        self.key: bytes = offsets.tobytes()
+        self.columns: np.ndarray = np.insert(offsets, 0, 0, axis=1)
         self.column_low, self.column_high = self.columns.min(axis=0), self.columns.max(axis=0)
         self.low, self.high = self.column_low[1:], self.column_high[1:]
-        self.kernel_size = _box_size(offsets)
+        self.kernel_size: tuple[int, ...] | None = _box_size(offsets)
 
 
 def _box_size(offsets: np.ndarray) -> tuple[int, ...] | None:

@@ -37,16 +37,16 @@ class Layout:
             low = low - margin
         else:
             fields = _field_bits(low, high)
-        self.bits = sum(fields)
+        self.bits: int = sum(fields)
         if self.bits > _KEY_BITS:
             spans = " x ".join(str(int(h) - int(lo) + 1) for lo, h in zip(low, high, strict=True))
             raise ValueError(
                 f"indices span {spans} cells (batch, then axes), a key space of {self.bits} bits; "
                 f"64-bit keys hold at most {_KEY_BITS}"
             )
-        self.low = np.array(low, np.int64)
-        self.shift = np.array([sum(fields[c + 1 :]) for c in range(len(fields))], np.int64)
-        self.high = self.low + np.array([(1 << b) - 1 for b in fields], np.int64)
+        self.low: np.ndarray = np.array(low, np.int64)
+        self.shift: np.ndarray = np.array([sum(fields[c + 1 :]) for c in range(len(fields))], np.int64)
+        self.high: np.ndarray = self.low + np.array([(1 << b) - 1 for b in fields], np.int64)
 
     def holds(self, low: np.ndarray, high: np.ndarray) -> bool:
         """Return whether all coordinates between `low` and `high` have keys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -37,19 +37,19 @@ class BackboneFeatures(NamedTuple):
 class _BackBone8x(Network):
     """What both backbones share: four levels, and a last step down along z."""
 
-    sources = ("spconv1", "spconv2.0", "spconv2", "openpcdet")
+    sources: ClassVar[tuple[str, ...]] = ("spconv1", "spconv2.0", "spconv2", "openpcdet")
     zyx = True
     _stem = "conv_input.0"
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], rng: Seed):
         rng = np.random.default_rng(rng)
-        self.arguments = {"in_channels": in_channels}
-        self.conv_input = _block(SubMConv(in_channels, 16, 3, bias=False, rng=rng))
-        self.conv1 = self._level(16, 16, None, rng)
-        self.conv2 = self._level(16, channels[0], 1, rng)
-        self.conv3 = self._level(channels[0], channels[1], 1, rng)
-        self.conv4 = self._level(channels[1], channels[2], (0, 1, 1), rng)
-        self.conv_out = _block(Conv(channels[2], 128, (3, 1, 1), (2, 1, 1), bias=False, rng=rng))
+        self.arguments: dict[str, Any] = {"in_channels": in_channels}
+        self.conv_input: Sequential = _block(SubMConv(in_channels, 16, 3, bias=False, rng=rng))
+        self.conv1: Sequential = self._level(16, 16, None, rng)
+        self.conv2: Sequential = self._level(16, channels[0], 1, rng)
+        self.conv3: Sequential = self._level(channels[0], channels[1], 1, rng)
+        self.conv4: Sequential = self._level(channels[1], channels[2], (0, 1, 1), rng)
+        self.conv_out: Sequential = _block(Conv(channels[2], 128, (3, 1, 1), (2, 1, 1), bias=False, rng=rng))
 
     def _level(
         self, in_channels: int, out_channels: int, padding: int | Sequence[int] | None, rng: Seed

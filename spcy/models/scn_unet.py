@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class SparseConvNetUNet(Composed, Network):
     20
     """
 
-    sources = ("sparseconvnet",)
+    sources: ClassVar[tuple[str, ...]] = ("sparseconvnet",)
     _stem = "sparseModel.1"
     _head = "linear"
     _head_linear = True
@@ -68,7 +68,7 @@ class SparseConvNetUNet(Composed, Network):
         *,
         rng: Seed = None,
     ):
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "channels": list(channels),
@@ -80,8 +80,8 @@ class SparseConvNetUNet(Composed, Network):
         args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": rng}
         stem = SubMConv(in_channels, channels[0], 3, **args)
         levels = _level(list(channels), reps, residual_blocks, args)
-        self.sparseModel = _numbered(None, stem, levels, _norm(channels[0]), None)
-        self.linear = Linear(channels[0], out_channels, rng=rng)
+        self.sparseModel: Sequential = _numbered(None, stem, levels, _norm(channels[0]), None)
+        self.linear: Linear = Linear(channels[0], out_channels, rng=rng)
 
     def _layers(self) -> Module:
         return Sequential(self.sparseModel, self.linear)

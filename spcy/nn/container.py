@@ -112,7 +112,7 @@ class Residual(Module):
 
     def __init__(self, body: Module, shortcut: Module | None = None):
         self.body = body
-        self.shortcut = Identity() if shortcut is None else shortcut
+        self.shortcut: Module = Identity() if shortcut is None else shortcut
 
     @fused
     def forward(self, x: Any) -> Any:

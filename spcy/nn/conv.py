@@ -95,9 +95,9 @@ class _Convolution(Weighted):
         sites: Outputs = "reached",
         **geometry: int | Sequence[int],
     ):
-        self.in_channels = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
-        self.out_channels = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
-        self.ndim = ndim = _check.ndim(ndim)
+        self.in_channels: int = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
+        self.out_channels: int = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
+        self.ndim: int = _check.ndim(ndim)
         if kernel_size is not None and offsets is not None:
             raise ValueError(f"kernel_size must be left out with offsets, got {kernel_size!r} and offsets")
         self.kernel_size: tuple[int, ...] | None = None
@@ -111,7 +111,7 @@ class _Convolution(Weighted):
             raise ValueError("kernel_size must be given, or offsets instead of it, got neither")
         _check.choice(sites, ("reached", "floor"), "sites")
         self.sites = sites
-        self.groups = _check.groups(groups, self.in_channels, self.out_channels)
+        self.groups: int = _check.groups(groups, self.in_channels, self.out_channels)
         self._geometry: dict[str, Any] = {}
         for name, value in geometry.items():
             self._geometry[name] = _check.per_axis(value, ndim, name, 0 if "padding" in name else 1)

@@ -47,7 +47,7 @@ class Buffer:
     __slots__ = ("data",)
 
     def __init__(self, data: ArrayLike):
-        self.data = as_array(data, "data")
+        self.data: np.ndarray = as_array(data, "data")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.data.shape}, {self.data.dtype})"
@@ -131,7 +131,7 @@ class Module:
 
     training = True
 
-    def __init_subclass__(cls, **options: Any):
+    def __init_subclass__(cls, **options: Any) -> None:
         """Take from a class that has another ``forward`` the vjp that it does not belong to."""
         super().__init_subclass__(**options)
         owner = {

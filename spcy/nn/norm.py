@@ -18,10 +18,10 @@ class _Norm(Pointwise):
     """What the norms share: a scale and a shift for each channel, never of 16 bits."""
 
     def __init__(self, num_features: int, eps: float):
-        self.num_features = _check.per_axis(num_features, 1, "num_features", 1)[0]
+        self.num_features: int = _check.per_axis(num_features, 1, "num_features", 1)[0]
         self.eps = eps
-        self.weight = Parameter(np.ones(self.num_features, np.float32))
-        self.bias = Parameter(np.zeros(self.num_features, np.float32))
+        self.weight: Parameter = Parameter(np.ones(self.num_features, np.float32))
+        self.bias: Parameter = Parameter(np.zeros(self.num_features, np.float32))
 
     def _dtype_for(self, dtype: np.dtype) -> np.dtype:
         return wide_dtype(dtype)
@@ -63,8 +63,8 @@ class BatchNorm(_Norm):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(num_features, eps)
         self.momentum = momentum
-        self.running_mean = Buffer(np.zeros(self.num_features, np.float32))
-        self.running_var = Buffer(np.ones(self.num_features, np.float32))
+        self.running_mean: Buffer = Buffer(np.zeros(self.num_features, np.float32))
+        self.running_var: Buffer = Buffer(np.ones(self.num_features, np.float32))
 
     def _map(self, features: np.ndarray) -> np.ndarray:
         return self._norm(features)[0].apply(features)

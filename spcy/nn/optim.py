@@ -21,7 +21,7 @@ class _Optimiser:
 
     def __init__(self, parameters: Mapping[str, Parameter] | Iterable[Parameter], lr: float):
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
-        self.parameters = list(values)
+        self.parameters: list[Parameter] = list(values)
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters must be Parameters, got {type(parameter).__name__}")
@@ -99,7 +99,9 @@ class SGD(_Optimiser):
             raise ValueError(f"momentum must be at least 0, got {momentum!r}")
         if nesterov and not momentum > 0:
             raise ValueError(f"momentum must be positive with nesterov, got {momentum!r}")
-        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+        self.momentum: float = momentum
+        self.weight_decay: float = weight_decay
+        self.nesterov: bool = nesterov
 
     def _update(
         self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
@@ -152,7 +154,9 @@ class AdamW(_Optimiser):
         super().__init__(parameters, lr)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers of at least 0 and less than 1, got {betas!r}")
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas: tuple[float, float] = betas
+        self.eps: float = eps
+        self.weight_decay: float = weight_decay
 
     def _update(
         self, data: np.ndarray, grad: np.ndarray, kept: Kept | None

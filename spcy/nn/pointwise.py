@@ -44,8 +44,8 @@ class Linear(Weighted):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: Seed = None):
-        self.in_features = _check.per_axis(in_features, 1, "in_features", 1)[0]
-        self.out_features = _check.per_axis(out_features, 1, "out_features", 1)[0]
+        self.in_features: int = _check.per_axis(in_features, 1, "in_features", 1)[0]
+        self.out_features: int = _check.per_axis(out_features, 1, "out_features", 1)[0]
         self._initialise((self.in_features, self.out_features), bias, rng)
 
     @fused

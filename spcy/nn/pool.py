@@ -143,7 +143,7 @@ class GlobalPool(Module):
     """
 
     def __init__(self, mode: Literal["avg", "max", "sum"] = "avg"):
-        self.mode = _check.choice(mode, tuple(_GLOBAL), "mode")
+        self.mode: str = _check.choice(mode, tuple(_GLOBAL), "mode")
 
     def forward(self, x: SparseTensor) -> np.ndarray:
         """Return the pooled features.

@@ -65,6 +65,9 @@ class SparseConvolution(WindowLayer):
     """
 
     bias: Parameter | None
+    act_type: Activation
+    act_alpha: float
+    act_beta: float
 
     def __init__(
         self,
@@ -111,20 +114,20 @@ class SparseConvolution(WindowLayer):
         )
         if not isinstance(act_type, Activation):
             raise TypeError(f"act_type must be a tensorview.gemm.Activation, got {act_type!r}")
-        self.in_channels = expand_nd(1, in_channels, "in_channels", 1)[0]
-        self.out_channels = expand_nd(1, out_channels, "out_channels", 1)[0]
-        self.groups = _check.groups(groups, self.in_channels, self.out_channels)
+        self.in_channels: int = expand_nd(1, in_channels, "in_channels", 1)[0]
+        self.out_channels: int = expand_nd(1, out_channels, "out_channels", 1)[0]
+        self.groups: int = _check.groups(groups, self.in_channels, self.out_channels)
         self.fp32_accum = fp32_accum
         self.act_type, self.act_alpha, self.act_beta = act_type, act_alpha, act_beta
         even = len(set(self.dilation)) == 1  # an int is checked faster than a sequence
         steps = self.dilation[0] if even else tuple(self.dilation)
         self._subm_plan = partial(subm_plan, dilation=steps, groups=groups)
-        self.conv1x1 = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
+        self.conv1x1: bool = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
         if self.conv1x1 and not subm and any(self.padding):
             raise ValueError(f"padding must be 0 for a kernel of one cell and stride 1, got {padding}")
-        self.weight_shape = [out_channels, *self.kernel_size, in_channels // groups]
+        self.weight_shape: list[int] = [out_channels, *self.kernel_size, in_channels // groups]
         options: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = Parameter(torch.empty(*self.weight_shape, **options))
+        self.weight: Parameter = Parameter(torch.empty(*self.weight_shape, **options))
         self.register_parameter("bias", Parameter(torch.empty(out_channels, **options)) if bias else None)
         self.reset_parameters()
         self.register_load_state_dict_pre_hook(_load_other_layout)

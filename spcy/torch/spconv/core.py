@@ -125,16 +125,25 @@ class IndiceData:
     voxel_num : None
     """
 
+    spatial_shape: list[int]
+    out_spatial_shape: list[int]
+    is_subm: bool
+    algo: ConvAlgo
+    ksize: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+
     def __init__(self, x: SparseConvTensor, out: SparseConvTensor, layer: Any):
         self._in_level, self._out_level = x._level, out._level
         self._device = x.features.device
         self._plan_of = layer._rulebook
         self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
-        self.batch_size = x._num_batches()
+        self.batch_size: int = x._num_batches()
         self.is_subm, self.algo = layer.subm, layer.algo
         self.ksize, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
-        self.voxel_num = None
+        self.voxel_num: None = None
 
     def plan(self) -> tuple[Rulebook, Coords]:
         """Return the rulebook, and the sites behind the layer as a child of those before it."""
@@ -239,18 +248,18 @@ class SparseConvTensor:
             raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
         self._features = features
         self.indices = indices
-        self.spatial_shape = shape_of(spatial_shape, indices.shape[1] - 1)
+        self.spatial_shape: list[int] = shape_of(spatial_shape, indices.shape[1] - 1)
         self.batch_size = batch_size
         self._num_batches()
-        self.indice_dict = {} if indice_dict is None else indice_dict
+        self.indice_dict: dict[str, Any] = {} if indice_dict is None else indice_dict
         self.grid: torch.Tensor | None = torch.Tensor() if grid is None else grid
         self.voxel_num = voxel_num
         self.benchmark = benchmark
         self.benchmark_record: dict[str, Any] = {}
-        self.thrust_allocator = None
+        self.thrust_allocator: None = None
         self._timer = None
         self.force_algo = force_algo
-        self.int8_scale = None
+        self.int8_scale: None = None
 
     def __repr__(self) -> str:
         return f"SparseConvTensor[shape={self._features.shape}]"
@@ -390,7 +399,8 @@ class SparseConvTensor:
             return NotImplemented
         return self.replace_feature(self._features + other)
 
-    __radd__ = __iadd__ = __add__
+    __radd__ = __add__
+    __iadd__ = __add__
 
 
 @opaque

@@ -33,6 +33,10 @@ class SparseModule(nn.Module):
 class WindowLayer(SparseModule):
     """A layer whose outputs read windows of its input."""
 
+    subm: bool
+    transposed: bool
+    inverse: bool
+
     def __init__(
         self,
         ndim: int,
@@ -55,14 +59,14 @@ class WindowLayer(SparseModule):
         if indice_key is not None and not isinstance(indice_key, str):
             raise TypeError(f"indice_key must be a str or None, got {type(indice_key).__name__}")
         self.ndim = ndim
-        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
-        self.stride = expand_nd(ndim, stride, "stride", 1)
-        self.padding = expand_nd(ndim, padding, "padding")
-        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
-        self.output_padding = expand_nd(ndim, output_padding, "output_padding")
+        self.kernel_size: list[int] = expand_nd(ndim, kernel_size, "kernel_size", 1)
+        self.stride: list[int] = expand_nd(ndim, stride, "stride", 1)
+        self.padding: list[int] = expand_nd(ndim, padding, "padding")
+        self.dilation: list[int] = expand_nd(ndim, dilation, "dilation", 1)
+        self.output_padding: list[int] = expand_nd(ndim, output_padding, "output_padding")
         self.subm, self.transposed, self.inverse = subm, transposed, inverse
         self.indice_key = indice_key
-        self.algo = ConvAlgo.Native if algo is None else algo
+        self.algo: ConvAlgo = ConvAlgo.Native if algo is None else algo
         self.record_voxel_count = record_voxel_count
         if record_voxel_count and not subm and not inverse:
             self.register_buffer(MAX_NUM_VOXELS, torch.zeros(1, dtype=torch.int32, device=device))

@@ -18,7 +18,7 @@ class Activation(enum.Enum):
     LeakyReLU = 3
 
 
-gemm = SimpleNamespace(Activation=Activation)
+gemm: SimpleNamespace = SimpleNamespace(Activation=Activation)
 
 
 class Tensor:

@@ -50,24 +50,25 @@ class _Grid:
         self.num_point_features = num_point_features
         if num_point_features is not None:
             _check.integer(num_point_features, "num_point_features")
-        self.max_num_voxels = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
+        self.max_num_voxels: int = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
         points = _check.per_axis(max_num_points_per_voxel, 1, "max_num_points_per_voxel", 1)
-        self.max_num_points_per_voxel = points[0]
-        self.vsize = np.asarray(vsize_xyz, np.float32)
+        self.max_num_points_per_voxel: int = points[0]
+        self.vsize: np.ndarray = np.asarray(vsize_xyz, np.float32)
         bounds = np.asarray(coors_range_xyz, np.float32)
         if bounds.shape != (2 * ndim,):
             raise ValueError(
                 f"coors_range_xyz must have {2 * ndim} numbers, low and high, got {coors_range_xyz!r}"
             )
-        self.low, self.high = bounds[:ndim], bounds[ndim:]
+        self.low: np.ndarray = bounds[:ndim]
+        self.high: np.ndarray = bounds[ndim:]
         size = np.round((self.high - self.low) / self.vsize)
         if not (np.isfinite(size).all() and (size >= 1).all() and (self.vsize > 0).all()):
             raise ValueError(
                 f"coors_range_xyz must hold at least one voxel along each axis, got {coors_range_xyz!r} "
                 f"for voxels of {vsize_xyz!r}"
             )
-        self.shape = tuple(int(n) for n in size)
-        self.grid_size = list(self.shape[::-1])
+        self.shape: tuple[int, ...] = tuple(int(n) for n in size)
+        self.grid_size: list[int] = list(self.shape[::-1])
 
     def voxels(
         self, points: Any, empty_mean: bool = False, limit: int | None = None
@@ -158,7 +159,7 @@ class PointToVoxel(_Grid):
         super().__init__(
             vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
         )
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
 
     def __call__(
         self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False
@@ -277,10 +278,10 @@ class VoxelGenerator:
     ):
         self._grid = _Grid(voxel_size, point_cloud_range, None, max_voxels, max_num_points)
         self._full_mean = full_mean
-        self.voxel_size = self._grid.vsize
-        self.point_cloud_range = np.concatenate([self._grid.low, self._grid.high])
+        self.voxel_size: np.ndarray = self._grid.vsize
+        self.point_cloud_range: np.ndarray = np.concatenate([self._grid.low, self._grid.high])
         self.max_num_points_per_voxel = max_num_points
-        self.grid_size = np.array(self._grid.shape)
+        self.grid_size: np.ndarray = np.array(self._grid.shape)
 
     def generate(self, points: np.ndarray, max_voxels: int | None = None) -> Any:
         """Return (voxels, coordinates, num_points) of points."""
