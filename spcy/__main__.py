@@ -112,7 +112,7 @@ def _ended_by_terminate() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _add_convert(commands: argparse._SubParsersAction[Any]) -> None:
+def _add_convert(commands: "argparse._SubParsersAction[Any]") -> None:
     convert = commands.add_parser(
         "convert",
         help="turn a trained network's checkpoint into a file that run takes",
@@ -155,7 +155,7 @@ def _add_convert(commands: argparse._SubParsersAction[Any]) -> None:
     convert.set_defaults(run=_convert)
 
 
-def _add_run(commands: argparse._SubParsersAction[Any]) -> None:
+def _add_run(commands: "argparse._SubParsersAction[Any]") -> None:
     run = commands.add_parser(
         "run",
         help="run a converted network on a scan, or label the points of many files",
@@ -207,7 +207,7 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_info(commands: argparse._SubParsersAction[Any]) -> None:
+def _add_info(commands: "argparse._SubParsersAction[Any]") -> None:
     info = commands.add_parser("info", help="print versions, SIMD level, threads and CUDA, for a bug report")
     info.set_defaults(run=_info)
 

@@ -525,4 +525,4 @@ class SparseInverseConv4d(_Inverse):
     _ndim = 4
 
 
-DEFAULT_SPARSE_CONV_TYPES = {*_Of.__subclasses__(), *_Inverse.__subclasses__()}
+DEFAULT_SPARSE_CONV_TYPES: set[type[SparseConvolution]] = {*_Of.__subclasses__(), *_Inverse.__subclasses__()}
