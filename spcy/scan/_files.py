@@ -227,12 +227,7 @@ def _read_text(path: Path, columns: Layout) -> Columns:
         if names is not None and len(names) != len(words):
             raise ValueError(f"{len(names)} names above {len(words)} columns")
         numbers = [i for i, word in enumerate(words) if _is_number(word)]
-        options: dict[str, Any] = {
-            "delimiter": _delimiter(first),
-            "skiprows": skipped,
-            "quotechar": '"',
-            "ndmin": 2,
-        }
+        options: dict[str, Any] = {"delimiter": _delimiter(first), "skiprows": skipped, "quotechar": '"'}
         array = np.loadtxt(path, usecols=numbers, encoding="utf-8-sig", ndmin=2, **options)
     if names is None:
         return _table(array, columns)
