@@ -53,7 +53,7 @@ from .tensor import SparseTensor, add, concat, prune
 from .voxel import Mode, Reduction, Voxels, devoxelize, points_in, rows_at, voxelize
 
 Vjp = Callable[..., tuple[Any, ...]]
-OnSites = tuple[SparseTensor, Vjp]  # what most rules return
+TensorAndVjp = tuple[SparseTensor, Vjp]  # what most rules return
 # Fixed, so that threads change no bit:
 _BLOCK = 2048  # rows that have a sum of their own in a column's
 _TILE = 1024  # output rows whose pairs a weight's gradient takes together
@@ -141,7 +141,7 @@ def vjp(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> tuple[Any
     return rule(*args, **kwargs)
 
 
-def _conv_rule(plan_of: Callable[..., Plan]) -> Callable[..., OnSites]:
+def _conv_rule(plan_of: Callable[..., Plan]) -> Callable[..., TensorAndVjp]:
     def rule(
         x: SparseTensor,
         weight: ArrayLike,
@@ -150,7 +150,7 @@ def _conv_rule(plan_of: Callable[..., Plan]) -> Callable[..., OnSites]:
         residual: SparseTensor | None = None,
         activation: ActivationLike | None = None,
         **geometry: Any,
-    ) -> OnSites:
+    ) -> TensorAndVjp:
         plan, kind = plan_of(x, weight, bias, **geometry), activation_of(activation)
         if kind is None or kind.reads_output:
             y = before = execute(x, plan, residual, kind)
@@ -228,12 +228,12 @@ def column_sums(dy: np.ndarray) -> np.ndarray:
     return segment_reduce(blocks, None, xp.arange(2) * len(blocks), SUM, dy.dtype)[0]
 
 
-def _sum_pool(x: SparseTensor, *args: Any, **kwargs: Any) -> OnSites:
+def _sum_pool(x: SparseTensor, *args: Any, **kwargs: Any) -> TensorAndVjp:
     y = sum_pool(x, *args, **kwargs)
     return y, _return_sums(x, y, pool_plan(x, *args, **kwargs)[0])
 
 
-def _avg_pool(x: SparseTensor, *args: Any, count: Count = "sites", **kwargs: Any) -> OnSites:
+def _avg_pool(x: SparseTensor, *args: Any, count: Count = "sites", **kwargs: Any) -> TensorAndVjp:
     y = avg_pool(x, *args, count=count, **kwargs)
     rulebook, _ = pool_plan(x, *args, **kwargs)
     return y, _return_sums(x, y, rulebook, rulebook.num_offsets if count == "window" else _sites(rulebook))
@@ -248,7 +248,7 @@ def _max_pool(
     *,
     sites: Outputs = "reached",
     empty: Empty = "ignore",
-) -> OnSites:
+) -> TensorAndVjp:
     geometry = kernel_size, stride, padding, dilation
     y = max_pool(x, *geometry, sites=sites, empty=empty)
     rulebook, _ = pool_plan(x, *geometry, sites)
@@ -295,7 +295,7 @@ def _pairs(
     return (rulebook.in_rows, rulebook.out_rows), tiles, threads, stages.grad
 
 
-def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> OnSites:
+def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> TensorAndVjp:
     y = unpool(x, to=to)
     rulebook = parent_level(x, to)[1].transposed()
     return y, _return_sums(x, y, rulebook, _sites(rulebook))
@@ -368,7 +368,7 @@ def _return_maxima(
     return out[:num]
 
 
-def _add(x: SparseTensor, y: SparseTensor) -> OnSites:
+def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:
     total = add(x, y)
 
     def vjp(dy: Any, needed: Sequence[bool] = (True, True)) -> tuple[Any, ...]:
@@ -379,7 +379,7 @@ def _add(x: SparseTensor, y: SparseTensor) -> OnSites:
     return total, vjp
 
 
-def _concat(tensors: Iterable[SparseTensor]) -> OnSites:
+def _concat(tensors: Iterable[SparseTensor]) -> TensorAndVjp:
     tensors = list(tensors)
     y = concat(tensors)
 
@@ -400,7 +400,7 @@ def _rows_from(dy: np.ndarray, coords: Coords, part: Coords, columns: slice = sl
     return dy if columns == slice(None) else take_rows(dy, None, columns)
 
 
-def _prune(x: SparseTensor, mask: ArrayLike) -> OnSites:
+def _prune(x: SparseTensor, mask: ArrayLike) -> TensorAndVjp:
     y = prune(x, mask)
     kept = array_module(x.features).flatnonzero(array_module(x.features).asarray(mask))
 
@@ -500,7 +500,7 @@ def _to_dense(x: SparseTensor, channels_first: bool = False) -> tuple[np.ndarray
     return y, vjp
 
 
-def _from_dense(array: ArrayLike, channels_first: bool = False) -> OnSites:
+def _from_dense(array: ArrayLike, channels_first: bool = False) -> TensorAndVjp:
     y = SparseTensor.from_dense(array, channels_first)
     shape = _shape(array)
 
