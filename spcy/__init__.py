@@ -5,6 +5,7 @@ from ._backend import allow_tf32, get_backend, set_backend, use_backend
 from ._config import show_config
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
+from ._version import __version__ as __version__
 from .conv import conv, conv_transpose, inverse_conv, subm_conv
 from .coords import Coords, union
 from .grad import vjp
@@ -28,8 +29,6 @@ from .rulebook import (
 from .tensor import SparseTensor, add, concat, prune
 from .voxel import Voxels, devoxelize, voxelize
 from .weights import load_weights
-
-__version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
 __all__ = [
     "Coords",

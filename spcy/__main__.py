@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,7 +112,7 @@ def _ended_by_terminate() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _add_convert(commands: argparse._SubParsersAction) -> None:
+def _add_convert(commands: "argparse._SubParsersAction[Any]") -> None:
     convert = commands.add_parser(
         "convert",
         help="turn a trained network's checkpoint into a file that run takes",
@@ -155,7 +155,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     convert.set_defaults(run=_convert)
 
 
-def _add_run(commands: argparse._SubParsersAction) -> None:
+def _add_run(commands: "argparse._SubParsersAction[Any]") -> None:
     run = commands.add_parser(
         "run",
         help="run a converted network on a scan, or label the points of many files",
@@ -207,7 +207,7 @@ def _add_columns(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_info(commands: argparse._SubParsersAction) -> None:
+def _add_info(commands: "argparse._SubParsersAction[Any]") -> None:
     info = commands.add_parser("info", help="print versions, SIMD level, threads and CUDA, for a bug report")
     info.set_defaults(run=_info)
 
@@ -293,7 +293,8 @@ def _run(args: argparse.Namespace) -> int:
             scan = read_scan(args.scan, args.columns)
         try:
             with steps("voxelize"):
-                x, rows, _ = models.scan_tensor(net, settings, scan.columns)
+                given: Any = scan.columns  # a file has them
+                x, rows, _ = models.scan_tensor(net, settings, given)
         except ValueError as error:
             counted = f" (of the points with finite coordinates: {scan.left_out} are left out)"
             raise ValueError(f"{args.scan}: {error}{counted if scan.left_out else ''}") from error
@@ -391,7 +392,7 @@ def _finite(text: str) -> float:
     return number
 
 
-_KINDS = {  # of a network's arguments, by their annotation
+_KINDS: dict[str, tuple[Callable[[str], Any], str]] = {  # of a network's arguments, by their annotation
     "int": (int, "an int"),
     "float": (_finite, "a finite number"),
     "str": (str, "text"),

@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
+Backend = Literal["cpu", "cuda"]
 BACKENDS = ("cpu", "cuda", "auto")
 _HOST = {np.ndarray}
 _DLPACK_CUDA = (2, 13)  # DLDeviceType: device memory, managed memory
 
-_default: str | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
-_override: ContextVar[str | None] = ContextVar("spcy_backend", default=None)
+_default: Backend | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
+_override: ContextVar[Backend | None] = ContextVar("spcy_backend", default=None)
 _tf32: ContextVar[bool] = ContextVar("spcy_tf32", default=False)
 
 
-def set_backend(name: str) -> None:
+def set_backend(name: Literal["cpu", "cuda", "auto"]) -> None:
     """Choose the backend on which arrays enter spcy from now on.
 
     The flag is read where data enters (`Coords`, `SparseTensor`, `voxelize`): with "cuda", NumPy arrays
@@ -56,7 +57,7 @@ def set_backend(name: str) -> None:
     _default = _resolve(name)
 
 
-def get_backend() -> str:
+def get_backend() -> Backend:
     """Return the backend in force.
 
     Returns
@@ -75,13 +76,16 @@ def get_backend() -> str:
     'cpu'
     """
     global _default
-    if _override.get() is None and _default is None:
+    override = _override.get()
+    if override is not None:
+        return override
+    if _default is None:
         _default = _resolve(os.environ.get("SPCY_BACKEND") or "cpu")
-    return _override.get() or _default
+    return _default
 
 
 @contextmanager
-def use_backend(name: str) -> Iterator[None]:
+def use_backend(name: Literal["cpu", "cuda", "auto"]) -> Iterator[None]:
     """Use a backend inside a ``with`` block, in this thread or task only.
 
     Parameters
@@ -140,7 +144,7 @@ def tf32_allowed() -> bool:
     return _tf32.get()
 
 
-def backend_of(array: Any) -> str:
+def backend_of(array: Any) -> Backend:
     """Return the backend that an array lives on; the CPU for what is no array."""
     if isinstance(array, np.ndarray):
         return "cpu"
@@ -151,7 +155,7 @@ def backend_of(array: Any) -> str:
     return "cpu"
 
 
-def as_array(value: Any, name: str, beside: str | None = None) -> np.ndarray:
+def as_array(value: Any, name: str, beside: Backend | None = None) -> np.ndarray:
     """Return data that enters as an array: CUDA arrays stay, others go to the backend in force.
 
     `beside` is the backend of what it enters beside, if that is decided.
@@ -161,7 +165,7 @@ def as_array(value: Any, name: str, beside: str | None = None) -> np.ndarray:
     return _placed(value, name, backend, move=flag == "cuda")
 
 
-def array_beside(value: Any, name: str, backend: str) -> np.ndarray:
+def array_beside(value: Any, name: str, backend: Backend) -> np.ndarray:
     """Return an argument as an array on the backend of what it goes with, never moving an array."""
     return _placed(value, name, backend, move=False)
 
@@ -188,8 +192,6 @@ def kernels_for(*arrays: Any) -> ModuleType:
         return _cpu_kernels()
     import cupy
 
-    from . import _cuda
-
     current = cupy.cuda.runtime.getDevice()
     for array in arrays:
         device = array.data.device_id
@@ -198,10 +200,16 @@ def kernels_for(*arrays: Any) -> ModuleType:
                 f"arrays must be on the current CUDA device, {current}, got one on {device}: "
                 f"work with them inside `with cupy.cuda.Device({device}):`"
             )
-    return _cuda
+    return _stages("cuda")
 
 
-def move(array: np.ndarray | None, backend: str) -> np.ndarray | None:
+@overload
+def move(array: None, backend: Backend) -> None: ...
+@overload
+def move(array: np.ndarray, backend: Backend) -> np.ndarray: ...
+@overload
+def move(array: np.ndarray | None, backend: Backend) -> np.ndarray | None: ...
+def move(array: Any, backend: Backend) -> Any:
     """Return an array on a backend: itself if it is there, else a copy."""
     if array is None or backend_of(array) == backend:
         return array
@@ -227,12 +235,12 @@ def is_bfloat16(dtype: np.dtype) -> bool:
     return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
-def as_bits(*arrays: np.ndarray | None) -> Sequence[np.ndarray | None]:
+def as_bits(first: np.ndarray, *others: np.ndarray | None) -> Sequence[Any]:
     """Return arrays of one dtype as kernels take them: bfloat16 as uint16, on the CPU float16 as int16."""
-    dtype = arrays[0].dtype
+    arrays, dtype = (first, *others), first.dtype
     if is_bfloat16(dtype):
         return [None if array is None else array.view(np.uint16) for array in arrays]
-    if dtype.char == "e" and isinstance(arrays[0], np.ndarray):
+    if dtype.char == "e" and isinstance(first, np.ndarray):
         return [None if array is None else array.view(np.int16) for array in arrays]
     return arrays
 
@@ -242,16 +250,16 @@ def widened(features: np.ndarray) -> np.ndarray:
     return features.astype(np.float32) if features.dtype.itemsize == 2 else features
 
 
-def require(backend: str) -> None:
+def require(backend: Backend) -> None:
     """Raise unless a backend, "cpu" or "cuda", can run here."""
     _resolve(backend)
 
 
-def _resolve(name: str) -> str:
+def _resolve(name: str) -> Backend:
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend must be one of 'cpu', 'cuda' and 'auto', got {name!r}")
     if name == "cpu":
-        return name
+        return "cpu"
     gone = missing()
     if gone is None:
         return "cuda"
@@ -276,12 +284,16 @@ def missing() -> str | None:
 
 @cache
 def _cpu_kernels() -> ModuleType:
-    from . import _cpu  # here, for its own imports
-
-    return _cpu
+    return _stages("cpu")
 
 
-def _one_backend(arrays: tuple) -> str:
+def _stages(backend: Backend) -> ModuleType:
+    """Return the namespace of a backend's stages, by its name: what stands in there imports this module."""
+    importlib.import_module(f"spcy._{backend}.builders")  # which `_cpu` does not load by itself
+    return importlib.import_module(f"spcy._{backend}")
+
+
+def _one_backend(arrays: tuple[Any, ...]) -> Backend:
     """Return the backend of arrays, all on one."""
     if {*map(type, arrays)} == _HOST:  # what they are most often: a call costs little
         return "cpu"
@@ -302,7 +314,7 @@ def _dlpack_device(value: Any) -> int | None:
     return None if tell is None else int(tell(value)[0])
 
 
-def _placed(value: Any, name: str, backend: str, move: bool) -> np.ndarray:
+def _placed(value: Any, name: str, backend: Backend, move: bool) -> np.ndarray:
     """Return an argument as an array on a backend; `move` allows to place NumPy arrays on the GPU."""
     if backend == "cpu" and type(value) is np.ndarray:
         return value

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ._backend import array_beside, array_module, as_array, backend_of, host_array, is_bfloat16
+from ._backend import Backend, array_beside, array_module, as_array, backend_of, host_array, is_bfloat16
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INT32 = np.iinfo(np.int32)
@@ -17,7 +17,7 @@ MAX_ROWS = INT32.max
 MAX_NDIM = 4
 
 
-def indices(value: ArrayLike, beside: str | None = None) -> np.ndarray:
+def indices(value: ArrayLike, beside: Backend | None = None) -> np.ndarray:
     """Return coordinates as a new, C-contiguous int32 array of shape (N, 1 + D)."""
     name = "indices"
     array = as_array(value, name) if beside is None else array_beside(value, name, beside)
@@ -39,7 +39,7 @@ def indices(value: ArrayLike, beside: str | None = None) -> np.ndarray:
     return array_module(array).array(array, dtype=np.int32, order="C")
 
 
-def first_row(bad: np.ndarray) -> int | None:
+def first_row(bad: Any) -> int | None:
     """Return the first True row of a mask, or None."""
     return int(bad.argmax()) if bad.any() else None
 
@@ -51,7 +51,7 @@ def finite_points(points: np.ndarray, bad: np.ndarray) -> None:
         raise ValueError(f"points must be finite, got {points[row].tolist()} in row {row}")
 
 
-def features(value: ArrayLike, num_rows: int, backend: str, each: str = "site") -> np.ndarray:
+def features(value: ArrayLike, num_rows: int, backend: Backend, each: str = "site") -> np.ndarray:
     """Return a (num_rows, C) array of a feature dtype, native and C-contiguous."""
     array = as_array(value, "features", backend)
     if array.ndim != 2 or array.shape[1] < 1:
@@ -69,7 +69,7 @@ def feature_values(array: np.ndarray, name: str) -> np.ndarray:
     return floats(array, name, "float32, float64, float16 or bfloat16")
 
 
-def state_names(state: Mapping) -> None:
+def state_names(state: Mapping[Any, Any]) -> None:
     """Raise unless every key of a state is a name."""
     for name in state:
         if not isinstance(name, str):
@@ -92,7 +92,7 @@ def like_features(array: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
     return contiguous(array, dtype)
 
 
-def contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def contiguous(array: Any, dtype: np.dtype) -> np.ndarray:
     """Return an array as the kernels read it, itself if it is: of a dtype, C-contiguous, aligned."""
     if array.dtype != dtype or not array.flags.c_contiguous:
         array = array_module(array).ascontiguousarray(array, dtype=dtype)
@@ -170,7 +170,7 @@ def offsets(value: ArrayLike, ndim: int) -> np.ndarray:
 
 
 def weight(
-    value: ArrayLike, ndim: int, channels: int, groups: int, dtype: np.dtype, backend: str, box: bool
+    value: ArrayLike, ndim: int, channels: int, groups: int, dtype: np.dtype, backend: Backend, box: bool
 ) -> np.ndarray:
     """Return a (*kernel_size, C_in // groups, C_out) weight of the features' dtype, where they are.
 
@@ -199,7 +199,7 @@ def weight(
     return like_features(array, "weight", dtype)
 
 
-def bias(value: ArrayLike | None, channels: int, dtype: np.dtype, backend: str) -> np.ndarray | None:
+def bias(value: ArrayLike | None, channels: int, dtype: np.dtype, backend: Backend) -> np.ndarray | None:
     """Return a (C_out,) bias of the features' dtype, where they are, or None."""
     if value is None:
         return None
@@ -257,7 +257,7 @@ def class_weight(value: ArrayLike, classes: int) -> np.ndarray:
     return weight
 
 
-def points(value: ArrayLike, beside: str | None = None) -> np.ndarray:
+def points(value: ArrayLike, beside: Backend | None = None) -> np.ndarray:
     """Return an (M, D) array of points, native and C-contiguous."""
     array = as_array(value, "points") if beside is None else array_beside(value, "points", beside)
     if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_NDIM:
@@ -267,7 +267,7 @@ def points(value: ArrayLike, beside: str | None = None) -> np.ndarray:
     return floats(array, "points")
 
 
-def point_batch(value: ArrayLike | None, num_points: int, backend: str) -> np.ndarray | None:
+def point_batch(value: ArrayLike | None, num_points: int, backend: Backend) -> np.ndarray | None:
     """Return the (M,) int32 batch index of each point, or None."""
     if value is None:
         return None

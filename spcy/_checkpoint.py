@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class _PlainCheckpoint(Checkpoint):
         self._file = file
         self._places: dict[str, int] = {}
         place = start + pickles.tell()
-        order = sys.byteorder if not self._swapped else {"little": "big", "big": "little"}[sys.byteorder]
+        order: Literal["little", "big"] = "little" if (sys.byteorder == "little") != self._swapped else "big"
         for key in keys:
             storage = storages[key]
             file.seek(place)

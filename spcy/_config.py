@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import _backend, _check, _threads
-from ._cpu import simd
+from ._cpu import simd, threads
+from ._version import __version__
 
 # The extras, by the names of their distributions.
 _OPTIONAL = (
@@ -63,7 +64,7 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     (['versions', 'platform', 'simd', 'threads', 'backend'], True)
     """
     _check.choice(mode, ("stdout", "dicts"), "mode")
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "versions": dict(_versions()),
         "platform": {"system": platform.platform(), "machine": platform.machine()},
         "simd": {
@@ -88,8 +89,6 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    from . import __version__  # the package imports this module
-
     yield "spcy", __version__
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "NumPy", np.__version__
@@ -102,7 +101,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _runtimes() -> list[str]:
     """Return the OpenMP runtimes in this process: another library may have brought a second one."""
-    if not _threads._native.has_openmp():
+    if not threads.has_openmp():
         return []
     try:
         files = {line.split()[-1] for line in _MAPS.read_text().splitlines()}
@@ -113,6 +112,7 @@ def _runtimes() -> list[str]:
 
 
 def _backend_config() -> dict[str, Any]:
+    in_force: str
     try:
         in_force = _backend.get_backend()
     except (RuntimeError, ValueError) as error:  # SPCY_BACKEND asks for what is not there

@@ -5,7 +5,7 @@ would take a third longer.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,8 @@ def drafted(path: Path) -> Iterator[Path]:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write arrays to an npz file, whole or not at all."""
     with drafted(path) as draft, draft.open("xb") as file:
-        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+        write: Callable[..., None] = np.savez_compressed if compressed else np.savez
+        write(file, **arrays)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -80,7 +80,8 @@ def site_picture(indices: Any, low: np.ndarray, high: np.ndarray) -> str:
         if shade and path
     )
     drawn = f"<g transform='translate(0 .5)'>{drawn}</g>"
-    return _svg(*counts.shape[::-1], drawn, f"Where sites are: {words}")
+    height, width = counts.shape
+    return _svg(width, height, drawn, f"Where sites are: {words}")
 
 
 def _histogram(indices: np.ndarray, columns: Sequence[int], low: np.ndarray, spans: np.ndarray) -> np.ndarray:

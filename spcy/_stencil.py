@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,13 +68,18 @@ class Stencil:
 
     __slots__ = ("column_high", "column_low", "columns", "high", "kernel_size", "key", "low", "offsets")
 
+    column_low: np.ndarray
+    column_high: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
     def __init__(self, offsets: np.ndarray):
-        self.offsets = offsets
-        self.key = offsets.tobytes()
-        self.columns = np.insert(offsets, 0, 0, axis=1)
+        self.offsets: np.ndarray = offsets
+        self.key: bytes = offsets.tobytes()
+        self.columns: np.ndarray = np.insert(offsets, 0, 0, axis=1)
         self.column_low, self.column_high = self.columns.min(axis=0), self.columns.max(axis=0)
         self.low, self.high = self.column_low[1:], self.column_high[1:]
-        self.kernel_size = _box_size(offsets)
+        self.kernel_size: tuple[int, ...] | None = _box_size(offsets)
 
 
 def _box_size(offsets: np.ndarray) -> tuple[int, ...] | None:
@@ -136,15 +142,15 @@ def walk_lines(stencil: Stencil, num: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=256)
-def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tuple[bool | np.ndarray, ...]:
+def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tuple[Any, ...]:
     """Return how reach.h takes the offsets of a strided convolution (divide) or of a transposed one.
 
     They are grouped by remainders into heads and tails, by steps into lines. These are the arguments of
     the kernels' `Reach` behind its columns.
     """
-    offsets, stride = stencil.columns, np.array((1, *stride))
-    remainders = np.mod(offsets, stride) if divide else np.zeros_like(offsets)
-    steps = (remainders - offsets) // stride if divide else offsets
+    offsets, strides = stencil.columns, np.array((1, *stride))
+    remainders = np.mod(offsets, strides) if divide else np.zeros_like(offsets)
+    steps = (remainders - offsets) // strides if divide else offsets
     columns = steps.shape[1]
     values = [np.unique(remainders[:, c]) for c in range(columns)]
     residue_ptr = np.cumsum([0] + [len(v) for v in values])
@@ -161,7 +167,7 @@ def reach_groups(stencil: Stencil, stride: tuple[int, ...], divide: bool) -> tup
     head_low, head_high = _bounds_of_groups(steps, head.ravel()[line], len(head_ids))
     entries = np.lexsort((steps[:, -1], tail, line))
     if len(line_of) * len(values[-1]) >= 1 << 26:  # the table below has so many places
-        raise ValueError(f"offsets have too many different remainders for stride {stride[1:].tolist()}")
+        raise ValueError(f"offsets have too many different remainders for stride {[*stride]}")
     tails = np.bincount(line * len(values[-1]) + tail, minlength=len(line_of) * len(values[-1]))
     return (
         divide,

@@ -119,6 +119,7 @@ def _run(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
         del stack[start:]
         return taken
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name in _NUMBERS or name in _STRINGS:
@@ -293,12 +294,12 @@ def _of_type(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Tensor:
     return _TENSORS[rebuild.name](*_expect(arguments, tuple))
 
 
-def _ordered_dict() -> dict:
+def _ordered_dict() -> dict[Any, Any]:
     """Return an empty dict, which later operations fill."""
     return {}
 
 
-def _size(items: Any) -> tuple:
+def _size(items: Any) -> tuple[Any, ...]:
     """Return a torch.Size as the tuple that it is."""
     return _expect(items, tuple)
 

@@ -69,7 +69,9 @@ def corners_of(sites: Sites, points: np.ndarray, batch: np.ndarray | None) -> Co
     return Corners(layout, cells, rows, order, starts, fractions)
 
 
-def _rows(queries, keys, layout: Layout, order, back: bool = False) -> np.ndarray:
+def _rows(
+    queries: np.ndarray, keys: np.ndarray, layout: Layout, order: np.ndarray | None, back: bool = False
+) -> np.ndarray:
     """Return the rows of the corners of cells, or with `back` the cells around sites, last corner first."""
     num, corners = len(queries) - 1, 2 ** (len(layout.low) - 1)
     rows = array_module(queries).empty((num, corners), np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +13,8 @@ from ._backend import array_beside, array_module, as_bits, kernels_for
 from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
-from .pointwise import activation_of
-from .rulebook import Rulebook, generative, submanifold, windows
+from .pointwise import Activation, ActivationLike, activation_of
+from .rulebook import Outputs, Rulebook, generative, submanifold, windows
 from .tensor import SparseTensor, require_tensor
 
 
@@ -37,7 +37,7 @@ def subm_conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | tuple[str, float] | None = None,
+    activation: ActivationLike | None = None,
 ) -> SparseTensor:
     r"""Submanifold convolution: the output sites are the input sites.
 
@@ -102,9 +102,9 @@ def conv(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    sites: str = "reached",
+    sites: Outputs = "reached",
     residual: SparseTensor | None = None,
-    activation: str | tuple[str, float] | None = None,
+    activation: ActivationLike | None = None,
 ) -> SparseTensor:
     r"""Regular sparse convolution: the output sites are all that an input site reaches.
 
@@ -155,7 +155,12 @@ def conv(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([2, 4], dtype=int32), array([2., 1.]), (5,))
     """
-    geometry = {"offsets": offsets, "stride": stride, "padding": padding, "dilation": dilation}
+    geometry: dict[str, Any] = {
+        "offsets": offsets,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+    }
     plan = conv_plan(x, weight, bias, groups=groups, sites=sites, **geometry)
     return execute(x, plan, residual, activation)
 
@@ -168,7 +173,7 @@ def inverse_conv(
     to: SparseTensor | Coords | None = None,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | tuple[str, float] | None = None,
+    activation: ActivationLike | None = None,
 ) -> SparseTensor:
     r"""Inverse convolution: restores exactly the sites that x's level was made from.
 
@@ -223,7 +228,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     residual: SparseTensor | None = None,
-    activation: str | tuple[str, float] | None = None,
+    activation: ActivationLike | None = None,
 ) -> SparseTensor:
     r"""Transposed convolution: generates sites.
 
@@ -264,12 +269,25 @@ def conv_transpose(
     >>> y.indices[:, 1], y.features[:, 0], y.shape
     (array([6, 7], dtype=int32), array([5., 7.]), (8,))
     """
-    geometry = {"offsets": offsets, "stride": stride, "padding": padding, "dilation": dilation}
+    geometry: dict[str, Any] = {
+        "offsets": offsets,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+    }
     plan = transpose_plan(x, weight, bias, output_padding=output_padding, groups=groups, **geometry)
     return execute(x, plan, residual, activation)
 
 
-def subm_plan(x, weight, bias=None, *, offsets=None, dilation=1, groups=1) -> Plan:
+def subm_plan(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Plan:
     """Return the plan of `subm_conv`."""
     weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
     kernel_size = weight.shape[:-2]
@@ -283,7 +301,16 @@ def subm_plan(x, weight, bias=None, *, offsets=None, dilation=1, groups=1) -> Pl
 
 
 def conv_plan(
-    x, weight, bias=None, *, offsets=None, stride=1, padding=0, dilation=1, groups=1, sites="reached"
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    sites: Outputs = "reached",
 ) -> Plan:
     """Return the plan of `conv`."""
     weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
@@ -293,7 +320,14 @@ def conv_plan(
     return _plan(rulebook, coords, weight, bias, groups)
 
 
-def inverse_plan(x, weight, bias=None, *, to=None, groups=1) -> Plan:
+def inverse_plan(
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    to: SparseTensor | Coords | None = None,
+    groups: int = 1,
+) -> Plan:
     """Return the plan of `inverse_conv`."""
     parent, rulebook, kernel_size = parent_level(x, to)
     weight = array_beside(weight, "weight", x.backend)
@@ -313,7 +347,16 @@ def inverse_plan(x, weight, bias=None, *, to=None, groups=1) -> Plan:
 
 
 def transpose_plan(
-    x, weight, bias=None, *, offsets=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1
+    x: SparseTensor,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Plan:
     """Return the plan of `conv_transpose`."""
     weight, bias, groups = _parameters(x, weight, bias, groups, offsets is None)
@@ -325,7 +368,15 @@ def transpose_plan(
     return _plan(rulebook, coords, weight, bias, groups)
 
 
-def plan_on(x, rulebook: Rulebook, coords: Coords, weight, bias, groups: int, box: bool = True) -> Plan:
+def plan_on(
+    x: SparseTensor,
+    rulebook: Rulebook,
+    coords: Coords,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    groups: int,
+    box: bool = True,
+) -> Plan:
     """Return the plan of a box, or of a list of offsets, over a rulebook whose outputs are on some coords."""
     return _plan(rulebook, coords, *_parameters(x, weight, bias, groups, box))
 
@@ -335,12 +386,11 @@ def parent_level(
 ) -> tuple[Coords, Rulebook, tuple[int, ...] | None]:
     """Return the level that x's was made from, the rulebook between them and its kernel size."""
     require_tensor(x, "x")
-    child = x.coords._child
-    if child is None:
+    child, parent = x.coords._child, x.coords.parent
+    if child is None or parent is None:
         raise ValueError(
             "x must be on a level that conv, conv_transpose or a pool made; its coords have no parent"
         )
-    parent = x.coords.parent
     if to is not None:
         target = to.coords if isinstance(to, SparseTensor) else to
         if not isinstance(target, Coords):
@@ -351,7 +401,9 @@ def parent_level(
     return parent, child.rulebook, child.kernel_size
 
 
-def _parameters(x, weight, bias, groups, box: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
+def _parameters(
+    x: SparseTensor, weight: ArrayLike, bias: ArrayLike | None, groups: int, box: bool
+) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return the checked weight, of a box or of a list of offsets, bias and groups."""
     require_tensor(x, "x")
     groups = _check.per_axis(groups, 1, "groups", 1)[0]
@@ -360,7 +412,13 @@ def _parameters(x, weight, bias, groups, box: bool) -> tuple[np.ndarray, np.ndar
     return weight, _check.bias(bias, weight.shape[-1], dtype, backend), groups
 
 
-def _stencil(x: SparseTensor, weight, offsets, dilation, centred: bool = False) -> Stencil:
+def _stencil(
+    x: SparseTensor,
+    weight: np.ndarray,
+    offsets: ArrayLike | None,
+    dilation: int | Sequence[int],
+    centred: bool = False,
+) -> Stencil:
     """Return the stencil of a weight: a box of its leading axes, or the offsets given."""
     dilation = _check.per_axis(dilation, x.ndim, "dilation", 1)
     if offsets is None:
@@ -376,29 +434,35 @@ def _stencil(x: SparseTensor, weight, offsets, dilation, centred: bool = False) 
     return stencil
 
 
-def _plan(rulebook: Rulebook, coords: Coords, weight, bias, groups) -> Plan:
+def _plan(
+    rulebook: Rulebook, coords: Coords, weight: np.ndarray, bias: np.ndarray | None, groups: int
+) -> Plan:
     weight = weight.reshape(-1, *weight.shape[-2:])
     if len(weight) != rulebook.num_offsets:  # the kernels would read beyond the tiles
         raise ValueError(f"weight must have {rulebook.num_offsets} kernel cells, got {len(weight)}")
     return Plan(rulebook, coords, weight, bias, groups)
 
 
-def execute(x: SparseTensor, plan: Plan, residual, activation) -> SparseTensor:
+def execute(
+    x: SparseTensor,
+    plan: Plan,
+    residual: SparseTensor | None,
+    activation: ActivationLike | Activation | None,
+) -> SparseTensor:
     """Run a plan: ``y[out] += x[in] @ weight[k]`` over the pairs of every offset k."""
     rulebook, coords, weight, bias, groups = plan
     c_in, c_out = x.num_channels, weight.shape[2]
-    activation = activation_of(activation)
-    if residual is not None:
-        residual = _residual(residual, coords, c_out, x.dtype)
+    kind = activation_of(activation)
+    added = None if residual is None else _residual(residual, coords, c_out, x.dtype)
     xp, kernels = array_module(x.features), kernels_for(x.features)
     out = xp.empty((rulebook.num_out, c_out), x.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * weight.shape[1] * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
-        arrays = as_bits(x.features, weight, bias, residual, out)
+        arrays = as_bits(x.features, weight, bias, added, out)
         scratch_bytes = tiles.scratch_bytes(arrays[0].dtype, c_in, c_out, groups, threads)
         scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
-        kernels.conv.conv(tiles, *arrays, *(activation or (0, 0.0)), scratch, groups, threads)
+        kernels.conv.conv(tiles, *arrays, *(kind or (0, 0.0)), scratch, groups, threads)
     return SparseTensor._of(coords, out)
 
 

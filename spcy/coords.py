@@ -7,18 +7,15 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check, _html
-from ._backend import array_module, backend_of, freeze, kernels_for, move, require, to_host
+from ._backend import Backend, array_module, backend_of, freeze, kernels_for, move, require, to_host
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
-
-if TYPE_CHECKING:
-    from .rulebook import Rulebook
 
 _KEY_BITS = 63  # one bit is kept free, so that sentinels lie above every key
 _MARGIN = 4  # cells of room around the sites, where it costs no bits: most queries then fit as they are
@@ -40,16 +37,16 @@ class Layout:
             low = low - margin
         else:
             fields = _field_bits(low, high)
-        self.bits = sum(fields)
+        self.bits: int = sum(fields)
         if self.bits > _KEY_BITS:
             spans = " x ".join(str(int(h) - int(lo) + 1) for lo, h in zip(low, high, strict=True))
             raise ValueError(
                 f"indices span {spans} cells (batch, then axes), a key space of {self.bits} bits; "
                 f"64-bit keys hold at most {_KEY_BITS}"
             )
-        self.low = np.array(low, np.int64)
-        self.shift = np.array([sum(fields[c + 1 :]) for c in range(len(fields))], np.int64)
-        self.high = self.low + np.array([(1 << b) - 1 for b in fields], np.int64)
+        self.low: np.ndarray = np.array(low, np.int64)
+        self.shift: np.ndarray = np.array([sum(fields[c + 1 :]) for c in range(len(fields))], np.int64)
+        self.high: np.ndarray = self.low + np.array([(1 << b) - 1 for b in fields], np.int64)
 
     def holds(self, low: np.ndarray, high: np.ndarray) -> bool:
         """Return whether all coordinates between `low` and `high` have keys."""
@@ -93,14 +90,14 @@ class Sites:
     origin: np.ndarray  # (D,) float64
     voxel_size: np.ndarray
     derived: dict[Hashable, Any] = field(default_factory=dict)
-    moved: dict[str, weakref.ref[Coords]] = field(default_factory=dict)  # by backend
+    moved: dict[Backend, weakref.ref[Coords]] = field(default_factory=dict)  # by backend
     children: dict[Hashable, Child] = field(default_factory=dict)
 
     _hashmap: HashMap | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _lock_owner: int = field(default_factory=os.getpid)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         freeze(self.indices, self.origin, self.voxel_size)
         self.indices = self.indices.view()  # a view of a read-only array cannot be made writeable
 
@@ -135,10 +132,10 @@ class Child:
     """A level made from another: its sites, the rulebook between, and the handle that is alive."""
 
     sites: Sites
-    rulebook: Rulebook
+    rulebook: Any  # a Rulebook, whose module imports this one
     kernel_size: tuple[int, ...] | None  # None: not made by a box
     remake: Callable[..., Coords]  # makes the level again, from its parent and these arguments
-    arguments: tuple
+    arguments: tuple[Any, ...]
     handle: weakref.ref[Coords] | None = None
 
 
@@ -243,7 +240,7 @@ class Coords:
         return self._sites.indices.shape[1] - 1
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> Backend:
         """Where the coords live."""
         return backend_of(self._sites.indices)
 
@@ -272,7 +269,7 @@ class Coords:
         facts, picture = html_of(self)
         return _html.card("spcy.Coords", describe(self), {"grid": facts}, picture)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Plans are computed again on demand; a child level is made again from its parent.
         if self._child is not None:
             return self._child.remake, (self._parent, *self._child.arguments)
@@ -280,7 +277,7 @@ class Coords:
         state = (sites.indices, sites.shape, sites.batch_size, sites.origin, sites.voxel_size)
         return _unpickle, state
 
-    def to(self, backend: str) -> Coords:
+    def to(self, backend: Backend) -> Coords:
         """Return the coords on another backend, themselves if they are there already.
 
         Levels that strided layers made are made again there, from their parents, so that inverse
@@ -320,8 +317,8 @@ class Coords:
                 sites.moved[backend] = weakref.ref(moved)
         return moved
 
-    def _moved(self, backend: str) -> Coords:
-        if self._child is not None:
+    def _moved(self, backend: Backend) -> Coords:
+        if self._child is not None and self._parent is not None:
             return self._child.remake(self._parent.to(backend), *self._child.arguments)
         old = self._sites
         rows = RowOrder(old.rows.num_rows, move(old.rows.order, backend))
@@ -413,7 +410,13 @@ def html_of(coords: Coords) -> tuple[str, str]:
     return _html.table(facts.items(), left=2), _html.site_picture(coords.indices, low, high)
 
 
-def _unpickle(indices, shape, batch_size, origin, voxel_size):
+def _unpickle(
+    indices: np.ndarray,
+    shape: tuple[int, ...] | None,
+    batch_size: int,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+) -> Coords:
     return Coords._of(_sites_of(indices.copy(), shape, batch_size, origin, voxel_size))
 
 
@@ -476,7 +479,9 @@ def bounds_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _check_range(indices, low, high, shape, batch_size) -> None:
+def _check_range(
+    indices: np.ndarray, low: np.ndarray, high: np.ndarray, shape: tuple[int, ...] | None, batch_size: int
+) -> None:
     """Raise for the first row outside the grid; `low` and `high` tell whether there is one."""
     batch_size = min(batch_size, _check.INT32.max)
     if low[0] < 0 or high[0] >= batch_size:
@@ -565,7 +570,7 @@ def sites_from_keys(
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
-    if low is None:
+    if low is None or high is None:
         low, high = bounds_of(indices)
     return Sites(indices, shape, batch_size, low, high, layout, keys, RowOrder(num), origin, voxel_size)
 
@@ -620,7 +625,7 @@ def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
         return sites.derived[key]
 
 
-def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Rulebook, Coords]:
+def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Any, Coords]:
     """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
     sites = coords._sites
     with sites.lock:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_module, as_array, as_bits, kernels_for, widened
@@ -26,11 +28,13 @@ from .conv import (
     transpose_plan,
 )
 from .coords import Coords, same_sites, sort_keys
-from .pointwise import RELU, activate, activation_gradient, activation_of
+from .pointwise import RELU, ActivationLike, activate, activation_gradient, activation_of
 from .pool import (
     MAX,
     MEAN,
     SUM,
+    Count,
+    Empty,
     avg_pool,
     batches,
     global_avg_pool,
@@ -47,17 +51,18 @@ from .pool import (
     windows_are_disjoint,
 )
 from .rows import take_rows
-from .rulebook import Rulebook
+from .rulebook import Outputs, Rulebook
 from .tensor import SparseTensor, add, concat, prune
-from .voxel import devoxelize, points_in, rows_at, voxelize
+from .voxel import Mode, Reduction, Voxels, devoxelize, points_in, rows_at, voxelize
 
-Vjp = Callable[[Any], tuple]
+Vjp = Callable[..., tuple[Any, ...]]
+TensorAndVjp = tuple[SparseTensor, Vjp]  # what most rules return
 # Fixed, so that threads change no bit:
 _BLOCK = 2048  # rows that have a sum of their own in a column's
 _TILE = 1024  # output rows whose pairs a weight's gradient takes together
 
 
-def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
+def vjp(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
     """Run an operation, and return its result and what turns a gradient of it into gradients of its inputs.
 
     Parameters
@@ -139,19 +144,27 @@ def vjp(function: Callable, /, *args: Any, **kwargs: Any) -> tuple[Any, Vjp]:
     return rule(*args, **kwargs)
 
 
-def _conv_rule(plan_of: Callable[..., Plan]) -> Callable:
-    def rule(x, weight, bias=None, *, residual=None, activation=None, **geometry):
-        plan, activation = plan_of(x, weight, bias, **geometry), activation_of(activation)
-        if activation is None or activation.reads_output:
-            y = before = execute(x, plan, residual, activation)
+def _conv_rule(plan_of: Callable[..., Plan]) -> Callable[..., TensorAndVjp]:
+    def rule(
+        x: SparseTensor,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        residual: SparseTensor | None = None,
+        activation: ActivationLike | None = None,
+        **geometry: Any,
+    ) -> TensorAndVjp:
+        plan, kind = plan_of(x, weight, bias, **geometry), activation_of(activation)
+        if kind is None or kind.reads_output:
+            y = before = execute(x, plan, residual, kind)
         else:
             before = execute(x, plan, residual, None)
-            y = before.replace(activate(before.features, activation))
+            y = before.replace(activate(before.features, kind))
 
-        def vjp(dy, needed=(True,) * 4):
+        def vjp(dy: Any, needed: Sequence[bool] = (True,) * 4) -> tuple[Any, ...]:
             dy = _gradient_of(y.features, dy)
-            if activation is not None:
-                dy = activation_gradient(before.features, dy, activation)
+            if kind is not None:
+                dy = activation_gradient(before.features, dy, kind)
             dx = input_gradient(dy, plan, x.coords) if needed[0] else None
             dweight = None
             if needed[1]:
@@ -218,24 +231,33 @@ def column_sums(dy: np.ndarray) -> np.ndarray:
     return segment_reduce(blocks, None, xp.arange(2) * len(blocks), SUM, dy.dtype)[0]
 
 
-def _sum_pool(x, kernel_size, *args, **kwargs):
-    y = sum_pool(x, kernel_size, *args, **kwargs)
-    return y, _return_sums(x, y, pool_plan(x, kernel_size, *args, **kwargs)[0])
+def _sum_pool(x: SparseTensor, *args: Any, **kwargs: Any) -> TensorAndVjp:
+    y = sum_pool(x, *args, **kwargs)
+    return y, _return_sums(x, y, pool_plan(x, *args, **kwargs)[0])
 
 
-def _avg_pool(x, kernel_size, *args, count="sites", **kwargs):
-    y = avg_pool(x, kernel_size, *args, count=count, **kwargs)
-    rulebook, _ = pool_plan(x, kernel_size, *args, **kwargs)
+def _avg_pool(x: SparseTensor, *args: Any, count: Count = "sites", **kwargs: Any) -> TensorAndVjp:
+    y = avg_pool(x, *args, count=count, **kwargs)
+    rulebook, _ = pool_plan(x, *args, **kwargs)
     return y, _return_sums(x, y, rulebook, rulebook.num_offsets if count == "window" else _sites(rulebook))
 
 
-def _max_pool(x, kernel_size, stride=None, padding=0, dilation=1, *, sites="reached", empty="ignore"):
+def _max_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    sites: Outputs = "reached",
+    empty: Empty = "ignore",
+) -> TensorAndVjp:
     geometry = kernel_size, stride, padding, dilation
     y = max_pool(x, *geometry, sites=sites, empty=empty)
     rulebook, _ = pool_plan(x, *geometry, sites)
     gradient = _move_maxima if windows_are_disjoint(x.ndim, *geometry) else _find_maxima
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
         return (_return_maxima_of_pairs(x, y, dy, rulebook, gradient),)
@@ -243,26 +265,28 @@ def _max_pool(x, kernel_size, stride=None, padding=0, dilation=1, *, sites="reac
     return y, vjp
 
 
-def _pool_on(x, rulebook, coords, operation):
+def _pool_on(x: SparseTensor, rulebook: Rulebook, coords: Coords, operation: int) -> tuple[SparseTensor, Vjp]:
     y = pool_on(x, rulebook, coords, operation)
     if operation != MAX:
         return y, _return_sums(x, y, rulebook, _sites(rulebook) if operation == MEAN else None)
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = widened(_gradient_of(y.features, dy))
         return (_return_maxima_of_pairs(x, y, dy, rulebook, _find_maxima),)
 
     return y, vjp
 
 
-def _return_maxima_of_pairs(x, y, dy, rulebook: Rulebook, gradient: Callable) -> np.ndarray:
+def _return_maxima_of_pairs(
+    x: SparseTensor, y: SparseTensor, dy: np.ndarray, rulebook: Rulebook, gradient: Callable[..., np.ndarray]
+) -> np.ndarray:
     """Return the gradient of the features that maxima over a rulebook's pairs are of."""
     if not rulebook.num_pairs:
         return array_module(dy).zeros(x.features.shape, x.dtype)
     return gradient(widened(x.features), widened(y.features), dy, rulebook).astype(x.dtype, copy=False)
 
 
-def _move_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
+def _move_maxima(features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, rulebook: Rulebook) -> np.ndarray:
     """Return the gradient of maxima over windows that share no input row."""
     xp = array_module(features)
     make = xp.empty if rulebook.num_pairs == rulebook.num_in else xp.zeros
@@ -272,7 +296,7 @@ def _move_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
     return out
 
 
-def _find_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
+def _find_maxima(features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, rulebook: Rulebook) -> np.ndarray:
     """Return the gradient of maxima over any windows."""
     xp = array_module(features)
     out, found = xp.zeros(features.shape, dy.dtype), xp.full(maxima.shape, -1, np.int32)
@@ -283,7 +307,9 @@ def _find_maxima(features, maxima, dy, rulebook: Rulebook) -> np.ndarray:
     return out
 
 
-def _pairs(features, rulebook: Rulebook, direction: Rulebook) -> tuple:
+def _pairs(
+    features: np.ndarray, rulebook: Rulebook, direction: Rulebook
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, int, ModuleType]:
     """Return a rulebook's pairs, cut by the outputs of a direction, and the threads and kernels for them."""
     threads = threads_for(rulebook.num_pairs * (features.shape[1] + 7) / 8)
     stages = kernels_for(features, rulebook.in_rows)
@@ -291,7 +317,7 @@ def _pairs(features, rulebook: Rulebook, direction: Rulebook) -> tuple:
     return (rulebook.in_rows, rulebook.out_rows), tiles, threads, stages.grad
 
 
-def _unpool(x, *, to=None):
+def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> TensorAndVjp:
     y = unpool(x, to=to)
     rulebook = parent_level(x, to)[1].transposed()
     return y, _return_sums(x, y, rulebook, _sites(rulebook))
@@ -305,7 +331,7 @@ def _sites(rulebook: Rulebook) -> np.ndarray:
 def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: Any = None) -> Vjp:
     """Return the vjp of ``y = sums of x over a rulebook / divisor``: the sums back."""
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = widened(_gradient_of(y.features, dy))
         if divisor is not None:
             dy = dy / array_module(dy).asarray(divisor, dy.dtype)
@@ -315,15 +341,15 @@ def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: 
     return vjp
 
 
-def _global_sum_pool(x):
+def _global_sum_pool(x: SparseTensor) -> tuple[np.ndarray, Vjp]:
     y = global_sum_pool(x)
     return y, lambda dy: (_to_sites(_gradient_of(y, dy), x),)
 
 
-def _global_avg_pool(x):
+def _global_avg_pool(x: SparseTensor) -> tuple[np.ndarray, Vjp]:
     y = global_avg_pool(x)
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = widened(_gradient_of(y, dy))
         return (_to_sites((dy / batches(x.coords).sites).astype(x.dtype), x),)
 
@@ -335,10 +361,10 @@ def _to_sites(values: np.ndarray, x: SparseTensor) -> np.ndarray:
     return take_rows(values, array_module(values).ascontiguousarray(x.indices[:, 0]))
 
 
-def _global_max_pool(x):
+def _global_max_pool(x: SparseTensor) -> tuple[np.ndarray, Vjp]:
     y = global_max_pool(x)
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y, dy)
         order = x.coords._sites.rows.order
         if order is None:
@@ -348,7 +374,9 @@ def _global_max_pool(x):
     return y, vjp
 
 
-def return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
+def return_maxima(
+    features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, order: np.ndarray, segment_ptr: np.ndarray
+) -> np.ndarray:
     """Return zeros with the gradient of each segment's maximum at the row that it came from."""
     xp = array_module(features, dy)
     num, channels = features.shape
@@ -362,10 +390,10 @@ def return_maxima(features, maxima, dy, order, segment_ptr) -> np.ndarray:
     return out[:num]
 
 
-def _add(x, y):
+def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:
     total = add(x, y)
 
-    def vjp(dy, needed=(True, True)):
+    def vjp(dy: Any, needed: Sequence[bool] = (True, True)) -> tuple[Any, ...]:
         dy = _gradient_of(total.features, dy)
         each = zip((x, y), needed, strict=True)
         return tuple(_rows_from(dy, total.coords, t.coords) if n else None for t, n in each)
@@ -373,11 +401,11 @@ def _add(x, y):
     return total, vjp
 
 
-def _concat(tensors):
+def _concat(tensors: Iterable[SparseTensor]) -> TensorAndVjp:
     tensors = list(tensors)
     y = concat(tensors)
 
-    def vjp(dy, needed=None):
+    def vjp(dy: Any, needed: Sequence[bool] | None = None) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         ends = np.cumsum([t.num_channels for t in tensors]).tolist()
         parts = [slice(end - t.num_channels, end) for t, end in zip(tensors, ends, strict=True)]
@@ -394,11 +422,11 @@ def _rows_from(dy: np.ndarray, coords: Coords, part: Coords, columns: slice = sl
     return dy if columns == slice(None) else take_rows(dy, None, columns)
 
 
-def _prune(x, mask):
+def _prune(x: SparseTensor, mask: ArrayLike) -> TensorAndVjp:
     y = prune(x, mask)
     kept = array_module(x.features).flatnonzero(array_module(x.features).asarray(mask))
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         out = array_module(dy).zeros(x.features.shape, dy.dtype)
         out[kept] = dy
@@ -407,12 +435,19 @@ def _prune(x, mask):
     return y, vjp
 
 
-def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
+def _voxelize(
+    points: ArrayLike,
+    voxel_size: ArrayLike,
+    *,
+    features: ArrayLike | None = None,
+    reduce: Reduction = "mean",
+    **options: Any,
+) -> tuple[Voxels, Vjp]:
     y = voxelize(points, voxel_size, features=features, reduce=reduce, **options)
-    features = as_array(points if features is None else features, "features")
-    features = _check.feature_values(features, "features")
+    values = as_array(points if features is None else features, "features")
+    values = _check.feature_values(values, "features")
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.tensor.features, dy)
         xp = array_module(dy)
         share = dy
@@ -430,7 +465,7 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
         kept = (rows >= 0) & (xp.arange(len(order)) - starts[rows] < y.counts[rows])  # fewer with max_points
         if reduce == "max":
             starts = xp.concatenate([starts[:1], xp.cumsum(y.counts)])
-            return (return_maxima(features, y.tensor.features, dy, order[kept], starts),)
+            return (return_maxima(values, y.tensor.features, dy, order[kept], starts),)
         rows_kept = xp.empty_like(y.rows)
         rows_kept[order] = xp.where(kept, rows, np.int32(-1))
         return (take_rows(share, rows_kept),)
@@ -438,7 +473,14 @@ def _voxelize(points, voxel_size, *, features=None, reduce="mean", **options):
     return y, vjp
 
 
-def _devoxelize(x, points, mode="nearest", *, batch=None, renormalize=True):
+def _devoxelize(
+    x: SparseTensor,
+    points: ArrayLike,
+    mode: Mode = "nearest",
+    *,
+    batch: ArrayLike | None = None,
+    renormalize: bool = True,
+) -> tuple[np.ndarray, Vjp]:
     points, batch = points_in(x, points, mode, batch)
     if mode == "nearest":
         rows = rows_at(x, points, batch)
@@ -469,10 +511,10 @@ def in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray
     return order, xp.searchsorted(keys, xp.arange(num_rows + 1, dtype=np.uint64))
 
 
-def _to_dense(x, channels_first=False):
+def _to_dense(x: SparseTensor, channels_first: bool = False) -> tuple[np.ndarray, Vjp]:
     y = x.to_dense(channels_first)
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y, dy)
         dy = array_module(dy).moveaxis(dy, 1, -1) if channels_first else dy
         return (dy[tuple(x.indices.T)],)
@@ -480,11 +522,11 @@ def _to_dense(x, channels_first=False):
     return y, vjp
 
 
-def _from_dense(array, channels_first=False):
+def _from_dense(array: ArrayLike, channels_first: bool = False) -> TensorAndVjp:
     y = SparseTensor.from_dense(array, channels_first)
     shape = _shape(array)
 
-    def vjp(dy):
+    def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         xp = array_module(dy)
         out = xp.zeros(shape, dy.dtype)
@@ -494,7 +536,7 @@ def _from_dense(array, channels_first=False):
     return y, vjp
 
 
-_RULES: dict[Callable, Callable] = {
+_RULES: dict[Callable[..., Any], Callable[..., tuple[Any, Vjp]]] = {
     subm_conv: _conv_rule(subm_plan),
     conv: _conv_rule(conv_plan),
     inverse_conv: _conv_rule(inverse_plan),

@@ -95,7 +95,9 @@ def convert(
     return np.ascontiguousarray(convert(array, source, kernel_size, stride, name))
 
 
-def _axes(array, source, kernel_size, stride, name) -> np.ndarray:
+def _axes(
+    array: np.ndarray, source: str, kernel_size: tuple[int, ...], stride: tuple[int, ...], name: str
+) -> np.ndarray:
     """Convert an array that has an axis for each of the kernel's."""
     ndim = len(kernel_size)
     first = {"spconv1": 0, "spconv2.0": 0, "spconv2": 1}.get(source, 2)
@@ -117,7 +119,9 @@ def _axes(array, source, kernel_size, stride, name) -> np.ndarray:
     return array
 
 
-def _cells(array, source, kernel_size, stride, name) -> np.ndarray:
+def _cells(
+    array: np.ndarray, source: str, kernel_size: tuple[int, ...], stride: tuple[int, ...], name: str
+) -> np.ndarray:
     """Convert an array that has one axis for all kernel cells."""
     volume = prod(kernel_size)
     given = array.shape

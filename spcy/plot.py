@@ -156,7 +156,7 @@ def levels(
 
         figure = pyplot.figure(figsize=(4 * len(every), 4), layout="constrained")
         ax = figure.subplots(1, len(every), sharex=True, sharey=True)
-    panels = np.ravel(ax)
+    panels = np.ravel(np.asarray(ax, object))
     if len(panels) < len(every):
         raise ValueError(f"ax must have {len(every)} axes, one for each level, got {len(panels)}")
     if every[0].ndim > 2 and every[0].num_sites:
@@ -221,7 +221,7 @@ def pairs(
     sites(coords, _LIGHT, ax=ax)
     start = _centres(coords)[in_rows][:, _plane(coords)]
     way = _centres(out_coords)[out_rows][:, _plane(out_coords)] - start
-    scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "width": 1.6}
+    scale: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "dots", "width": 1.6}
     return ax.quiver(*start.T, *way.T, color=_INK, headwidth=6, headlength=6, headaxislength=6, **scale)
 
 

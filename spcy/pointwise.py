@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from ._backend import array_module, as_bits, kernels_for
 from ._threads import threads_for
+
+ActivationLike = Literal["relu", "gelu", "gelu_tanh", "silu"] | tuple[Literal["leaky_relu"], float]
 
 _KINDS = {"relu": 1, "leaky_relu": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}  # as the kernels number them
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -34,6 +36,10 @@ class Activation(NamedTuple):
 RELU = Activation(_KINDS["relu"])
 
 
+@overload
+def activation_of(value: ActivationLike | Activation) -> Activation: ...
+@overload
+def activation_of(value: ActivationLike | Activation | None) -> Activation | None: ...
 def activation_of(value: Any) -> Activation | None:
     """Return what an argument ``activation`` names."""
     if value is None or isinstance(value, Activation):

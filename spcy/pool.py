@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import _check
 from ._backend import array_module, kernels_for, to_host, widened
@@ -15,8 +16,11 @@ from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level
 from .coords import Coords, derive
-from .rulebook import Rulebook, windows
+from .rulebook import Outputs, Rulebook, windows
 from .tensor import SparseTensor, require_tensor
+
+Empty = Literal["ignore", "zero"]
+Count = Literal["sites", "window"]
 
 SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them
 _BLOCK = 2048  # rows that a global pool reduces at a time; fixed, so that threads change no bit
@@ -29,8 +33,8 @@ def max_pool(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     *,
-    sites: str = "reached",
-    empty: str = "ignore",
+    sites: Outputs = "reached",
+    empty: Empty = "ignore",
 ) -> SparseTensor:
     """Return the greatest feature of each window's occupied sites.
 
@@ -82,7 +86,7 @@ def sum_pool(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     *,
-    sites: str = "reached",
+    sites: Outputs = "reached",
 ) -> SparseTensor:
     """Return the sum of the features of each window's occupied sites.
 
@@ -125,8 +129,8 @@ def avg_pool(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     *,
-    sites: str = "reached",
-    count: str = "sites",
+    sites: Outputs = "reached",
+    count: Count = "sites",
 ) -> SparseTensor:
     """Return the mean of the features of each window.
 
@@ -264,7 +268,7 @@ def global_avg_pool(x: SparseTensor) -> np.ndarray:
 
 
 def segment_reduce(
-    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: np.dtype
+    features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: DTypeLike
 ) -> np.ndarray:
     """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s, rounded to a dtype."""
     made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
@@ -276,7 +280,16 @@ def segment_reduce(
     return out.astype(dtype, copy=False)
 
 
-def _pool(x, kernel_size, stride, padding, dilation, sites, operation, count="sites") -> SparseTensor:
+def _pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    sites: Outputs,
+    operation: int,
+    count: Count = "sites",
+) -> SparseTensor:
     rulebook, coords = pool_plan(x, kernel_size, stride, padding, dilation, sites)
     return SparseTensor(coords, reduce_pairs(x, rulebook, operation, count))
 
@@ -286,7 +299,14 @@ def pool_on(x: SparseTensor, rulebook: Rulebook, coords: Coords, operation: int)
     return SparseTensor(coords, reduce_pairs(x, rulebook, operation))
 
 
-def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1, sites="reached") -> tuple[Rulebook, Coords]:
+def pool_plan(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    sites: Outputs = "reached",
+) -> tuple[Rulebook, Coords]:
     """Return the windows of a pool, and its output sites."""
     require_tensor(x, "x")
     kernel_size = _check.per_axis(kernel_size, x.ndim, "kernel_size", 1)
@@ -296,7 +316,13 @@ def pool_plan(x, kernel_size, stride=None, padding=0, dilation=1, sites="reached
     return windows(x.coords, stencil, stride, padding, sites)
 
 
-def windows_are_disjoint(ndim: int, kernel_size, stride, padding, dilation) -> bool:
+def windows_are_disjoint(
+    ndim: int,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+) -> bool:
     """Return whether no site is in two windows of a pool."""
     kernel_size = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
     stride = kernel_size if stride is None else _check.per_axis(stride, ndim, "stride", 1)
@@ -304,7 +330,7 @@ def windows_are_disjoint(ndim: int, kernel_size, stride, padding, dilation) -> b
     return all(s > (k - 1) * d for k, s, d in zip(kernel_size, stride, dilation, strict=True))
 
 
-def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: str = "sites") -> np.ndarray:
+def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Count = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)
     xp, kernels = array_module(features), kernels_for(features)

@@ -38,7 +38,9 @@ def inverse(places: np.ndarray, num_rows: int) -> np.ndarray:
     return out
 
 
-def _take(values, first: int, rows, out: np.ndarray, place: int, count: int) -> None:
+def _take(
+    values: np.ndarray, first: int, rows: np.ndarray | None, out: np.ndarray, place: int, count: int
+) -> None:
     """Write columns of values to columns of out."""
     if not len(out) or not count:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +29,7 @@ from .coords import (
 )
 
 Ints = tuple[int, ...]
+Outputs = Literal["reached", "floor"]  # which sites a convolution or a pool makes
 Level = tuple[Sites, "Rulebook"]
 
 
@@ -61,7 +62,7 @@ class Rulebook:
     offset_ptr: np.ndarray
     _in: RowOrder
     _out: RowOrder
-    _cache: dict = field(default_factory=dict)
+    _cache: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def num_offsets(self) -> int:
@@ -102,8 +103,8 @@ class Rulebook:
         words = f"{self.num_offsets} offsets, {self.num_pairs:,} pairs"
         return _html.card("spcy.Rulebook", words, {"sizes": _html.table(facts.items(), left=2)}, picture)
 
-    def __reduce__(self):
-        return _rulebook, (self.in_rows, self.out_rows, self.offset_ptr, self._in, self._out)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rulebook, (self._in, self._out, self.in_rows, self.out_rows, self.offset_ptr)
 
     def pairs(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the input rows and the output rows of kernel offset `k`.
@@ -274,7 +275,7 @@ def strided(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
 
 
 def windows(
-    coords: Coords, stencil: Stencil, stride: Ints, padding: Ints, sites: str = "reached"
+    coords: Coords, stencil: Stencil, stride: Ints, padding: Ints, sites: Outputs = "reached"
 ) -> tuple[Rulebook, Coords]:
     """Return what `strided` or `floored` does; the coords themselves where each output is a site."""
     if _check.choice(sites, ("reached", "floor"), "sites") == "floor":
@@ -422,7 +423,15 @@ def _transposed_level(
     return _level(sites, (stencil, stride, padding, False), low, high, shape, origin, voxel_size)
 
 
-def _level(sites: Sites, reach, low, high, shape, origin, voxel_size) -> Level:
+def _level(
+    sites: Sites,
+    reach: tuple[Stencil, Ints, Ints, bool],
+    low: np.ndarray,
+    high: np.ndarray,
+    shape: Ints | None,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+) -> Level:
     """Return the level that the sites reach, inside [low, high] and the shape, and the pairs."""
     if shape is not None:
         low = np.maximum(low, 0)
@@ -440,7 +449,7 @@ def _level(sites: Sites, reach, low, high, shape, origin, voxel_size) -> Level:
     )
     rows = RowOrder(len(indices))
     out = Sites(indices, shape, sites.batch_size, low, high, layout, keys, rows, origin, voxel_size)
-    return out, _rulebook(*pairs, sites.rows, rows)
+    return out, _rulebook(sites.rows, rows, *pairs)
 
 
 def _low_corner(stencil: Stencil, stride: Ints, padding: Ints) -> np.ndarray:
@@ -454,7 +463,7 @@ def _neighbours(sites: Sites, stencil: Stencil) -> Rulebook:
     layout = layout_for(sites, sites.low + stencil.column_low, sites.high + stencil.column_high)
     keys = keys_in(sites, layout)
     pairs = kernels_for(keys).builders.submanifold(keys, sites.rows.order, layout, stencil)
-    return _rulebook(*pairs, sites.rows, sites.rows)
+    return _rulebook(sites.rows, sites.rows, *pairs)
 
 
 def _floor_cells(sites: Sites, stride: Ints) -> Sites:
@@ -481,7 +490,7 @@ def between(sites: Sites, out: Sites, stencil: Stencil, stride: Ints, padding: I
     queries = _keys_of(columns, layout)
     keys = keys_in(sites, layout)
     pairs = kernels_for(keys).builders.gathered(keys, queries, sites.rows.order, order, layout, stencil)
-    return _rulebook(*pairs, sites.rows, out.rows)
+    return _rulebook(sites.rows, out.rows, *pairs)
 
 
 def reordered(rulebook: Rulebook, order: Sequence[int]) -> Rulebook:
@@ -490,7 +499,7 @@ def reordered(rulebook: Rulebook, order: Sequence[int]) -> Rulebook:
     parts = [slice(*ptr[k : k + 2].tolist()) for k in order]
     rows = [xp.concatenate([each[part] for part in parts]) for each in (rulebook.in_rows, rulebook.out_rows)]
     offset_ptr = np.cumsum([0, *np.diff(ptr)[list(order)].tolist()])
-    return _rulebook(*rows, xp.asarray(offset_ptr), rulebook._in, rulebook._out)
+    return _rulebook(rulebook._in, rulebook._out, *rows, xp.asarray(offset_ptr))
 
 
 def _keys_of(columns: Iterable[np.ndarray], layout: Layout) -> np.ndarray:
@@ -500,6 +509,12 @@ def _keys_of(columns: Iterable[np.ndarray], layout: Layout) -> np.ndarray:
     ).astype(np.uint64)
 
 
-def _rulebook(in_rows, out_rows, offset_ptr, in_order: RowOrder, out_order: RowOrder) -> Rulebook:
+def _rulebook(
+    in_order: RowOrder,
+    out_order: RowOrder,
+    in_rows: np.ndarray,
+    out_rows: np.ndarray,
+    offset_ptr: np.ndarray,
+) -> Rulebook:
     freeze(in_rows, out_rows, offset_ptr)
     return Rulebook(in_rows, out_rows, offset_ptr, in_order, out_order)

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ._backend import array_module, kernels_for, to_host, widened
 from ._threads import threads_for
@@ -23,7 +24,7 @@ def sum_segments(
     values: np.ndarray,
     order: np.ndarray | None,
     segment_ptr: np.ndarray,
-    dtype: np.dtype,
+    dtype: DTypeLike,
     *,
     mean: bool = False,
     lows: np.ndarray | None = None,
@@ -54,7 +55,15 @@ def partial_sums(values: np.ndarray, order: np.ndarray | None, segment_ptr: np.n
     return Sums(high, low, loose.astype(bool))
 
 
-def _add(values, lows, order, segment_ptr, mean, out, out_lows) -> np.ndarray:
+def _add(
+    values: np.ndarray,
+    lows: np.ndarray | None,
+    order: np.ndarray | None,
+    segment_ptr: np.ndarray,
+    mean: bool,
+    out: np.ndarray,
+    out_lows: np.ndarray | None,
+) -> np.ndarray:
     """Run the kernel, and return which sums are loose."""
     loose = array_module(values).empty(len(out), np.int32)
     if out.size:
@@ -66,7 +75,7 @@ def _add(values, lows, order, segment_ptr, mean, out, out_lows) -> np.ndarray:
     return loose
 
 
-def _terms(values, lows, order, rows: slice) -> np.ndarray:
+def _terms(values: np.ndarray, lows: np.ndarray | None, order: np.ndarray | None, rows: slice) -> np.ndarray:
     """Return what is added up in a segment, in order."""
     at = rows if order is None else order[rows]
     return values[at] if lows is None else array_module(values).concatenate([values[at], lows[at]])

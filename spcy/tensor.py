@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check, _html
 from ._backend import (
+    Backend,
     array_beside,
     array_module,
     as_array,
@@ -151,14 +152,14 @@ class SparseTensor(OnSites):
         >>> spcy.SparseTensor.from_dense(np.eye(3, dtype=np.float32).reshape(1, 3, 3, 1)).num_sites
         3
         """
-        array = as_array(array, "array")
-        _check_axes(array.shape)
-        xp = array_module(array)
-        occupied = _occupied_cells(array, channels_first)
+        dense = as_array(array, "array")
+        _check_axes(dense.shape)
+        xp = array_module(dense)
+        occupied = _occupied_cells(dense, channels_first)
         if channels_first:
-            array = xp.moveaxis(array, 1, -1)
-        features = _check.feature_values(array[occupied], "array")
-        coords = Coords(xp.stack(occupied, axis=1), array.shape[1:-1], array.shape[0])
+            dense = xp.moveaxis(dense, 1, -1)
+        features = _check.feature_values(dense[occupied], "array")
+        coords = Coords(xp.stack(occupied, axis=1), dense.shape[1:-1], dense.shape[0])
         return cls(coords, features)
 
     @classmethod
@@ -270,7 +271,7 @@ class SparseTensor(OnSites):
         return self._features.dtype
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> Backend:
         """Where the tensor lives."""
         return self._coords.backend
 
@@ -335,9 +336,9 @@ class SparseTensor(OnSites):
         ValueError
             If the grid is unbounded.
         """
-        require_shape(self, "to_dense")
+        cells = require_shape(self, "to_dense")
         xp = array_module(self._features)
-        cells, channels = self.shape, (self.num_channels,)
+        channels = (self.num_channels,)
         shape = (*channels, *cells) if channels_first else (*cells, *channels)
         dense = xp.zeros((self.batch_size, *shape), self.dtype)
         (xp.moveaxis(dense, 1, -1) if channels_first else dense)[tuple(self.indices.T)] = self._features
@@ -411,7 +412,7 @@ class SparseTensor(OnSites):
         coords[-1] = np.arange(self.num_channels)
         return coo(coords.reshape(len(shape), -1), self._features.ravel(), shape, has_duplicates=False)
 
-    def to(self, backend: str) -> SparseTensor:
+    def to(self, backend: Backend) -> SparseTensor:
         """Return the tensor on another backend, itself if it is there already.
 
         Parameters
@@ -435,7 +436,7 @@ class SparseTensor(OnSites):
         """Return the row of each (M, 1 + D) index, -1 where there is no site. See `Coords.rows_of`."""
         return self._coords.rows_of(indices)
 
-    def __array__(self, *args, **kwargs):
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError("a SparseTensor is no array: take x.features, or x.to_dense()")
 
     def __add__(self, other: SparseTensor | Scalar) -> SparseTensor:
@@ -447,7 +448,7 @@ class SparseTensor(OnSites):
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def _combine(self, other, operation, symbol) -> SparseTensor:
+    def _combine(self, other: Any, operation: np.ufunc, symbol: str) -> SparseTensor:
         if isinstance(other, SparseTensor):
             _require_same(self, other, f"operand of {symbol}")
             return self.replace(operation(self._features, other._features))
@@ -544,7 +545,8 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
     features = [t.features for t in tensors]
     if all(same_sites(t.coords, first) for t in tensors):
         return tensors[0].replace(join_rows(features, [None] * len(tensors), len(first)))
-    coords, places = first, [slice(None)]
+    coords = first
+    places: list[Any] = [slice(None)]
     for tensor in tensors[1:]:
         coords, old, new = union(coords, tensor.coords)
         places = [*(old[p] for p in places), new]
@@ -651,7 +653,7 @@ def _occupied_cells(array: np.ndarray, channels_first: bool) -> tuple[np.ndarray
     """Return the indices of the cells of a dense array where any channel is not zero."""
     xp = array_module(array)
     if channels_first:
-        shape = array.shape[0], *array.shape[2:]
+        shape = [array.shape[0], *array.shape[2:]]
         found = array[:, 0] != 0
         for channel in range(1, array.shape[1]):  # one array of a cell's size, not one of all channels
             found |= array[:, channel] != 0

@@ -306,8 +306,8 @@ class _Level:
     """
 
     parent: _Reach | None = None
-    low: tuple = ()
-    high: tuple = ()
+    low: tuple[int | Fraction, ...] = ()
+    high: tuple[int | Fraction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,13 @@ class _Reach:
     align: tuple[int, ...]  # the largest stride so far
     level: _Level
 
-    def step(self, stride: Sequence, low: Sequence, high: Sequence, level: _Level) -> _Reach:
+    def step(
+        self,
+        stride: Sequence[int | Fraction],
+        low: Sequence[int | Fraction],
+        high: Sequence[int | Fraction],
+        level: _Level,
+    ) -> _Reach:
         """Return what sites u read that read ``[u * stride + low, u * stride + high]`` of this level."""
         strides = tuple(s * t for s, t in zip(self.stride, stride, strict=True))
         return _Reach(
@@ -360,8 +366,9 @@ def _ndim_of(net: nn.Module) -> int:
     for module in net.modules().values():
         if isinstance(module, _Convolution):
             return module.ndim
-        if isinstance(getattr(module, "receptive_field", None), ReceptiveField):
-            return len(module.receptive_field.left)
+        said = getattr(module, "receptive_field", None)
+        if isinstance(said, ReceptiveField):
+            return len(said.left)
     raise ValueError("ndim must be given for a network without convolutions")
 
 
@@ -383,7 +390,7 @@ def _as_said(said: Any, name: str, at: _Reach) -> _Reach:
     ndim = len(at.stride)
     if not isinstance(said, ReceptiveField):
         cells = _check.per_axis(said, ndim, f"receptive_field of {name}", 0)
-        said = ReceptiveField(cells, cells, (1,) * ndim)
+        said = ReceptiveField(cells, cells, (Fraction(1),) * ndim)
     if {len(part) for part in said} != {ndim}:
         raise ValueError(f"receptive_field of {name} must have {ndim} axes, got {said}")
     left, right, stride = (tuple(map(Fraction, part)) for part in said)
@@ -409,12 +416,15 @@ def _pooled(module: _Pool, name: str, at: _Reach) -> _Reach:
     return _windows(at, box_stencil(sizes, dilation), stride, padding, sites)
 
 
-def _windows(at: _Reach, stencil: Stencil, stride, padding, sites: str) -> _Reach:
+def _windows(
+    at: _Reach, stencil: Stencil, stride: tuple[int, ...], padding: tuple[int, ...], sites: str
+) -> _Reach:
     low = tuple((stencil.low - padding).tolist())
     high = tuple((stencil.high - padding).tolist())
     level = _Level(at, low, high)
     if sites == "floor":  # a site makes an output one, whether that reads it or not
-        low, high = [min(n, 0) for n in low], [max(n, s - 1) for n, s in zip(high, stride, strict=True)]
+        low = tuple(min(n, 0) for n in low)
+        high = tuple(max(n, s - 1) for n, s in zip(high, stride, strict=True))
     return at.step(stride, low, high, level)
 
 
@@ -487,7 +497,7 @@ def _backbone(module: _BackBone8x, name: str, at: _Reach) -> tuple[_Reach, ...]:
     return levels[-1], *levels[1:-1]
 
 
-_RULES: dict[type, Callable[[Any, str, _Reach], Any]] = {
+_RULES: dict[type[nn.Module], Callable[[Any, str, _Reach], Any]] = {
     nn.Sequential: _sequence,
     nn.Residual: _residual,
     nn.Concat: _branches,
@@ -539,13 +549,13 @@ class _Cutter:
         if (tile is None) == (sites is None):
             raise ValueError("either tile or sites must be given, and not both")
         if tile is not None:
-            tile = np.array(_check.per_axis(tile, len(self.align), "tile", 1))
-            if (tile < self.align).any():
+            cells = np.array(_check.per_axis(tile, len(self.align), "tile", 1))
+            if (cells < self.align).any():
                 raise ValueError(
                     f"tile must be at least the stride of the network, {self.align.tolist()}, "
-                    f"got {tile.tolist()}"
+                    f"got {cells.tolist()}"
                 )
-        else:
+        if sites is not None:
             sites = _check.per_axis(sites, 1, "sites", 1)[0]
         if not len(self.at):
             return []
@@ -553,7 +563,7 @@ class _Cutter:
         if self._grows:  # outputs may lie where no input does
             low, high = low - self.high, high - self.low
         if sites is None:
-            return self._cut(low, high + 1, partial(self._at_multiple, tile))
+            return self._cut(low, high + 1, partial(self._at_multiple, cells))
         made = self._cut(low, high + 1, self._balanced, 1, sites)  # by halves
         for number in sorted({-(-len(self.at) // sites), -(-_seen_by(made) // sites)}):  # in equal shares
             if 1 < number < len(made):
@@ -563,7 +573,14 @@ class _Cutter:
             raise _TooDense(largest, sites)
         return made
 
-    def _cut(self, low, high, plane_of: Callable, number: int = 1, sites: int | None = None) -> list[Tile]:
+    def _cut(
+        self,
+        low: np.ndarray,
+        high: np.ndarray,
+        plane_of: Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[int, int] | None],
+        number: int = 1,
+        sites: int | None = None,
+    ) -> list[Tile]:
         """Return about a number of tiles, and more of them where one sees too many sites."""
         found, todo = [], [(low, high, np.arange(len(self.at)), number)]
         while todo:
@@ -591,7 +608,9 @@ class _Cutter:
             low, high, rows = max(self._cut_at(low, high, rows, *plane), key=lambda half: len(half[2]))
         return Tile(tuple(low.tolist()), tuple(high.tolist()), rows)
 
-    def _cut_at(self, low, high, rows, axis: int, place: int) -> list[tuple]:
+    def _cut_at(
+        self, low: np.ndarray, high: np.ndarray, rows: np.ndarray, axis: int, place: int
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return the two parts of a tile, as (low, high, rows)."""
         below, above = high.copy(), low.copy()
         below[axis] = above[axis] = place
@@ -603,7 +622,9 @@ class _Cutter:
         at = self.at[rows, axis]
         return at <= place - 1 + self.high[axis], at >= place + self.low[axis]
 
-    def _at_multiple(self, tile, low, high, rows, number) -> tuple[int, int] | None:
+    def _at_multiple(
+        self, tile: np.ndarray, low: np.ndarray, high: np.ndarray, rows: np.ndarray, number: int
+    ) -> tuple[int, int] | None:
         """Return an axis and the multiple of the tile's length nearest to the middle, if it is too long."""
         first, last = low // tile, (high - 1) // tile
         axis = int(np.argmax(last - first))
@@ -611,7 +632,9 @@ class _Cutter:
             return None
         return axis, int((first[axis] + last[axis] + 1) // 2 * tile[axis])
 
-    def _balanced(self, low, high, rows, number: int) -> tuple[int, int] | None:
+    def _balanced(
+        self, low: np.ndarray, high: np.ndarray, rows: np.ndarray, number: int
+    ) -> tuple[int, int] | None:
         """Return the axis and the plane where the fewest sites are seen twice, None if none helps.
 
         The plane shares the sites as a number of tiles that goes to both sides.
@@ -662,7 +685,15 @@ class _Run(NamedTuple):
     make: Callable[[list[SparseTensor]], Any]
 
 
-def _runs(net, x, tile, sites, budget, halo, progress) -> Iterator[_Run]:
+def _runs(
+    net: nn.Module,
+    x: SparseTensor,
+    tile: int | Sequence[int] | None,
+    sites: int | None,
+    budget: int | None,
+    halo: int | Sequence[int] | None,
+    progress: bool,
+) -> Iterator[_Run]:
     """Run a network over the tiles of an input."""
     require_tensor(x, "x")
     if sum(option is not None for option in (tile, sites, budget)) != 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +17,8 @@ from .rows import take_rows
 from .sums import sum_segments
 from .tensor import SparseTensor, require_tensor
 
-_REDUCTIONS = ("mean", "sum", "max", "first")
+Reduction = Literal["mean", "sum", "max", "first"]
+Mode = Literal["nearest", "linear"]
 
 
 class Voxels(NamedTuple):
@@ -46,9 +47,9 @@ def voxelize(
     batch: ArrayLike | None = None,
     batch_size: int | None = None,
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
-    reduce: str = "mean",
+    reduce: Reduction = "mean",
     max_points: int | None = None,
-    invalid: str = "raise",
+    invalid: Literal["raise", "drop"] = "raise",
 ) -> Voxels:
     """Return the sites that points occupy, with the points' features reduced.
 
@@ -100,27 +101,28 @@ def voxelize(
     (array([[0, 0, 0],
            [0, 4, 1]], dtype=int32), array([0, 0, 1], dtype=int32), array([2, 1], dtype=int32))
     """
-    points = _check.points(points)
-    (num, ndim), backend, xp = points.shape, backend_of(points), array_module(points)
-    features = points if features is None else _check.features(features, num, backend, "point")
-    batch = _check.point_batch(batch, num, backend)
-    batch_size = _batch_size(batch_size, batch)
-    _check.choice(reduce, _REDUCTIONS, "reduce")
+    cloud = _check.points(points)
+    (num, ndim), backend, xp = cloud.shape, backend_of(cloud), array_module(cloud)
+    values = cloud if features is None else _check.features(features, num, backend, "point")
+    of_batch = _check.point_batch(batch, num, backend)
+    batch_size = _batch_size(batch_size, of_batch)
+    _check.choice(reduce, get_args(Reduction), "reduce")
     _check.choice(invalid, ("raise", "drop"), "invalid")
     if max_points is not None:
         max_points = _check.per_axis(max_points, 1, "max_points", 1)[0]
-    voxel_size = _voxel_size(voxel_size, ndim)
+    edges = _voxel_size(voxel_size, ndim)
     origin, shape = np.zeros(ndim), None
     if bounds is not None:
-        origin, shape = _grid(bounds, voxel_size)
-    kept = xp.isfinite(points).all(axis=1) if invalid == "drop" else None
+        origin, shape = _grid(bounds, edges)
+    kept = xp.isfinite(cloud).all(axis=1) if invalid == "drop" else None
     if kept is not None and kept.all():
         kept = None
     if kept is not None:
-        points, features = points[kept], features[kept]
-        batch = None if batch is None else batch[kept]
+        cloud, values = cloud[kept], values[kept]
+        of_batch = None if of_batch is None else of_batch[kept]
 
-    layout, unique, rows, order, starts = occupied_cells(points, batch, batch_size, origin, voxel_size, shape)
+    grid = batch_size, origin, edges, shape
+    layout, unique, rows, order, starts = occupied_cells(cloud, of_batch, *grid)
     counts = xp.diff(starts)
     if max_points is not None:
         place = xp.arange(len(order)) - starts[rows[order]]
@@ -128,10 +130,10 @@ def voxelize(
         counts = xp.minimum(counts, max_points)
         starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
     if reduce in ("mean", "sum"):
-        reduced = sum_segments(features, order, starts, features.dtype, mean=reduce == "mean")
+        reduced = sum_segments(values, order, starts, values.dtype, mean=reduce == "mean")
     else:
-        reduced = segment_reduce(features, order, starts, MAX if reduce == "max" else FIRST, features.dtype)
-    coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, voxel_size))
+        reduced = segment_reduce(values, order, starts, MAX if reduce == "max" else FIRST, values.dtype)
+    coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, edges))
     if kept is not None:
         rows, rows_kept = xp.full(num, -1, np.int32), rows
         rows[kept] = rows_kept
@@ -148,7 +150,14 @@ class Occupied(NamedTuple):
     starts: np.ndarray  # (N + 1,) int64, where those of each cell begin
 
 
-def occupied_cells(points, batch, batch_size, origin, voxel_size, shape) -> Occupied:
+def occupied_cells(
+    points: np.ndarray,
+    batch: np.ndarray | None,
+    batch_size: int,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+    shape: tuple[int, ...] | None,
+) -> Occupied:
     """Return the cells of a grid that points occupy; `shape` None is an unbounded grid."""
     low, high = _cell_bounds(points, origin, voxel_size, shape)
     low, high = np.append(0, low), np.append(batch_size - 1, high)
@@ -158,7 +167,14 @@ def occupied_cells(points, batch, batch_size, origin, voxel_size, shape) -> Occu
 
 
 def points_by_cell(
-    points, batch, origin, voxel_size, low, high, layout: Layout, bounded: bool
+    points: np.ndarray,
+    batch: np.ndarray | None,
+    origin: np.ndarray,
+    voxel_size: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    layout: Layout,
+    bounded: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the keys of cells with points, the row of each point's, the points by cell, where each begins.
 
@@ -179,7 +195,7 @@ def points_by_cell(
 def devoxelize(
     x: SparseTensor,
     points: ArrayLike,
-    mode: str = "nearest",
+    mode: Mode = "nearest",
     *,
     batch: ArrayLike | None = None,
     renormalize: bool = True,
@@ -227,7 +243,9 @@ def devoxelize(
     return interpolate(x, corners_of(x.coords._sites, points, batch), renormalize)
 
 
-def points_in(x: SparseTensor, points, mode, batch) -> tuple[np.ndarray, np.ndarray | None]:
+def points_in(
+    x: SparseTensor, points: ArrayLike, mode: Mode, batch: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the points and their batch indices, checked against a tensor."""
     require_tensor(x, "x")
     points = _check.points(points, x.backend)
@@ -245,10 +263,12 @@ def rows_at(x: SparseTensor, points: np.ndarray, batch: np.ndarray | None) -> np
     """Return the row of the site whose cell holds each point, -1 where none does."""
     sites = x.coords._sites
     grid = sites.origin, sites.voxel_size, sites.low, sites.high, sites.layout
-    return sites.rows_of_keys(cell_keys(points, batch, *grid, NO_KEY))
+    return sites.rows_of_keys(cell_keys(points, batch, *grid, int(NO_KEY)))
 
 
-def _cell_bounds(points, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndarray]:
+def _cell_bounds(
+    points: np.ndarray, origin: np.ndarray, voxel_size: np.ndarray, shape: tuple[int, ...] | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the greatest cell along each axis, of all points or of those in a grid."""
     bounds = np.stack(bounds_of(points))
     if not np.isfinite(bounds).all():
@@ -265,7 +285,8 @@ def _cell_bounds(points, origin, voxel_size, shape) -> tuple[np.ndarray, np.ndar
             f"points must lie in int32 cells of voxel_size {voxel_size.tolist()}, "
             f"got {points[row].tolist()} in row {row}"
         )
-    return tuple(cells.astype(np.int64))
+    low, high = cells.astype(np.int64)
+    return low, high
 
 
 def _batch_size(value: int | None, batch: np.ndarray | None) -> int:
@@ -274,7 +295,7 @@ def _batch_size(value: int | None, batch: np.ndarray | None) -> int:
     if value is None:
         return least
     value = _check.per_axis(value, 1, "batch_size", 1)[0]
-    if value < least:
+    if batch is not None and value < least:
         row = int(batch.argmax())
         raise ValueError(f"batch must be less than batch_size {value}, got {int(batch[row])} in row {row}")
     return value
@@ -287,7 +308,7 @@ def _voxel_size(value: ArrayLike, ndim: int) -> np.ndarray:
     return voxel_size
 
 
-def _grid(bounds, voxel_size: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+def _grid(bounds: tuple[ArrayLike, ArrayLike], voxel_size: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
     """Return the origin and the shape of the grid inside bounds."""
     try:
         low, high = bounds

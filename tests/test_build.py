@@ -119,7 +119,8 @@ def test_wheel_of_the_sdist_works_and_is_single_threaded_without_openmp(sdist, t
     assert output.count("spcy is built single-threaded") == 1
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"spcy/py.typed", "spcy/demo/page.html", "spcy/demo/street.npz"} <= set(names)
+    data = {"spcy/py.typed", "spcy/_cpu/conv.pyi", "spcy/demo/page.html", "spcy/demo/street.npz"}
+    assert data <= set(names)
     assert not [name for name in names if name.startswith(("src/", "tests/")) or name.endswith(".pyx")]
     code = "spcy.set_num_threads(4); print(spcy._cpu.threads.has_openmp(), spcy.get_num_threads())"
     assert run_wheel(wheel, tmp_path / "site", code) == "False 1"

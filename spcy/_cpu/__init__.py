@@ -1,7 +1,6 @@
-"""The CPU stages: compiled, and what takes several of their kernels."""
+"""The CPU stages, compiled. `builders` stands above what decides on threads, which imports this package."""
 
 from . import (
-    builders,
     conv,
     coords,
     corners,
@@ -18,7 +17,6 @@ from . import (
 )
 
 __all__ = [
-    "builders",
     "conv",
     "coords",
     "corners",

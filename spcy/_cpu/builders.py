@@ -28,7 +28,9 @@ def sort_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return (spare, spare_order) if in_spare else (keys, order)
 
 
-def submanifold(keys, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]:
+def submanifold(
+    keys: np.ndarray, order: np.ndarray | None, layout: Any, stencil: Stencil
+) -> tuple[np.ndarray, ...]:
     """Return (in_rows, out_rows, offset_ptr) of the pairs with ``site(in) == site(out) + offset``.
 
     `keys` are the ascending keys of the sites and a sentinel, in a layout that holds the neighbours too,
@@ -37,7 +39,14 @@ def submanifold(keys, order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]
     return _walked(keys, keys[:-1], layout, stencil, num_searched(stencil), order, order)
 
 
-def gathered(keys, queries, in_order, out_order, layout, stencil: Stencil) -> tuple[np.ndarray, ...]:
+def gathered(
+    keys: np.ndarray,
+    queries: np.ndarray,
+    in_order: np.ndarray | None,
+    out_order: np.ndarray | None,
+    layout: Any,
+    stencil: Stencil,
+) -> tuple[np.ndarray, ...]:
     """Return (in_rows, out_rows, offset_ptr) of the pairs with ``key(in) == queries[out] + offset``.
 
     `keys` and the orders as for `submanifold`; the queries ascend.
@@ -45,7 +54,15 @@ def gathered(keys, queries, in_order, out_order, layout, stencil: Stencil) -> tu
     return _walked(keys, queries, layout, stencil, len(stencil.offsets), in_order, out_order)
 
 
-def _walked(keys, queries, layout, stencil: Stencil, num_walked: int, in_order, out_order):
+def _walked(
+    keys: np.ndarray,
+    queries: np.ndarray,
+    layout: Any,
+    stencil: Stencil,
+    num_walked: int,
+    in_order: np.ndarray | None,
+    out_order: np.ndarray | None,
+) -> tuple[np.ndarray, ...]:
     """Return the pairs that a walk through the keys finds for the first offsets; the others mirror them."""
     num, num_offsets = len(queries), len(stencil.offsets)
     line_offsets, line_ptr = walk_lines(stencil, num_walked)
@@ -73,7 +90,16 @@ def _walked(keys, queries, layout, stencil: Stencil, num_walked: int, in_order, 
 
 
 def reached(
-    keys, order, layout, out_layout, low, high, stencil: Stencil, stride, padding, divide
+    keys: np.ndarray,
+    order: np.ndarray | None,
+    layout: Any,
+    out_layout: Any,
+    low: np.ndarray,
+    high: np.ndarray,
+    stencil: Stencil,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    divide: bool,
 ) -> tuple[np.ndarray, ...]:
     """Return (in_rows, out_rows, offset_ptr) of a convolution, the outputs' keys and coordinates.
 
@@ -88,12 +114,9 @@ def reached(
     if num:
         fields = layout.shift, layout.high - layout.low, layout.low
         columns = np.array((*fields, out_layout.shift, out_layout.low, low, high, steps, pad)).T.copy()
-        runs, n_runs, places = (
-            np.empty((num, 2), np.uint64),
-            np.empty(chunks, np.int32),
-            np.empty(num, np.int32),
-        )
-        plan = rulebook.Reach(columns, *reach_groups(stencil, stride, divide), runs, n_runs, places)
+        scratch = np.empty((num, 2), np.uint64), np.empty(chunks, np.int32), np.empty(num, np.int32)
+        arguments = columns, *reach_groups(stencil, stride, divide), *scratch
+        plan = rulebook.Reach(*arguments)
         known = plan, keys[:num], np.empty((threads, plan.scratch_size), np.uint64)
         rulebook.count_reached(*known, counts, sizes, threads)
     total = int(sizes.sum())
@@ -115,7 +138,7 @@ def reached(
     return in_rows, out_rows, offset_ptr, out_keys, indices
 
 
-def _outputs(blocks: np.ndarray, cells: np.ndarray, layout) -> tuple[np.ndarray, ...]:
+def _outputs(blocks: np.ndarray, cells: np.ndarray, layout: Any) -> tuple[np.ndarray, ...]:
     """Unite candidates for outputs: return the outputs' keys, with a sentinel, and their coordinates.
 
     Then, by candidate, the rank of its block's first output; `cells` becomes all outputs of the block.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import cupy
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Prepended as text: CuPy's cache of compiled kernels does not see what an #include brings in.
 _HEADERS = (
@@ -75,11 +75,11 @@ def multiprocessors() -> int:
     return cupy.cuda.Device().attributes["MultiProcessorCount"]
 
 
-def columns(values: Sequence[float]) -> np.ndarray:
+def columns(values: ArrayLike) -> np.ndarray:
     """Return host values for each column, the last axis, as kernels take them: by value, as a struct."""
-    values = np.asarray(values)
-    out = np.zeros((), np.dtype([("values", values.dtype, (*values.shape[:-1], _COLUMNS))]))
-    out["values"][..., : values.shape[-1]] = values
+    array = np.asarray(values)
+    out = np.zeros((), np.dtype([("values", array.dtype, (*array.shape[:-1], _COLUMNS))]))
+    out["values"][..., : array.shape[-1]] = array
     return out
 
 

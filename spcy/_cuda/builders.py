@@ -118,8 +118,8 @@ def reached(
     listed.sort()
     out_keys = cupy.empty(num_out + 1, np.uint64)
     indices = cupy.empty((num_out, width), np.int32)
-    fields = columns(out_layout.low), columns(out_layout.shift)
-    numbered = listed, np.int64(num_out), *fields, *table, out_keys, indices
+    layouts = columns(out_layout.low), columns(out_layout.shift)
+    numbered = listed, np.int64(num_out), *layouts, *table, out_keys, indices
     launch(kernel("rulebook", "number_keys", width), num_out + 1, *numbered)
     in_rows, out_rows = cupy.empty((2, num_pairs), np.int32)
     if num_pairs:

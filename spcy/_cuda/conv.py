@@ -26,7 +26,7 @@ def conv(
     out: cupy.ndarray,  # OUT, (n_out, C_out)
     activation: int,  # 0 none, others as in the pointwise stage
     slope: float,
-    scratch: cupy.ndarray | None,  # tiles.scratch_bytes(..)
+    scratch: Any,  # None, or tiles.scratch_bytes(..)
     groups: int,
     n_threads: int,  # of the CPU: not read
 ) -> None:
@@ -97,7 +97,7 @@ def _prepare(tiles: Tiles, dtype, c_in, c_out, whole_x, whole_w, tf32) -> _Prepa
     )
 
 
-def _part(array: cupy.ndarray | None, group: int, groups: int) -> cupy.ndarray | None:
+def _part(array: Any, group: int, groups: int) -> Any:
     """Return a copy of a group's channels."""
     if array is None:
         return None

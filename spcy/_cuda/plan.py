@@ -78,8 +78,8 @@ class Tiles:
         steps = tile_masks, self.step_ptr, np.int32(n_offsets), tiles, size
         listed = self.step_offset, self.step_groups, self.step_rows
         launch_blocks(kernel("plan", "list_steps"), self.n_tiles, _THREADS, *steps, *listed)
-        steps = positions, tile_masks, self.step_ptr, size, *listed[1:]
-        launch(kernel("plan", "fill_steps"), n_pairs, in_rows, out_rows, *offsets, *steps)
+        filled = positions, tile_masks, self.step_ptr, size, *listed[1:]
+        launch(kernel("plan", "fill_steps"), n_pairs, in_rows, out_rows, *offsets, *filled)
 
     @cached_property
     def n_steps(self) -> int:

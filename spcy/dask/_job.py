@@ -7,7 +7,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ..models.store import network_dtype
 from ..sums import partial_sums, sum_segments
 from ..tensor import SparseTensor
 from ..voxel import occupied_cells
+
+Describe = Callable[[np.ndarray, np.ndarray], np.ndarray]  # points and their columns to features
 
 
 class Entered(NamedTuple):
@@ -51,7 +53,7 @@ class Job:
     partitions: int  # that share the tiles
     sites: int  # of a tile that are run at once
     invalid: str  # "raise" or "drop"
-    features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    features: Describe | None
     dtype: np.dtype
 
     def low_of(self, tile: Sequence[int]) -> np.ndarray:
@@ -82,7 +84,7 @@ class Job:
                 )
             points, values = points[keep], values[keep]
         if self.features is not None:
-            values = self._described(points, values)
+            values = self._described(self.features, points, values)
         rows, cells, counts, high, low = self._voxels(points, np.ascontiguousarray(values))
         numbers, tiles, blocks = self._blocks(cells, counts, high, low)
         rows = numbers[rows]
@@ -92,8 +94,8 @@ class Job:
             rows = every
         return Entered(rows, tiles, blocks)
 
-    def _described(self, points: np.ndarray, values: np.ndarray) -> np.ndarray:
-        made = np.asarray(self.features(points, values))
+    def _described(self, features: Describe, points: np.ndarray, values: np.ndarray) -> np.ndarray:
+        made = np.asarray(features(points, values))
         if made.ndim != 2 or len(made) != len(points) or made.dtype.kind != "f":
             raise ValueError(
                 f"features must return an array of floats of shape ({len(points)}, C), got {made.dtype} of "
@@ -125,9 +127,11 @@ class Job:
             rows[order] = voxel
         return rows, cells, counts, high, low
 
-    def _blocks(self, cells, counts, high, low) -> tuple[np.ndarray, np.ndarray, list[tuple[int, bytes]]]:
+    def _blocks(
+        self, cells: np.ndarray, counts: np.ndarray, high: np.ndarray, low: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, bytes]]]:
         """Return the number of each voxel, tile by tile; the tiles; and what those are sent that see some."""
-        numbers, low = np.empty(len(cells), np.int32), low if low.any() else None
+        numbers, rest = np.empty(len(cells), np.int32), low if low.any() else None
         tiles, seen = self._seen(cells)
         done = 0
         for tile in tiles:
@@ -141,7 +145,7 @@ class Job:
             rows = np.concatenate([own, *halos])
             keys = sum((c[rows] - n) * s for c, n, s in zip(cells, self.low_of(tile), strides, strict=True))
             counted = counts[rows].astype(_unsigned(int(counts[rows].max()) + 1))
-            sums = high[rows], None if low is None else low[rows]
+            sums = high[rows], None if rest is None else rest[rows]
             block = _Block(tile, len(own), keys.astype(key_dtype), counted, *sums)
             blocks.append((self.partition_of(tile), pickle.dumps(tuple(block), protocol=5)))
         return numbers, np.array(tiles, np.int64).reshape(-1, len(self.tile)), blocks
@@ -204,12 +208,12 @@ class Job:
                     yield step, rows[seen]
 
     def leave(
-        self, net: nn.Module, sent: list[tuple[int, bytes]]
+        self, net: nn.Module, sent: list[tuple[int, bytes | memoryview]]
     ) -> list[tuple[int, tuple[int, ...], bytes]]:
         """Return (chunk, tile, labels of its voxels) for what chunks sent to tiles, as (chunk, block)."""
-        tiles: dict[tuple[int, ...], list] = {}
-        for chunk, block in sorted(sent, key=lambda each: each[0]):
-            block = _Block(*pickle.loads(block))
+        tiles: dict[tuple[int, ...], list[tuple[int, _Block]]] = {}
+        for chunk, packed in sorted(sent, key=lambda each: each[0]):
+            block = _Block(*pickle.loads(packed))
             tiles.setdefault(block.tile, []).append((chunk, block))
         out = []
         for tile, chunks in sorted(tiles.items()):
@@ -226,8 +230,8 @@ class Job:
         unique, ranks, order, starts = group_keys(keys, math.prod(self.extent.tolist()).bit_length())
         high, lows = np.concatenate([block.high for block in blocks]), None
         if any(block.low is not None for block in blocks):
-            lows = [np.zeros_like(block.high) if block.low is None else block.low for block in blocks]
-            lows = np.concatenate(lows)
+            each = [np.zeros_like(block.high) if block.low is None else block.low for block in blocks]
+            lows = np.concatenate(each)
         counts = np.concatenate([block.counts.astype(np.int64) for block in blocks])
         sums = sum_segments(high, order, starts, np.dtype(np.float64), lows=lows)
         features = sums / np.add.reduceat(counts[order], starts[:-1])[:, None]
@@ -277,8 +281,8 @@ def make_job(
     *,
     tile: int | Sequence[int] | None,
     sites: int,
-    invalid: str,
-    features: Callable | None,
+    invalid: Literal["raise", "drop"],
+    features: Describe | None,
 ) -> Job:
     """Check what all inputs have in common."""
     left, right, least = tiled.halo_of(net, ndim)

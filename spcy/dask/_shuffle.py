@@ -29,7 +29,7 @@ def frame_of(rows: Sequence[tuple[int, int, bytes]]) -> pd.DataFrame:
     return pd.DataFrame({"to": np.array(to, np.int64), "source": np.array(source, np.int64), "block": blocks})
 
 
-def rows_of(frame: pd.DataFrame) -> list[tuple[int, bytes]]:
+def rows_of(frame: pd.DataFrame) -> list[tuple[int, bytes | memoryview]]:
     """Return the rows (where from, bytes) of a partition."""
     chunks = frame["block"].array._pa_array.chunks if len(frame) else []
     blocks = (memoryview(value.as_buffer()) for chunk in chunks for value in chunk)

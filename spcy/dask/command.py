@@ -82,7 +82,7 @@ def _network(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if args.features is not None:
             raise ValueError("--features are no input of street, which sees where points lie in their voxels")
         options = {"voxel_size": street.VOXEL_SIZE, "columns": (), "features": street.point_features}
-        net = street.load()
+        net: Any = street.load()
     else:
         net, settings = models.load(args.model)
         if settings.bounds is not None or settings.max_points is not None:

@@ -6,20 +6,23 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dask
 import numpy as np
+import pandas as pd
+from dask.delayed import Delayed
 from distributed import Client, KilledWorker, as_completed
+from numpy.typing import ArrayLike
 
 from .. import nn
 from .._files import naming, write_bytes, write_npz
 from .._progress import bar
 from ..coords import bounds_of
 from ..scan import FARTHEST, XYZ, ScanFile, label_scan, labelled_name, open_scan
-from ._job import Job, labels_of, make_job
+from ._job import Describe, Job, labels_of, make_job
 from ._shuffle import frame_of, rows_of, shuffled
 from ._worker import travelling, use_worker_threads
 
@@ -87,10 +90,10 @@ def label_files(
     client: Client,
     columns: Sequence[str | int] | None = None,
     file_columns: int | str | Sequence[str] | None = None,
-    features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    features: Describe | None = None,
     tile: int | Sequence[int] | None = None,
     sites: int = 1_000_000,
-    invalid: str = "raise",
+    invalid: Literal["raise", "drop"] = "raise",
     keep_going: bool = False,
     progress: bool = False,
 ) -> LabelledFiles:
@@ -189,7 +192,19 @@ class _Entered(NamedTuple):
 class _Run:
     """What is to be done in a folder, and what is there already."""
 
-    def __init__(self, net, paths, out, voxel_size, columns, file_columns, features, tile, sites, invalid):
+    def __init__(
+        self,
+        net: nn.Module,
+        paths: Sequence[str | Path],
+        out: Path,
+        voxel_size: ArrayLike,
+        columns: Sequence[str | int] | None,
+        file_columns: int | str | Sequence[str] | None,
+        features: Describe | None,
+        tile: int | Sequence[int] | None,
+        sites: int,
+        invalid: Literal["raise", "drop"],
+    ):
         self.paths = [str(path) for path in paths]
         if columns is None:
             columns = XYZ if features is None else ()
@@ -199,7 +214,7 @@ class _Run:
         self.unreadable: dict[str, str] = {}
         self.chunks: list[_Chunk] = []
         sizes = [self._open(i, path) for i, path in enumerate(self.paths)]
-        options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
+        options: dict[str, Any] = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
         self.job = make_job(net, voxel_size, 3, max(1, len(self.chunks)), **options)
         plan = {
             "network": _digest(net),
@@ -235,10 +250,11 @@ class _Run:
             self.chunks.append(_Chunk(len(self.chunks), number, path, start, stop))
         return [stat.st_size, stat.st_mtime_ns]
 
-    def tasks(self, net: Any, keep_going: bool) -> list:
+    def tasks(self, net: Any, keep_going: bool) -> list[Delayed]:
         """Return tasks that leave the rows of all chunks and the labels of all tiles in the work folder."""
         tiles = [p for p in range(self.job.partitions) if not self._tiles(p).exists()]
-        wanted, frames, kept = set(tiles), [], []
+        frames: list[Delayed] = []
+        wanted, kept = set(tiles), []
         job, travels, enter = travelling(self.job), travelling(wanted), dask.delayed(_enter)
         for chunk in self.chunks:
             rows = self._rows(chunk.number)
@@ -253,7 +269,7 @@ class _Run:
         leave = dask.delayed(_leave)
         return kept + [leave(job, net, parts[p], self._tiles(p)) for p in tiles]
 
-    def writing(self, files: Sequence[int]) -> list:
+    def writing(self, files: Sequence[int]) -> list[Delayed]:
         """Return tasks that write outputs."""
         rows: dict[int, list[Path]] = {}
         for chunk in self.chunks:
@@ -272,7 +288,7 @@ def _tiles(work: Path, partition: int) -> Path:
     return work / "tiles" / f"{partition}.npz"
 
 
-def _computed(client: Client, tasks: list, progress: bool) -> list[_Entered]:
+def _computed(client: Client, tasks: list[Delayed], progress: bool) -> list[_Entered]:
     """Compute tasks, up to the first error; return what those that enter points say."""
     if not tasks:
         return []
@@ -355,7 +371,7 @@ def _partitions(rows: Path) -> list[int]:
         return kept["sent"].tolist()
 
 
-def _leave(job: Job, net: nn.Module, part, path: Path) -> None:
+def _leave(job: Job, net: nn.Module, part: pd.DataFrame, path: Path) -> None:
     """Label the tiles of a partition, and keep the labels."""
     use_worker_threads()
     left = job.leave(net, rows_of(part))

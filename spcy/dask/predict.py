@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import dask
 import dask.dataframe as dd
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .. import _check, nn
-from ._job import LABEL, Job, make_job
+from ._job import LABEL, Describe, Job, make_job
 from ._shuffle import frame_of, shuffled
 from ._worker import label_tiles, labels_from, travelling, use_worker_threads
 
@@ -23,10 +23,10 @@ def predict(
     *,
     coordinates: Sequence[str] = ("x", "y", "z"),
     columns: Sequence[str] | None = None,
-    features: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    features: Describe | None = None,
     tile: int | Sequence[int] | None = None,
     sites: int = 1_000_000,
-    invalid: str = "raise",
+    invalid: Literal["raise", "drop"] = "raise",
     partitions: int | None = None,
 ) -> dd.Series:
     """Label points by a network, in tiles of one global grid: lazily, on as many workers as there are.
@@ -96,15 +96,15 @@ def predict(
     columns = _names(columns, "columns", 0 if features else 1)
     dtypes = {name: _dtype_in(points, name, name in coordinates) for name in (*coordinates, *columns)}
     partitions = points.npartitions if partitions is None else _number(partitions, "partitions")
-    options = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
+    options: dict[str, Any] = {"tile": tile, "sites": sites, "invalid": invalid, "features": features}
     job = make_job(net, voxel_size, len(coordinates), partitions, **options)
 
-    net, job = travelling(net), travelling(job)
+    sent_net, sent_job = travelling(net), travelling(job)
     enter, leave = dask.delayed(_enter), dask.delayed(label_tiles)
     parts = points[list(dtypes)].to_delayed()
-    entered = [enter(job, i, part, coordinates, columns, dtypes) for i, part in enumerate(parts)]
+    entered = [enter(sent_job, i, part, coordinates, columns, dtypes) for i, part in enumerate(parts)]
     tiles = shuffled([each[0] for each in entered], partitions).to_delayed()
-    found = shuffled([leave(job, net, part) for part in tiles], len(parts)).to_delayed()
+    found = shuffled([leave(sent_job, sent_net, part) for part in tiles], len(parts)).to_delayed()
     gather = dask.delayed(_gather)
     labels = [gather(part, each[1]) for part, each in zip(found, entered, strict=True)]
     meta = pd.Series(np.empty(0, LABEL), index=points._meta.index, name="label")
@@ -112,7 +112,12 @@ def predict(
 
 
 def _enter(
-    job: Job, number: int, part: pd.DataFrame, coordinates, columns, dtypes
+    job: Job,
+    number: int,
+    part: pd.DataFrame,
+    coordinates: list[str],
+    columns: list[str],
+    dtypes: dict[str, np.dtype],
 ) -> tuple[pd.DataFrame, Any]:
     """Return what a partition sends to tiles, and what it keeps."""
     use_worker_threads()

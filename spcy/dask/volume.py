@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -96,7 +97,13 @@ def _joined(sizes: Sequence[int], least: int) -> tuple[int, ...]:
 
 
 def _label_block(
-    block: np.ndarray, net, lows, threshold, sites, dtype_of_features, block_id=None
+    block: np.ndarray,
+    net: nn.Module,
+    lows: Any,
+    threshold: float,
+    sites: int,
+    dtype_of_features: np.dtype,
+    block_id: Any = None,
 ) -> np.ndarray:
     """Return the labels of a chunk with what it sees of its neighbours."""
     use_worker_threads()

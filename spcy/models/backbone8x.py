@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..tensor import SparseTensor
 from ._blocks import BasicBlock
 from .network import Network
 
-_NORM = {"eps": 1e-3, "momentum": 0.01}
+_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
 
 
 class BackboneFeatures(NamedTuple):
@@ -36,21 +37,23 @@ class BackboneFeatures(NamedTuple):
 class _BackBone8x(Network):
     """What both backbones share: four levels, and a last step down along z."""
 
-    sources = ("spconv1", "spconv2.0", "spconv2", "openpcdet")
+    sources: ClassVar[tuple[str, ...]] = ("spconv1", "spconv2.0", "spconv2", "openpcdet")
     zyx = True
     _stem = "conv_input.0"
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], rng: Seed):
         rng = np.random.default_rng(rng)
-        self.arguments = {"in_channels": in_channels}
-        self.conv_input = _block(SubMConv(in_channels, 16, 3, bias=False, rng=rng))
-        self.conv1 = self._level(16, 16, None, rng)
-        self.conv2 = self._level(16, channels[0], 1, rng)
-        self.conv3 = self._level(channels[0], channels[1], 1, rng)
-        self.conv4 = self._level(channels[1], channels[2], (0, 1, 1), rng)
-        self.conv_out = _block(Conv(channels[2], 128, (3, 1, 1), (2, 1, 1), bias=False, rng=rng))
+        self.arguments: dict[str, Any] = {"in_channels": in_channels}
+        self.conv_input: Sequential = _block(SubMConv(in_channels, 16, 3, bias=False, rng=rng))
+        self.conv1: Sequential = self._level(16, 16, None, rng)
+        self.conv2: Sequential = self._level(16, channels[0], 1, rng)
+        self.conv3: Sequential = self._level(channels[0], channels[1], 1, rng)
+        self.conv4: Sequential = self._level(channels[1], channels[2], (0, 1, 1), rng)
+        self.conv_out: Sequential = _block(Conv(channels[2], 128, (3, 1, 1), (2, 1, 1), bias=False, rng=rng))
 
-    def _level(self, in_channels, out_channels, padding, rng) -> Sequential:
+    def _level(
+        self, in_channels: int, out_channels: int, padding: int | Sequence[int] | None, rng: Seed
+    ) -> Sequential:
         """Return a level: a step down, unless it is the first, and submanifold convolutions."""
         raise NotImplementedError
 
@@ -99,7 +102,7 @@ class _BackBone8x(Network):
             outputs.append(x)
             pulls.append(pull)
 
-        def vjp(dy):
+        def vjp(dy: Any) -> tuple[Any, ...]:
             output, *levels = dy
             total = None
             for pull, gradient in zip(reversed(pulls), (output, *reversed(levels)), strict=True):
@@ -138,8 +141,10 @@ class VoxelBackBone8x(_BackBone8x):
     def __init__(self, in_channels: int = 4, *, rng: Seed = None):
         super().__init__(in_channels, (32, 64, 64), rng)
 
-    def _level(self, in_channels, out_channels, padding, rng) -> Sequential:
-        convs = [SubMConv(out_channels, out_channels, 3, bias=False, rng=rng)]
+    def _level(
+        self, in_channels: int, out_channels: int, padding: int | Sequence[int] | None, rng: Seed
+    ) -> Sequential:
+        convs: list[SubMConv | Conv] = [SubMConv(out_channels, out_channels, 3, bias=False, rng=rng)]
         if padding is not None:
             convs = [
                 Conv(in_channels, out_channels, 3, 2, padding, bias=False, rng=rng),
@@ -171,7 +176,9 @@ class VoxelResBackBone8x(_BackBone8x):
     def __init__(self, in_channels: int = 4, *, rng: Seed = None):
         super().__init__(in_channels, (32, 64, 128), rng)
 
-    def _level(self, in_channels, out_channels, padding, rng) -> Sequential:
+    def _level(
+        self, in_channels: int, out_channels: int, padding: int | Sequence[int] | None, rng: Seed
+    ) -> Sequential:
         blocks: list[Module] = [
             BasicBlock(out_channels, out_channels, "bn", bias=True, rng=rng, **_NORM) for _ in range(2)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class MinkUNet(Composed, Network):
     (True, 20)
     """
 
-    sources = ("minkowski", "torchsparse")
+    sources: ClassVar[tuple[str, ...]] = ("minkowski", "torchsparse")
     _stem = "conv0p1s1"
     _head = "final"
 
@@ -74,17 +75,17 @@ class MinkUNet(Composed, Network):
         rng: Seed = None,
     ):
         _check.choice(variant, tuple(_PLANES), "variant")
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "variant": variant,
             "stem_kernel_size": stem_kernel_size,
             "ndim": ndim,
         }
-        args = {"bias": False, "ndim": ndim, "rng": np.random.default_rng(rng)}
+        args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": np.random.default_rng(rng)}
         depths, planes = _DEPTHS[variant[:2]], (32, 64, 128, 256, *_PLANES[variant])
-        self.conv0p1s1 = SubMConv(in_channels, _STEM, stem_kernel_size, **args)
-        self.bn0 = BatchNorm(_STEM)
+        self.conv0p1s1: SubMConv = SubMConv(in_channels, _STEM, stem_kernel_size, **args)
+        self.bn0: BatchNorm = BatchNorm(_STEM)
         channels = _STEM
         for i in range(4):
             setattr(self, self._down(i), Conv(channels, channels, 2, 2, **args))
@@ -96,7 +97,7 @@ class MinkUNet(Composed, Network):
             setattr(self, f"bntr{i}", BatchNorm(planes[i]))
             setattr(self, f"block{i + 1}", _blocks(planes[i] + skip, planes[i], depths[i], args))
             channels = planes[i]
-        self.final = SubMConv(channels, out_channels, 1, **{**args, "bias": True})
+        self.final: SubMConv = SubMConv(channels, out_channels, 1, **{**args, "bias": True})
 
     @staticmethod
     def _down(i: int) -> str:
@@ -117,7 +118,7 @@ class MinkUNet(Composed, Network):
         return u_net(Sequential(self.conv0p1s1, self.bn0, ReLU()), downs, ups, blocks, self.final)
 
 
-def _blocks(in_channels: int, out_channels: int, depth: int, args: dict) -> Sequential:
+def _blocks(in_channels: int, out_channels: int, depth: int, args: dict[str, Any]) -> Sequential:
     channels = (in_channels, *[out_channels] * depth)
     return Sequential(*(BasicBlock(a, b, **args) for a, b in pairwise(channels)))
 
@@ -135,7 +136,7 @@ class _NetBlock(Composed):
 class _NetResidual(Composed):
     """A residual block with SPVNAS's names."""
 
-    def __init__(self, in_channels: int, out_channels: int, args: dict):
+    def __init__(self, in_channels: int, out_channels: int, args: dict[str, Any]):
         conv1 = SubMConv(in_channels, out_channels, 3, **args)
         conv2 = SubMConv(out_channels, out_channels, 3, **args)
         self.net = Sequential(conv1, BatchNorm(out_channels), ReLU(), conv2, BatchNorm(out_channels))
@@ -168,7 +169,7 @@ class MinkUNet42(Composed, Network):
     19
     """
 
-    sources = ("torchsparse",)
+    sources: ClassVar[tuple[str, ...]] = ("torchsparse",)
     _stem = "stem.0"
     _head = "classifier.0"
     _head_linear = True
@@ -177,7 +178,7 @@ class MinkUNet42(Composed, Network):
     def __init__(
         self, in_channels: int, out_channels: int, width: float = 1.0, ndim: int = 3, *, rng: Seed = None
     ):
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "width": width,
@@ -185,8 +186,8 @@ class MinkUNet42(Composed, Network):
         }
         channels = [int(width * c) for c in (32, 32, 64, 128, 256, 256, 128, 96, 96)]
         rng = np.random.default_rng(rng)
-        args = {"bias": False, "ndim": ndim, "rng": rng}
-        self.stem = Sequential(
+        args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": rng}
+        self.stem: Sequential = Sequential(
             SubMConv(in_channels, channels[0], 3, **args),
             BatchNorm(channels[0]),
             ReLU(),
@@ -202,7 +203,7 @@ class MinkUNet42(Composed, Network):
             a, b = channels[i + 4 : i + 6]
             blocks = Sequential(_NetResidual(b + channels[3 - i], b, args), _NetResidual(b, b, args))
             setattr(self, f"up{i + 1}", [_NetBlock(InverseConv(a, b, 2, **args)), blocks])
-        self.classifier = Sequential(Linear(channels[8], out_channels, rng=rng))
+        self.classifier: Sequential = Sequential(Linear(channels[8], out_channels, rng=rng))
 
     def _layers(self) -> Module:
         stages = [getattr(self, f"stage{i}") for i in range(1, 5)]

@@ -29,7 +29,7 @@ def blank(arrays: float = math.inf, items: float = math.inf) -> np.random.Genera
     """
 
     class Blank(np.random.Generator):  # made here: importing spcy does not load NumPy's generators
-        def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+        def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
             nonlocal arrays, items
             arrays -= 1
             items -= math.prod(size)
@@ -108,7 +108,7 @@ class Network(Module):
         _check.choice(source, cls.sources, "source")
         _check.state_names(state)
         given = {name: host_array(array, name) for name, array in state.items()}
-        layouts = (source,)
+        layouts: tuple[str, ...] = (source,)
         if source == "openpcdet":
             layouts = _SPCONV
             inside = {
@@ -200,8 +200,9 @@ def _converted(array: np.ndarray, name: str, module: Module, value: Buffer, layo
     elif isinstance(module, Linear) and array.ndim == 2:
         array = array.T
     elif isinstance(module, _Convolution) and array.ndim > 1:
-        stride = module._geometry.get("stride", (1,) * len(module.kernel_size))
-        array = convert(array, layout, module.kernel_size, stride, name)
+        kernel_size = module.weight.data.shape[:-2]
+        stride = module._geometry.get("stride", (1,) * len(kernel_size))
+        array = convert(array, layout, kernel_size, stride, name)
     if array.shape != value.data.shape:
         axes = (
             " as (*kernel_size, C_in, C_out)" if isinstance(module, _Convolution) and array.ndim > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class SparseConvNetUNet(Composed, Network):
     20
     """
 
-    sources = ("sparseconvnet",)
+    sources: ClassVar[tuple[str, ...]] = ("sparseconvnet",)
     _stem = "sparseModel.1"
     _head = "linear"
     _head_linear = True
@@ -67,7 +68,7 @@ class SparseConvNetUNet(Composed, Network):
         *,
         rng: Seed = None,
     ):
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
             "channels": list(channels),
@@ -76,17 +77,17 @@ class SparseConvNetUNet(Composed, Network):
             "ndim": ndim,
         }
         rng = np.random.default_rng(rng)
-        args = {"bias": False, "ndim": ndim, "rng": rng}
+        args: dict[str, Any] = {"bias": False, "ndim": ndim, "rng": rng}
         stem = SubMConv(in_channels, channels[0], 3, **args)
         levels = _level(list(channels), reps, residual_blocks, args)
-        self.sparseModel = _numbered(None, stem, levels, _norm(channels[0]), None)
-        self.linear = Linear(channels[0], out_channels, rng=rng)
+        self.sparseModel: Sequential = _numbered(None, stem, levels, _norm(channels[0]), None)
+        self.linear: Linear = Linear(channels[0], out_channels, rng=rng)
 
     def _layers(self) -> Module:
         return Sequential(self.sparseModel, self.linear)
 
 
-def _level(channels: list[int], reps: int, residual_blocks: bool, args: dict) -> Sequential:
+def _level(channels: list[int], reps: int, residual_blocks: bool, args: dict[str, Any]) -> Sequential:
     """Return the U-Net from a level on."""
     block = _residual if residual_blocks else _plain
     own = channels[0]
@@ -101,11 +102,11 @@ def _level(channels: list[int], reps: int, residual_blocks: bool, args: dict) ->
     return _numbered(*layers)
 
 
-def _plain(a: int, b: int, args: dict) -> list[Module | None]:
+def _plain(a: int, b: int, args: dict[str, Any]) -> list[Module | None]:
     return [_numbered(_norm(a), SubMConv(a, b, 3, **args))]
 
 
-def _residual(a: int, b: int, args: dict) -> list[Module | None]:
+def _residual(a: int, b: int, args: dict[str, Any]) -> list[Module | None]:
     shortcut = Identity() if a == b else SubMConv(a, b, 1, **args)
     body = _numbered(_norm(a), SubMConv(a, b, 3, **args), _norm(b), SubMConv(b, b, 3, **args))
     return [_Sum(shortcut, body), None]
@@ -119,12 +120,12 @@ class _Sum(Residual):
         setattr(self, "1", body)
 
     @property
-    def shortcut(self) -> Module:
+    def shortcut(self) -> Module:  # type: ignore[override]  # there is nothing to write: the table has it
         """The first of the table."""
         return getattr(self, "0")
 
     @property
-    def body(self) -> Module:
+    def body(self) -> Module:  # type: ignore[override]  # as above
         """The second."""
         return getattr(self, "1")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -160,7 +161,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, ScanSettings]:
             raise ValueError(f"its network must have 3 axes, got {str(arguments['ndim'])[:80]}")
         # With room for arrays that are missing, which are then reported by name.
         zeros = blank(100 + 2 * len(state), (1 << 20) + 2 * sum(array.size for array in state.values()))
-        net = NETWORKS[document["network"]](**arguments, rng=zeros)
+        network: Callable[..., Network] = NETWORKS[document["network"]]
+        net = network(**arguments, rng=zeros)
         if dtype != np.float32:
             net.astype(dtype)
         net.load_state_dict(state)
@@ -217,14 +219,18 @@ def scan_tensor(net: Network, settings: ScanSettings, scan: np.ndarray) -> Voxel
             f"scan must be finite in columns {settings.columns}, got {features[bad]} in row {bad}"
         )
     order = slice(None, None, -1) if net.zyx else slice(None)
-    voxel_size = settings.voxel_size[order]
-    kept, bounds = slice(None), None
+    voxel_size: Any = settings.voxel_size[order]
+    kept: Any = slice(None)
+    bounds = None
     if settings.bounds is not None:
+        low: Any
+        high: Any
         low, high = settings.bounds
         kept = np.flatnonzero(((points >= low) & (points < high)).all(axis=1))
-        bounds = [*low[order]], [*high[order]]
+        first, last = [*low[order]], [*high[order]]
         if net.zyx:
-            bounds[1][0] += voxel_size[0]
+            last[0] += voxel_size[0]
+        bounds = first, last
     voxels = voxelize(
         np.ascontiguousarray(points[kept, order]),
         voxel_size,
@@ -257,7 +263,7 @@ def _checked(settings: ScanSettings, net: Network) -> ScanSettings:
     voxel_size = _check.lengths(settings.voxel_size, 3, "voxel_size")
     if (voxel_size <= 0).any():
         raise ValueError(f"voxel_size must be positive, got {settings.voxel_size!r}")
-    bounds = settings.bounds
+    bounds: Any = settings.bounds
     if bounds is not None:
         bounds = tuple(tuple(_check.lengths(b, 3, f"bounds[{i}]").tolist()) for i, b in enumerate(bounds))
         if len(bounds) != 2 or not all(a < b for a, b in zip(*bounds, strict=True)):

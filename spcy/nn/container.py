@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..grad import vjp as vjp_of
+from ..pointwise import Activation
 from ..tensor import SparseTensor, concat
 from .conv import Weighted
-from .module import Module, Vjp, finish, fused, fuses
+from .module import Activated, Module, Vjp, finish, fused, fuses
 from .norm import BatchNorm
 from .pointwise import ACTIVATIONS, Identity
 
@@ -57,16 +58,17 @@ class Sequential(Module):
         """Return the last layer's output."""
         return self._run(x)
 
-    def _run(self, x, residual=None, activation=None):
+    def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
         layers = list(self.children().values())
         while layers:
             layer = layers.pop(0)
-            norm = ()
+            norm: tuple[Module, ...] = ()
             if isinstance(layer, Weighted) and fuses(layer) and layers and _folds(layers[0]):
                 norm = (layers.pop(0),)
             after = None
-            if layers and _is(layers[0], *ACTIVATIONS):
-                after = layers.pop(0)._activation()
+            if layers and isinstance(layers[0], Activated) and _is(layers[0], *ACTIVATIONS):
+                after = layers[0]._activation()
+                del layers[0]
             if layers or after is not None:
                 x = layer._call(x, None, after, *norm)
             else:
@@ -80,7 +82,7 @@ class Sequential(Module):
             x, pull = layer.vjp(x)
             pulls.append(pull)
 
-        def vjp(dy):
+        def vjp(dy: Any) -> tuple[Any, ...]:
             for pull in reversed(pulls):
                 (dy,) = pull(dy)
             return (dy,)
@@ -110,14 +112,14 @@ class Residual(Module):
 
     def __init__(self, body: Module, shortcut: Module | None = None):
         self.body = body
-        self.shortcut = Identity() if shortcut is None else shortcut
+        self.shortcut: Module = Identity() if shortcut is None else shortcut
 
     @fused
     def forward(self, x: Any) -> Any:
         """Return ``body(x) + shortcut(x)``."""
         return self._run(x)
 
-    def _run(self, x, residual=None, activation=None):
+    def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
         added = self.shortcut._call(x)
         if residual is None:
             return self.body._call(x, added, activation)
@@ -165,7 +167,7 @@ class Concat(Module):
         outputs, pulls = zip(*(branch.vjp(x) for branch in self.children().values()), strict=True)
         y, split = vjp_of(concat, list(outputs))
 
-        def vjp(dy):
+        def vjp(dy: Any) -> tuple[Any, ...]:
             parts = [pull(part)[0] for pull, part in zip(pulls, split(dy), strict=True)]
             return (sum(parts[1:], parts[0]),)
 

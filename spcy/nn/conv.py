@@ -21,6 +21,8 @@ from ..conv import (
     subm_plan,
     transpose_plan,
 )
+from ..pointwise import Activation
+from ..rulebook import Outputs
 from ..tensor import SparseTensor, require_tensor
 from .module import Module, Parameter, Vjp, fused, require_fit
 
@@ -42,16 +44,25 @@ class Weighted(Module):
         if bias:
             self.bias = Parameter(rng.uniform(-bound, bound, shape[-1:]).astype(np.float32, copy=False))
 
-    def _run(self, x, residual=None, activation=None, norm=None):
+    def _run(
+        self, x: Any, residual: Any = None, activation: Activation | None = None, norm: Any = None
+    ) -> Any:
         """Run, with a norm folded into the weight."""
         weight, bias = (self.weight.data, self._bias_data()) if norm is None else norm._fold(self)
         return self._run_with(weight, bias, x, residual, activation)
 
-    def _run_with(self, weight, bias, x, residual, activation):
+    def _run_with(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x: Any,
+        residual: Any,
+        activation: Activation | None,
+    ) -> Any:
         """Run with another weight and bias than its own."""
         raise NotImplementedError
 
-    def _work(self, x) -> tuple[int, int]:
+    def _work(self, x: Any) -> tuple[int, int]:
         """Return how many pairs a run on x joins, and its multiplications and additions."""
         raise NotImplementedError
 
@@ -60,7 +71,7 @@ class Weighted(Module):
 
     def _accumulate(self, dweight: np.ndarray, dbias: np.ndarray | None) -> None:
         self.weight.accumulate(dweight)
-        if self.bias is not None:
+        if self.bias is not None and dbias is not None:
             self.bias.accumulate(dbias)
 
 
@@ -73,33 +84,34 @@ class _Convolution(Weighted):
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        offsets,
-        groups,
-        bias,
-        ndim,
-        rng,
-        sites="reached",
-        **geometry,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] | None,
+        offsets: ArrayLike | None,
+        groups: int,
+        bias: bool,
+        ndim: int,
+        rng: Seed,
+        sites: Outputs = "reached",
+        **geometry: int | Sequence[int],
     ):
-        self.in_channels = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
-        self.out_channels = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
-        self.ndim = ndim = _check.ndim(ndim)
-        if kernel_size is None and offsets is None:
-            raise ValueError("kernel_size must be given, or offsets instead of it, got neither")
+        self.in_channels: int = _check.per_axis(in_channels, 1, "in_channels", 1)[0]
+        self.out_channels: int = _check.per_axis(out_channels, 1, "out_channels", 1)[0]
+        self.ndim: int = _check.ndim(ndim)
         if kernel_size is not None and offsets is not None:
             raise ValueError(f"kernel_size must be left out with offsets, got {kernel_size!r} and offsets")
-        if offsets is None:
+        self.kernel_size: tuple[int, ...] | None = None
+        self.offsets: np.ndarray | None = None
+        if kernel_size is not None:
             self.kernel_size = cells = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
-            self.offsets = None
-        else:
-            self.kernel_size = None
+        elif offsets is not None:
             self.offsets = _check.offsets(offsets, ndim)
             cells = self.offsets.shape[:1]
-        self.sites = _check.choice(sites, ("reached", "floor"), "sites")
-        self.groups = _check.groups(groups, self.in_channels, self.out_channels)
+        else:
+            raise ValueError("kernel_size must be given, or offsets instead of it, got neither")
+        _check.choice(sites, ("reached", "floor"), "sites")
+        self.sites = sites
+        self.groups: int = _check.groups(groups, self.in_channels, self.out_channels)
         self._geometry: dict[str, Any] = {}
         for name, value in geometry.items():
             self._geometry[name] = _check.per_axis(value, ndim, name, 0 if "padding" in name else 1)
@@ -138,12 +150,19 @@ class _Convolution(Weighted):
             )
         require_fit(self, x.features, self.in_channels, self.weight.data.dtype)
 
-    def _run_with(self, weight, bias, x, residual, activation):
+    def _run_with(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x: Any,
+        residual: Any,
+        activation: Activation | None,
+    ) -> Any:
         self._require(x)
         options = self._options()
         return type(self)._function(x, weight, bias, residual=residual, activation=activation, **options)
 
-    def _work(self, x):
+    def _work(self, x: SparseTensor) -> tuple[int, int]:
         self._require(x)
         pairs = type(self)._plan(x, self.weight.data, **self._options()).rulebook.num_pairs
         return pairs, 2 * pairs * (self.in_channels // self.groups) * self.out_channels
@@ -154,7 +173,7 @@ class _Convolution(Weighted):
         function = type(self)._function
         y, pull = grad.vjp(function, x, self.weight.data, self._bias_data(), **self._options())
 
-        def vjp(dy):
+        def vjp(dy: Any) -> tuple[Any, ...]:
             dx, dweight, dbias = pull(dy)
             self._accumulate(dweight, dbias)
             return (dx,)
@@ -281,11 +300,13 @@ class Conv(_Convolution):
         *,
         ndim: int = 3,
         offsets: ArrayLike | None = None,
-        sites: str = "reached",
+        sites: Outputs = "reached",
         rng: Seed = None,
     ):
-        geometry = {"stride": stride, "padding": padding, "dilation": dilation, "sites": sites}
-        super().__init__(in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, **geometry)
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+        super().__init__(
+            in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, sites, **geometry
+        )
 
 
 class InverseConv(_Convolution):
@@ -388,4 +409,6 @@ class ConvTranspose(_Convolution):
             "output_padding": output_padding,
             "dilation": dilation,
         }
-        super().__init__(in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, **geometry)
+        super().__init__(
+            in_channels, out_channels, kernel_size, offsets, groups, bias, ndim, rng, "reached", **geometry
+        )

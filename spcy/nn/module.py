@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .. import _check
-from .._backend import array_module, as_array, backend_of, is_bfloat16, move, require, to_host, widened
+from .._backend import (
+    Backend,
+    array_module,
+    as_array,
+    backend_of,
+    is_bfloat16,
+    move,
+    require,
+    to_host,
+    widened,
+)
 from ..pointwise import Activation, activate, activation_gradient
 from ..tensor import SparseTensor, require_tensor
 
-Vjp = Callable[[Any], tuple]
+Vjp = Callable[[Any], tuple[Any, ...]]
+Forward = TypeVar("Forward", bound=Callable[..., Any])
 
-watcher: ContextVar[Callable | None] = ContextVar("spcy_nn_watcher", default=None)  # `summary`'s, see there
+# `summary`'s, see there.
+watcher: ContextVar[Callable[..., Any] | None] = ContextVar("spcy_nn_watcher", default=None)
 
 
 class Buffer:
@@ -35,7 +47,7 @@ class Buffer:
     __slots__ = ("data",)
 
     def __init__(self, data: ArrayLike):
-        self.data = as_array(data, "data")
+        self.data: np.ndarray = as_array(data, "data")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.data.shape}, {self.data.dtype})"
@@ -119,7 +131,7 @@ class Module:
 
     training = True
 
-    def __init_subclass__(cls, **options: Any):
+    def __init_subclass__(cls, **options: Any) -> None:
         """Take from a class that has another ``forward`` the vjp that it does not belong to."""
         super().__init_subclass__(**options)
         owner = {
@@ -127,7 +139,7 @@ class Module:
             for method in ("forward", "vjp")
         }
         if owner["forward"] < owner["vjp"]:
-            cls.vjp = Module.vjp
+            cls.vjp = Module.vjp  # type: ignore[method-assign]  # which says that there is none
 
     def forward(self, x: Any) -> Any:
         """Return the module's output.
@@ -165,16 +177,16 @@ class Module:
         """Return ``forward(x)``."""
         return self._call(x)
 
-    def _call(self, x, *after):
+    def _call(self, x: Any, *after: Any) -> Any:
         """Run, with what comes after it; `summary` may watch."""
         watch = watcher.get()
         return self._run_unwatched(x, *after) if watch is None else watch(self, x, *after)
 
-    def _run_unwatched(self, x, *after):
+    def _run_unwatched(self, x: Any, *after: Any) -> Any:
         """Run by ``_run`` where it is what ``forward`` does, else by the ``forward`` of a subclass."""
         return self._run(x, *after) if fuses(self) else Module._run(self, x, *after)
 
-    def _run(self, x, residual=None, activation=None):
+    def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
         """Run, add a residual, activate; a convolution does both as it writes its output."""
         return finish(self.forward(x), residual, activation)
 
@@ -224,7 +236,7 @@ class Module:
         dict of str to Parameter
             By the names of `state_dict`.
         """
-        first = {}
+        first: dict[int, tuple[str, Parameter]] = {}
         for name, parameter in self._arrays(Parameter).items():
             first.setdefault(id(parameter), (name, parameter))
         return dict(first.values())
@@ -346,7 +358,7 @@ class Module:
         self.zero_grad()
         return self
 
-    def to(self, backend: str) -> Self:
+    def to(self, backend: Backend) -> Self:
         """Move the module's arrays in place, and drop gradients.
 
         Parameters
@@ -365,7 +377,8 @@ class Module:
         """
         if not isinstance(backend, str):
             raise TypeError(f"backend must be 'cpu' or 'cuda', got {backend!r}; astype converts to a dtype")
-        require(_check.choice(backend, ("cpu", "cuda"), "backend"))
+        _check.choice(backend, ("cpu", "cuda"), "backend")
+        require(backend)
         for value in self._arrays(Buffer).values():
             value.data = move(value.data, backend)
         self.zero_grad()
@@ -388,9 +401,9 @@ class Module:
         return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
 
-def fused(forward: Callable) -> Callable:
+def fused(forward: Forward) -> Forward:
     """Mark a ``forward`` that only calls ``_run``, which takes more with it."""
-    forward._is_run = True
+    forward.__dict__["_is_run"] = True
     return forward
 
 
@@ -424,10 +437,10 @@ class Activated(Pointwise):
     def _activation(self) -> Activation:
         raise NotImplementedError
 
-    def _map(self, features):
+    def _map(self, features: np.ndarray) -> np.ndarray:
         return activate(features, self._activation())
 
-    def _map_vjp(self, features):
+    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         activation = self._activation()
         y = activate(features, activation)
         before = y if activation.reads_output else features
@@ -461,7 +474,7 @@ def like(x: SparseTensor | np.ndarray, features: np.ndarray) -> SparseTensor | n
     return x.replace(features) if isinstance(x, SparseTensor) else features
 
 
-def finish(y, residual, activation):
+def finish(y: Any, residual: Any, activation: Activation | None) -> Any:
     """Return ``activation(y + residual)`` in passes of their own."""
     if residual is not None:
         y = y + residual
@@ -475,7 +488,7 @@ def _is_counter(name: str) -> bool:
 def _fitted(given: ArrayLike, old: np.ndarray) -> np.ndarray:
     """Return a copy to take an array's place: of its shape and dtype, on its backend."""
     try:
-        array = given if backend_of(given) == "cuda" else np.asarray(given)
+        array: Any = given if backend_of(given) == "cuda" else np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"expected an array, got {type(given).__name__} ({str(error)[:80]})") from error
     if array.dtype.kind not in "biuf" and not is_bfloat16(array.dtype):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .. import _check
@@ -15,10 +18,10 @@ class _Norm(Pointwise):
     """What the norms share: a scale and a shift for each channel, never of 16 bits."""
 
     def __init__(self, num_features: int, eps: float):
-        self.num_features = _check.per_axis(num_features, 1, "num_features", 1)[0]
+        self.num_features: int = _check.per_axis(num_features, 1, "num_features", 1)[0]
         self.eps = eps
-        self.weight = Parameter(np.ones(self.num_features, np.float32))
-        self.bias = Parameter(np.zeros(self.num_features, np.float32))
+        self.weight: Parameter = Parameter(np.ones(self.num_features, np.float32))
+        self.bias: Parameter = Parameter(np.zeros(self.num_features, np.float32))
 
     def _dtype_for(self, dtype: np.dtype) -> np.dtype:
         return wide_dtype(dtype)
@@ -60,17 +63,17 @@ class BatchNorm(_Norm):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(num_features, eps)
         self.momentum = momentum
-        self.running_mean = Buffer(np.zeros(self.num_features, np.float32))
-        self.running_var = Buffer(np.ones(self.num_features, np.float32))
+        self.running_mean: Buffer = Buffer(np.zeros(self.num_features, np.float32))
+        self.running_var: Buffer = Buffer(np.ones(self.num_features, np.float32))
 
-    def _map(self, features):
+    def _map(self, features: np.ndarray) -> np.ndarray:
         return self._norm(features)[0].apply(features)
 
-    def _map_vjp(self, features):
+    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         over_batch = self.training
         norm, inverse = self._norm(features)
 
-        def vjp(dy):
+        def vjp(dy: np.ndarray) -> np.ndarray:
             mean_dy, slope = norm.gradient_sums(features, dy)
             dtype = norm.scale.dtype
             slope *= inverse
@@ -116,8 +119,9 @@ class BatchNorm(_Norm):
 
     def _fold(self, layer: Weighted) -> tuple[np.ndarray, np.ndarray]:
         """Return weight and bias of a layer with this norm after it, kept while its parts stay the same."""
-        parts = (self.weight, self.bias, self.running_mean, self.running_var, layer.weight)
-        arrays = (*(part.data for part in parts), layer._bias_data())
+        parts = (self.weight, self.bias, self.running_mean, self.running_var)
+        weight, bias = layer.weight.data, layer._bias_data()
+        arrays = (*(part.data for part in parts), weight, bias)
         folded = getattr(self, "_folded", None)
         eps = self.eps
         if (
@@ -125,7 +129,6 @@ class BatchNorm(_Norm):
             or folded[-1] != eps
             or any(a is not b for a, b in zip(folded[0], arrays, strict=True))
         ):
-            weight, bias = arrays[-2:]
             scale, shift = self._scale_and_shift()
             wide = widened(weight)
             folded_weight = (wide * scale.astype(wide.dtype)).astype(weight.dtype)
@@ -134,7 +137,7 @@ class BatchNorm(_Norm):
             folded = self._folded = (arrays, folded_weight, shift.astype(weight.dtype), eps)
         return folded[1:3]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_folded"}
 
     def _say(self) -> str:
@@ -165,12 +168,12 @@ class LayerNorm(_Norm):
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__(num_features, eps)
 
-    def _map_vjp(self, features):
+    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         dtype = self._features(features[:0]).dtype
         norm = RowNorm(self.weight.data.astype(dtype), self.bias.data.astype(dtype), float(self.eps))
         y, moments = norm.apply(features)
 
-        def vjp(dy):
+        def vjp(dy: np.ndarray) -> np.ndarray:
             dx, dweight, dbias = norm.gradient(features, dy, moments)
             self.weight.accumulate(dweight)
             self.bias.accumulate(dbias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,15 @@ from .module import Parameter
 __all__ = ["SGD", "AdamW"]
 
 
+Kept = tuple[Any, ...]  # from one step to the next
+
+
 class _Optimiser:
     """What the optimisers share: parameters, and arrays kept for each."""
 
     def __init__(self, parameters: Mapping[str, Parameter] | Iterable[Parameter], lr: float):
         values = parameters.values() if isinstance(parameters, Mapping) else parameters
-        self.parameters = list(values)
+        self.parameters: list[Parameter] = list(values)
         for parameter in self.parameters:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"parameters must be Parameters, got {type(parameter).__name__}")
@@ -29,7 +33,7 @@ class _Optimiser:
         if not lr >= 0:
             raise ValueError(f"lr must be at least 0, got {lr!r}")
         self.lr = lr
-        self._kept: list[tuple | None] = [None] * len(self.parameters)
+        self._kept: list[Kept | None] = [None] * len(self.parameters)
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
@@ -48,7 +52,9 @@ class _Optimiser:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _update(self, data, grad, kept) -> tuple[np.ndarray, tuple | None]:
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         """Return the parameter after a step, and what to keep for the next."""
         raise NotImplementedError
 
@@ -93,9 +99,13 @@ class SGD(_Optimiser):
             raise ValueError(f"momentum must be at least 0, got {momentum!r}")
         if nesterov and not momentum > 0:
             raise ValueError(f"momentum must be positive with nesterov, got {momentum!r}")
-        self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
+        self.momentum: float = momentum
+        self.weight_decay: float = weight_decay
+        self.nesterov: bool = nesterov
 
-    def _update(self, data, grad, kept):
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         if self.weight_decay:
             grad = grad + self.weight_decay * data
         if self.momentum:
@@ -144,9 +154,13 @@ class AdamW(_Optimiser):
         super().__init__(parameters, lr)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be two numbers of at least 0 and less than 1, got {betas!r}")
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas: tuple[float, float] = betas
+        self.eps: float = eps
+        self.weight_decay: float = weight_decay
 
-    def _update(self, data, grad, kept):
+    def _update(
+        self, data: np.ndarray, grad: np.ndarray, kept: Kept | None
+    ) -> tuple[np.ndarray, Kept | None]:
         beta1, beta2 = self.betas
         step = 1 if kept is None else kept[2] + 1
         mean, square = (0, 0) if kept is None else kept[:2]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import numpy as np
 
 from .. import _check, grad
 from .._backend import array_module, widened
-from ..conv import subm_conv
+from ..conv import execute, subm_conv, subm_plan
 from ..grad import column_sums
-from ..pointwise import RELU, activation_of
+from ..pointwise import RELU, Activation, activation_of
 from ..tensor import SparseTensor
 from .conv import Seed, Weighted
 from .module import Activated, Pointwise, Vjp, features_of, finish, fused, require_fit
@@ -41,8 +44,8 @@ class Linear(Weighted):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: Seed = None):
-        self.in_features = _check.per_axis(in_features, 1, "in_features", 1)[0]
-        self.out_features = _check.per_axis(out_features, 1, "out_features", 1)[0]
+        self.in_features: int = _check.per_axis(in_features, 1, "in_features", 1)[0]
+        self.out_features: int = _check.per_axis(out_features, 1, "out_features", 1)[0]
         self._initialise((self.in_features, self.out_features), bias, rng)
 
     @fused
@@ -60,17 +63,24 @@ class Linear(Weighted):
         """
         return self._run(x)
 
-    def _run_with(self, weight, bias, x, residual, activation):
+    def _run_with(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x: Any,
+        residual: Any,
+        activation: Activation | None,
+    ) -> Any:
         rows = self._rows(x)
         if isinstance(x, SparseTensor):
             weight = _one_cell(weight, x.ndim)
-            return subm_conv(x, weight, bias, residual=residual, activation=activation)
+            return execute(x, subm_plan(x, weight, bias), residual, activation)
         y = widened(rows) @ widened(weight)
         if bias is not None:
             y = y + widened(bias)
         return finish(y.astype(weight.dtype, copy=False), residual, activation)
 
-    def _work(self, x):
+    def _work(self, x: SparseTensor | np.ndarray) -> tuple[int, int]:
         rows = len(self._rows(x))
         return rows, 2 * rows * self.in_features * self.out_features
 
@@ -82,19 +92,19 @@ class Linear(Weighted):
         else:
             y = self._run(x)
 
-            def pull(dy):
+            def pull(dy: Any) -> tuple[Any, ...]:
                 dy = _check.gradient(dy, y)
                 dx, dweight = widened(dy) @ widened(weight).T, widened(rows).T @ widened(dy)
                 return dx.astype(rows.dtype, copy=False), dweight, column_sums(dy)
 
-        def vjp(dy):
+        def vjp(dy: Any) -> tuple[Any, ...]:
             dx, dweight, dbias = pull(dy)
             self._accumulate(dweight.reshape(weight.shape), dbias)
             return (dx,)
 
         return y, vjp
 
-    def _rows(self, x) -> np.ndarray:
+    def _rows(self, x: SparseTensor | np.ndarray) -> np.ndarray:
         rows = features_of(x)
         require_fit(self, rows, self.in_features, self.weight.data.dtype)
         return rows
@@ -118,7 +128,7 @@ class ReLU(Activated):
     array([[0., 2.]])
     """
 
-    def _activation(self):
+    def _activation(self) -> Activation:
         return RELU
 
 
@@ -139,7 +149,7 @@ class LeakyReLU(Activated):
     def __init__(self, negative_slope: float = 0.01):
         self.negative_slope = negative_slope
 
-    def _activation(self):
+    def _activation(self) -> Activation:
         return activation_of(("leaky_relu", self.negative_slope))
 
     def _say(self) -> str:
@@ -165,12 +175,12 @@ class GELU(Activated):
     array([[-0.1588,  1.9546]])
     """
 
-    def __init__(self, approximate: str = "none"):
+    def __init__(self, approximate: Literal["none", "tanh"] = "none"):
         if approximate not in ("none", "tanh"):
             raise ValueError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
 
-    def _activation(self):
+    def _activation(self) -> Activation:
         return activation_of("gelu" if self.approximate == "none" else "gelu_tanh")
 
     def _say(self) -> str:
@@ -187,7 +197,7 @@ class SiLU(Activated):
     array([[-0.269,  1.762]])
     """
 
-    def _activation(self):
+    def _activation(self) -> Activation:
         return activation_of("silu")
 
 
@@ -217,7 +227,7 @@ class Dropout(Pointwise):
         self.p = p
         self._rng = np.random.default_rng(rng)
 
-    def _map_vjp(self, features):
+    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if not self.training or self.p == 0:
             return features, lambda dy: dy
         kept = array_module(features).asarray(self._rng.random(features.shape, np.float32) >= self.p)
@@ -238,11 +248,11 @@ class Identity(Pointwise):
     array([[1., 1.]])
     """
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         """Return x."""
         return x
 
     vjp = Pointwise.vjp
 
-    def _map_vjp(self, features):
+    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         return features, lambda dy: dy

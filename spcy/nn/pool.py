@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import _check, grad
-from ..pool import avg_pool, global_avg_pool, global_max_pool, global_sum_pool, max_pool
+from ..pool import Count, Empty, avg_pool, global_avg_pool, global_max_pool, global_sum_pool, max_pool
+from ..rulebook import Outputs
 from ..tensor import SparseTensor
 from .module import Module, Vjp
 
@@ -20,8 +21,15 @@ class _Pool(Module):
 
     _function: Callable[..., SparseTensor]
 
-    def __init__(self, kernel_size, stride, padding, dilation, **options):
-        self._geometry = {
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None,
+        padding: int | Sequence[int],
+        dilation: int | Sequence[int],
+        **options: str,
+    ):
+        self._geometry: dict[str, Any] = {
             "kernel_size": kernel_size,
             "stride": kernel_size if stride is None else stride,
             "padding": padding,
@@ -81,8 +89,8 @@ class MaxPool(_Pool):
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         *,
-        sites: str = "reached",
-        empty: str = "ignore",
+        sites: Outputs = "reached",
+        empty: Empty = "ignore",
     ):
         super().__init__(kernel_size, stride, padding, dilation, sites=sites, empty=empty)
 
@@ -114,8 +122,8 @@ class AvgPool(_Pool):
         padding: int | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         *,
-        sites: str = "reached",
-        count: str = "sites",
+        sites: Outputs = "reached",
+        count: Count = "sites",
     ):
         super().__init__(kernel_size, stride, padding, dilation, sites=sites, count=count)
 
@@ -134,8 +142,8 @@ class GlobalPool(Module):
     array([[1.5]])
     """
 
-    def __init__(self, mode: str = "avg"):
-        self.mode = _check.choice(mode, tuple(_GLOBAL), "mode")
+    def __init__(self, mode: Literal["avg", "max", "sum"] = "avg"):
+        self.mode: str = _check.choice(mode, tuple(_GLOBAL), "mode")
 
     def forward(self, x: SparseTensor) -> np.ndarray:
         """Return the pooled features.

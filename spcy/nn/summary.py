@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _html
+from ..pointwise import Activation
 from ..tensor import SparseTensor
 from .conv import Weighted
 from .module import Module, watcher
@@ -122,7 +123,13 @@ def summary(model: Module, x: SparseTensor | np.ndarray) -> Summary:
         names.setdefault(id(module), name)
     layers: list[LayerSummary] = []
 
-    def watch(module, x, residual=None, activation=None, norm=None):
+    def watch(
+        module: Module,
+        x: Any,
+        residual: Any = None,
+        activation: Activation | None = None,
+        norm: Module | None = None,
+    ) -> Any:
         after = (residual, activation) if norm is None else (residual, activation, norm)
         if module.children():
             return module._run_unwatched(x, *after)
@@ -136,10 +143,10 @@ def summary(model: Module, x: SparseTensor | np.ndarray) -> Summary:
         kind = " + ".join([type(part).__name__ for part in ran] + with_it)
         pairs, flop = module._work(x) if isinstance(module, Weighted) else (0, 0)
         parameters = sum(p.data.size for part in ran for p in part.parameters().values())
-        sizes = zip(_size(x), _size(y), strict=True)
-        sites_and_channels = [number for pair in sizes for number in pair]
+        (sites_in, channels_in), (sites_out, channels_out) = _size(x), _size(y)
+        sizes = sites_in, sites_out, channels_in, channels_out
         name = names.get(id(module), "?")
-        layers.append(LayerSummary(name, kind, *sites_and_channels, pairs, flop, parameters, ms))
+        layers.append(LayerSummary(name, kind, *sizes, pairs, flop, parameters, ms))
         return y
 
     token = watcher.set(watch)

@@ -58,8 +58,7 @@ class _Las:
                 self.num_points = reader.header.point_count
                 dimensions = [*reader.header.point_format.dimension_names]
         self._dimensions = {*XYZ, *dimensions[3:]}
-        usual = ("intensity", "red", "green", "blue")
-        usual = [name for name in usual if name in self._dimensions]
+        usual = [name for name in ("intensity", "red", "green", "blue") if name in self._dimensions]
         self.names = _wanted(columns, [*XYZ, *usual], self._dimensions)
 
     def read(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
@@ -170,7 +169,7 @@ def _table(array: np.ndarray, columns: Layout, usual: Sequence[str] = ()) -> Col
         raise ValueError(f"expected an array of shape (M, >= 3), got {array.shape}")
     number, told = array.shape[1], _number(columns)
     if columns is None or isinstance(columns, int):
-        names = (*XYZ, *usual)
+        names: Sequence[str] = (*XYZ, *usual)
         names = (*names, *map(str, range(len(names), number)))
     else:
         names = columns
@@ -241,8 +240,8 @@ def _read_text(path: Path, columns: Layout) -> Columns:
         if names is not None and len(names) != len(words):
             raise ValueError(f"{len(names)} names above {len(words)} columns")
         numbers = [i for i, word in enumerate(words) if _is_number(word)]
-        options = {"delimiter": _delimiter(first), "skiprows": skipped, "quotechar": '"', "ndmin": 2}
-        array = np.loadtxt(path, usecols=numbers, encoding="utf-8-sig", **options)
+        options: dict[str, Any] = {"delimiter": _delimiter(first), "skiprows": skipped, "quotechar": '"'}
+        array = np.loadtxt(path, usecols=numbers, encoding="utf-8-sig", ndmin=2, **options)
     if names is None:
         return _table(array, columns)
     names = [names[i].lower() if names[i].lower() in XYZ else names[i] for i in numbers]
@@ -323,7 +322,9 @@ def _read_pcd(path: Path, columns: Layout) -> Columns:
             raise ValueError(f"its header wants {wanted} bytes of points, {len(body)} are there")
         cloud = pypcd4.PointCloud.from_fileobj(BytesIO(content))
         header, rows = cloud.metadata, np.atleast_1d(cloud.pc_data)
-        numbers = [name for name in rows.dtype.names if rows.dtype[name].shape == () and name not in XYZ]
+        numbers = [
+            name for name in rows.dtype.names or () if rows.dtype[name].shape == () and name not in XYZ
+        ]
         found_columns = {name: rows[name] for name in (*XYZ, *numbers)}
         expected = found = rows.nbytes
         if encoding == "binary":

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from .._backend import is_bfloat16, require, use_backend
 from .._threads import follow
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 follow(torch.get_num_threads, "torch.get_num_threads")
 
-# Marks what torch.compile is not to look into: it would trace NumPy and the caches as if they were PyTorch's.
-opaque = torch.compiler.disable
+
+def opaque(function: Function) -> Function:
+    """Mark what torch.compile is not to look into: it would trace NumPy and the caches as if PyTorch's."""
+    return torch.compiler.disable(function)
 
 
 def array_of(tensor: torch.Tensor) -> Any:
@@ -39,20 +44,20 @@ def contiguous_array(tensor: torch.Tensor) -> Any:
 def tensor_of(array: Any) -> torch.Tensor:
     """Return an array's memory as a tensor."""
     if not isinstance(array, np.ndarray):
-        return torch.from_dlpack(array)
+        return from_dlpack(array)
     if is_bfloat16(array.dtype):
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
-def on_device(device: torch.device) -> contextlib.AbstractContextManager:
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Return what array work on a device's tensors runs in: on a GPU, PyTorch's current stream."""
     return _NOTHING if device == _CPU else _on_cuda(device)
 
 
-def entering(device: torch.device) -> contextlib.AbstractContextManager:
+def entering(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Return what lets arrays enter spcy on the device of their tensors, whatever the backend flag says."""
-    return use_backend(device.type)
+    return use_backend("cuda" if device.type == "cuda" else "cpu")
 
 
 _CPU = torch.device("cpu")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
+from numpy.typing import ArrayLike
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
@@ -17,10 +17,14 @@ from .. import grad, pool, tensor, voxel
 from .._backend import array_module
 from ..conv import Plan, conv_plan, execute, inverse_plan, plan_on, subm_plan, transpose_plan
 from ..coords import Coords
-from ..pointwise import activation_of
-from ..rulebook import Rulebook
+from ..pointwise import Activation, ActivationLike, activation_of
+from ..pool import Count, Empty
+from ..rulebook import Outputs, Rulebook
+from ..voxel import Mode, Reduction
 from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, opaque, tensor_of
 from .tensor import SparseTensor, array_tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _COLUMNS = 64
 
@@ -43,46 +47,91 @@ class Voxels(NamedTuple):
     counts: torch.Tensor
 
 
-def _like(operation: Callable) -> Callable[[Callable], Callable]:
-    """Give a function the signature of spcy's own, and a docstring that leads there."""
+def _like(operation: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Lead from a function's docstring to spcy's own."""
 
-    def decorate(function: Callable) -> Callable:
-        name = operation.__name__
-        function.__name__ = function.__qualname__ = name
-        function.__doc__ = f"""{function.__doc__ or operation.__doc__.splitlines()[0]}
+    def decorate(function: Function) -> Function:
+        function.__doc__ = f"""{function.__doc__}
 
-    `spcy.{name}` on PyTorch's tensors, with autograd: arguments, results and errors are that's, with
-    `torch.Tensor` for arrays and `spcy.torch.SparseTensor` for sparse tensors.
+    `spcy.{operation.__name__}` on PyTorch's tensors, with autograd: arguments, results and errors are that's,
+    with `torch.Tensor` for arrays and `spcy.torch.SparseTensor` for sparse tensors.
     """
-        signature = inspect.signature(operation)
-        function.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
         return opaque(function)
 
     return decorate
 
 
 @_like(spcy.subm_conv)
-def subm_conv(x, weight, bias=None, *, residual=None, activation=None, **geometry):
+def subm_conv(
+    x: SparseTensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    residual: SparseTensor | None = None,
+    activation: ActivationLike | None = None,
+) -> SparseTensor:
     """Submanifold convolution: the output sites are the input sites."""
+    geometry: dict[str, Any] = {"offsets": offsets, "dilation": dilation, "groups": groups}
     return convolve(subm_plan, x, weight, bias, residual, activation, **geometry)
 
 
 @_like(spcy.conv)
-def conv(x, weight, bias=None, *, residual=None, activation=None, **geometry):
+def conv(
+    x: SparseTensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    sites: Outputs = "reached",
+    residual: SparseTensor | None = None,
+    activation: ActivationLike | None = None,
+) -> SparseTensor:
     """Regular sparse convolution: the output sites are all that an input site reaches."""
+    windows = {"stride": stride, "padding": padding, "dilation": dilation, "sites": sites}
+    geometry: dict[str, Any] = {"offsets": offsets, "groups": groups, **windows}
     return convolve(conv_plan, x, weight, bias, residual, activation, **geometry)
 
 
 @_like(spcy.inverse_conv)
-def inverse_conv(x, weight, bias=None, *, to=None, residual=None, activation=None, **geometry):
+def inverse_conv(
+    x: SparseTensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    to: SparseTensor | Coords | None = None,
+    groups: int = 1,
+    residual: SparseTensor | None = None,
+    activation: ActivationLike | None = None,
+) -> SparseTensor:
     """Inverse convolution: restores exactly the sites that x's level was made from."""
-    to = to.coords if isinstance(to, SparseTensor) else to
-    return convolve(inverse_plan, x, weight, bias, residual, activation, to=to, **geometry)
+    return convolve(inverse_plan, x, weight, bias, residual, activation, to=_coords_of(to), groups=groups)
 
 
 @_like(spcy.conv_transpose)
-def conv_transpose(x, weight, bias=None, *, residual=None, activation=None, **geometry):
+def conv_transpose(
+    x: SparseTensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    residual: SparseTensor | None = None,
+    activation: ActivationLike | None = None,
+) -> SparseTensor:
     """Transposed convolution: generates sites."""
+    windows = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    geometry: dict[str, Any] = {"offsets": offsets, "groups": groups, **windows}
     return convolve(transpose_plan, x, weight, bias, residual, activation, **geometry)
 
 
@@ -122,15 +171,17 @@ def convolve(
         plan = plan_of(
             array, _copied(_box(weight, channels_first)), None if bias is None else array_of(bias), **geometry
         )
-        if residual is not None:
-            residual = tensor.SparseTensor._of(residual.coords, contiguous_array(added))
+        more = None
+        if residual is not None and added is not None:
+            more = tensor.SparseTensor._of(residual.coords, contiguous_array(added))
         if not needs_grad:
-            out = tensor_of(execute(array, plan, residual, activation).features)
+            out = tensor_of(execute(array, plan, more, activation).features)
         else:
-            work = array, plan, residual, channels_first
+            work = array, plan, more, channels_first
             out = _Convolution.apply(work, features, weight, bias, added)
-    if needs_grad and activation is not None:
-        out = _activate(out, activation)
+    kind = activation_of(activation)
+    if needs_grad and kind is not None:
+        out = _activate(out, kind)
     return SparseTensor._of(plan.coords, out)
 
 
@@ -254,7 +305,14 @@ class _Convolution(torch.autograd.Function):
     """A convolution that is planned already."""
 
     @staticmethod
-    def forward(ctx, work, features, weight, bias, added):
+    def forward(
+        ctx: Any,
+        work: tuple[Any, ...],
+        features: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        added: torch.Tensor | None,
+    ) -> torch.Tensor:
         array, plan, residual, ctx.channels_first = work
         ctx.rulebook, ctx.coords, ctx.groups, ctx.shape = (
             plan.rulebook,
@@ -269,12 +327,12 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, weight = ctx.saved_tensors
         _, needs_dx, needs_dweight, needs_dbias, needs_added = ctx.needs_input_grad
         cells = (*ctx.shape[1:], ctx.shape[0]) if ctx.channels_first else tuple(ctx.shape)
         shape = ctx.rulebook.num_offsets, *cells[-2:]
-        box = _box(weight, ctx.channels_first).reshape(shape) if needs_dx else None
+        box: Any = _box(weight, ctx.channels_first).reshape(shape) if needs_dx else None
         plan = Plan(ctx.rulebook, ctx.coords, box, None, ctx.groups)
         dx = dweight = dbias = None
         with on_device(dy.device):
@@ -294,7 +352,9 @@ class _Operation(torch.autograd.Function):
     """An operation of the table of `spcy.vjp`."""
 
     @staticmethod
-    def forward(ctx, run, reads, *tensors):
+    def forward(
+        ctx: Any, run: Callable[[], tuple[Any, grad.Vjp]], reads: bool, *tensors: torch.Tensor
+    ) -> torch.Tensor:
         y, ctx.pull = run()
         y = tensor_of(y)
         if reads:  # what the gradient reads must stay as it is: PyTorch checks what is saved
@@ -303,7 +363,7 @@ class _Operation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         _ = ctx.saved_tensors
         _, _, *needed = ctx.needs_input_grad
         with on_device(dy.device):
@@ -317,7 +377,12 @@ def _own(gradient: Any, array: Any, dy: torch.Tensor) -> torch.Tensor:
     return dy if gradient is array else tensor_of(gradient)
 
 
-def _run(operation: Callable, inputs: Sequence[torch.Tensor], call: Callable, reads: bool = False):
+def _run(
+    operation: Callable[..., Any],
+    inputs: Sequence[torch.Tensor],
+    call: Callable[[Callable[..., Any]], Any],
+    reads: bool = False,
+) -> tuple[torch.Tensor, Any]:
     """Run an operation on tensors; return its features or array, and all else that it returned.
 
     `call` takes the operation, or what runs it under `spcy.vjp`, and calls it.
@@ -325,7 +390,7 @@ def _run(operation: Callable, inputs: Sequence[torch.Tensor], call: Callable, re
     (first, *_) = inputs
     kept: list[Any] = []
 
-    def run():
+    def run() -> tuple[Any, grad.Vjp]:
         y, pull = call(partial(grad.vjp, operation))
         kept.append(y)
         return _features(y), pull
@@ -345,31 +410,92 @@ def _features(y: Any) -> Any:
     return y.features if isinstance(y, tensor.SparseTensor) else y
 
 
-def _of_sites(operation: Callable, reads: bool = False) -> Callable:
-    """Return an operation from a sparse tensor to one, or to an array."""
-
-    @_like(operation)
-    def function(x, *args, **kwargs):
-        features = _features_of(x)
-        if isinstance(kwargs.get("to"), SparseTensor):
-            kwargs["to"] = kwargs["to"].coords
-        out, y = _run(operation, [features], lambda do: do(array_tensor(x), *args, **kwargs), reads)
-        return SparseTensor._of(y.coords, out) if isinstance(y, tensor.SparseTensor) else out
-
-    return function
+def _of_sites(
+    operation: Callable[..., Any], x: SparseTensor, *args: Any, reads: bool = False, **kwargs: Any
+) -> Any:
+    """Run an operation from a sparse tensor to one, or to an array."""
+    features = _features_of(x)
+    out, y = _run(operation, [features], lambda do: do(array_tensor(x), *args, **kwargs), reads)
+    return SparseTensor._of(y.coords, out) if isinstance(y, tensor.SparseTensor) else out
 
 
-max_pool = _of_sites(pool.max_pool, reads=True)
-sum_pool = _of_sites(pool.sum_pool)
-avg_pool = _of_sites(pool.avg_pool)
-unpool = _of_sites(pool.unpool)
-global_max_pool = _of_sites(pool.global_max_pool, reads=True)
-global_sum_pool = _of_sites(pool.global_sum_pool)
-global_avg_pool = _of_sites(pool.global_avg_pool)
+@_like(pool.max_pool)
+def max_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    sites: Outputs = "reached",
+    empty: Empty = "ignore",
+) -> SparseTensor:
+    """Return the greatest feature of each window's occupied sites."""
+    geometry = kernel_size, stride, padding, dilation
+    return _of_sites(pool.max_pool, x, *geometry, sites=sites, empty=empty, reads=True)
+
+
+@_like(pool.sum_pool)
+def sum_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    sites: Outputs = "reached",
+) -> SparseTensor:
+    """Return the sum of the features of each window's occupied sites."""
+    return _of_sites(pool.sum_pool, x, kernel_size, stride, padding, dilation, sites=sites)
+
+
+@_like(pool.avg_pool)
+def avg_pool(
+    x: SparseTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    *,
+    sites: Outputs = "reached",
+    count: Count = "sites",
+) -> SparseTensor:
+    """Return the mean of the features of each window."""
+    geometry = kernel_size, stride, padding, dilation
+    return _of_sites(pool.avg_pool, x, *geometry, sites=sites, count=count)
+
+
+@_like(pool.unpool)
+def unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> SparseTensor:
+    """Return features at the level that x's was made from."""
+    return _of_sites(pool.unpool, x, to=_coords_of(to))
+
+
+@_like(pool.global_max_pool)
+def global_max_pool(x: SparseTensor) -> torch.Tensor:
+    """Return the greatest feature of each batch, by channel."""
+    return _of_sites(pool.global_max_pool, x, reads=True)
+
+
+@_like(pool.global_sum_pool)
+def global_sum_pool(x: SparseTensor) -> torch.Tensor:
+    """Return the sum of the features of each batch, by channel."""
+    return _of_sites(pool.global_sum_pool, x)
+
+
+@_like(pool.global_avg_pool)
+def global_avg_pool(x: SparseTensor) -> torch.Tensor:
+    """Return the mean of the features of each batch's sites, by channel."""
+    return _of_sites(pool.global_avg_pool, x)
+
+
+def _coords_of(to: Any) -> Any:
+    """Return the coords of a tensor; what is none is left to spcy's own checks."""
+    return to.coords if isinstance(to, SparseTensor) else to
 
 
 @_like(tensor.prune)
-def prune(x, mask):
+def prune(x: SparseTensor, mask: torch.Tensor) -> SparseTensor:
     """Return the tensor with only the sites where a mask is True."""
     features = _features_of(x)
     check_tensor(mask, "mask", features)
@@ -378,7 +504,7 @@ def prune(x, mask):
 
 
 @_like(tensor.add)
-def add(x, y):
+def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     """Return the sum of two tensors over the union of their sites."""
     inputs = _features_of(x), _features_of(y, "y")
     check_tensor(inputs[1], "y", inputs[0])
@@ -387,7 +513,7 @@ def add(x, y):
 
 
 @_like(tensor.concat)
-def concat(tensors):
+def concat(tensors: Iterable[SparseTensor]) -> SparseTensor:
     """Return tensors joined along their channels, over the union of their sites."""
     tensors = [] if isinstance(tensors, SparseTensor) else list(tensors)
     if not tensors:
@@ -400,26 +526,39 @@ def concat(tensors):
 
 
 @_like(tensor.SparseTensor.to_dense)
-def to_dense(x, channels_first=False):
+def to_dense(x: SparseTensor, channels_first: bool = False) -> torch.Tensor:
     """Return the dense tensor, zero where there is no site."""
     dense = tensor.SparseTensor.to_dense
     return _run(dense, [_features_of(x)], lambda do: do(array_tensor(x), channels_first))[0]
 
 
 @_like(voxel.voxelize)
-def voxelize(points, voxel_size, *, features=None, batch=None, reduce="mean", **options):
+def voxelize(
+    points: torch.Tensor,
+    voxel_size: ArrayLike,
+    *,
+    features: torch.Tensor | None = None,
+    batch: torch.Tensor | None = None,
+    batch_size: int | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    reduce: Reduction = "mean",
+    max_points: int | None = None,
+    invalid: Literal["raise", "drop"] = "raise",
+) -> Voxels:
     """Return the sites that points occupy, with the points' features reduced."""
     check_tensor(points, "points")
     inputs = points if features is None else features
     check_tensor(inputs, "features", points)
+    options: dict[str, Any] = {"batch_size": batch_size, "bounds": bounds, "reduce": reduce}
+    options |= {"max_points": max_points, "invalid": invalid}
     if batch is not None:
         check_tensor(batch, "batch", points)
         options["batch"] = array_of(batch)
 
-    def call(do):
+    def call(do: Callable[..., Any]) -> Any:
         values = None if features is None else array_of(features)
         with entering(points.device):
-            return do(array_of(points), voxel_size, features=values, reduce=reduce, **options)
+            return do(array_of(points), voxel_size, features=values, **options)
 
     out, voxels = _run(voxel.voxelize, [inputs], call, reads=reduce == "max")
     coords = voxels.tensor.coords
@@ -427,13 +566,20 @@ def voxelize(points, voxel_size, *, features=None, batch=None, reduce="mean", **
 
 
 @_like(voxel.devoxelize)
-def devoxelize(x, points, mode="nearest", *, batch=None, **options):
+def devoxelize(
+    x: SparseTensor,
+    points: torch.Tensor,
+    mode: Mode = "nearest",
+    *,
+    batch: torch.Tensor | None = None,
+    renormalize: bool = True,
+) -> torch.Tensor:
     """Return the features of a tensor, at any level, at points."""
     features = _features_of(x)
     check_tensor(points, "points", features)
     if batch is not None:
         check_tensor(batch, "batch", features)
-        options["batch"] = array_of(batch)
+    options = {"batch": None if batch is None else array_of(batch), "renormalize": renormalize}
     call = lambda do: do(array_tensor(x), array_of(points), mode, **options)  # noqa: E731
     return _run(voxel.devoxelize, [features], call)[0]
 
@@ -445,16 +591,15 @@ def _features_of(x: Any, name: str = "x") -> torch.Tensor:
     return x.features
 
 
-def _autocast(*tensors: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
+def _autocast(features: torch.Tensor, *others: torch.Tensor | None) -> Sequence[Any]:
     """Return tensors in the dtype of the autocast region that runs."""
-    dtype = torch.get_autocast_dtype(tensors[0].device.type)
-    return [t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in tensors]
+    dtype = torch.get_autocast_dtype(features.device.type)
+    return [t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (features, *others)]
 
 
-def _activate(features: torch.Tensor, activation: Any) -> torch.Tensor:
+def _activate(features: torch.Tensor, activation: Activation) -> torch.Tensor:
     """Return an activation's output, with autograd."""
-    kind = activation_of(activation)
-    return _ACTIVATIONS[kind.name](features, kind.slope)
+    return _ACTIVATIONS[activation.name](features, activation.slope)
 
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {

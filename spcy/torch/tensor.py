@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .. import tensor
-from ..coords import Coords
+from ..coords import Coords, describe
 from ._bridge import array_of, check_tensor, contiguous_array, entering, on_device, tensor_of
 
 
@@ -120,7 +120,7 @@ class SparseTensor(tensor.OnSites):
 
     def __repr__(self) -> str:
         words = f"{self.num_channels} channels, {self._features.dtype}, {self._features.device}"
-        return f"SparseTensor({tensor.describe(self._coords)}, {words})"
+        return f"SparseTensor({describe(self._coords)}, {words})"
 
     def replace(self, features: torch.Tensor) -> SparseTensor:
         """Return a tensor with the same coords and other features.
@@ -156,7 +156,10 @@ class SparseTensor(tensor.OnSites):
         torch.Size([1, 4, 4, 8])
         """
         size = self.batch_size, *tensor.require_shape(self, "to_coo"), self.num_channels
-        known = {"is_coalesced": self._coords._sites.rows.order is None, "check_invariants": False}
+        known: dict[str, Any] = {
+            "is_coalesced": self._coords._sites.rows.order is None,
+            "check_invariants": False,
+        }
         return torch.sparse_coo_tensor(self.indices.T.long(), self._features, size, **known)
 
 

@@ -27,11 +27,11 @@ from .conv import (
 )
 from .core import ConvAlgo, SparseConvTensor
 from .identity import Identity
+from .layer import SparseModule
 from .modules import (
     RemoveGrid,
     SparseBatchNorm,
     SparseIdentity,
-    SparseModule,
     SparseReLU,
     SparseSequential,
     SparseSyncBatchNorm,

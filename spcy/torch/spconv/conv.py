@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.parameter import Parameter
 
 from ... import _check
-from ...conv import conv_plan, inverse_plan, plan_on, subm_plan
+from ...conv import Plan, conv_plan, inverse_plan, plan_on, subm_plan
+from ...coords import Coords
+from ...rulebook import Rulebook
 from .._bridge import opaque
 from ..functional import convolve
 from ..tensor import SparseTensor
@@ -62,6 +64,11 @@ class SparseConvolution(WindowLayer):
     bias : Parameter of shape (out_channels,), or None
     """
 
+    bias: Parameter | None
+    act_type: Activation
+    act_alpha: float
+    act_beta: float
+
     def __init__(
         self,
         ndim: int,
@@ -107,20 +114,20 @@ class SparseConvolution(WindowLayer):
         )
         if not isinstance(act_type, Activation):
             raise TypeError(f"act_type must be a tensorview.gemm.Activation, got {act_type!r}")
-        self.in_channels = expand_nd(1, in_channels, "in_channels", 1)[0]
-        self.out_channels = expand_nd(1, out_channels, "out_channels", 1)[0]
-        self.groups = _check.groups(groups, self.in_channels, self.out_channels)
+        self.in_channels: int = expand_nd(1, in_channels, "in_channels", 1)[0]
+        self.out_channels: int = expand_nd(1, out_channels, "out_channels", 1)[0]
+        self.groups: int = _check.groups(groups, self.in_channels, self.out_channels)
         self.fp32_accum = fp32_accum
         self.act_type, self.act_alpha, self.act_beta = act_type, act_alpha, act_beta
         even = len(set(self.dilation)) == 1  # an int is checked faster than a sequence
-        dilation = self.dilation[0] if even else tuple(self.dilation)
-        self._subm_plan = partial(subm_plan, dilation=dilation, groups=groups)
-        self.conv1x1 = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
+        steps = self.dilation[0] if even else tuple(self.dilation)
+        self._subm_plan = partial(subm_plan, dilation=steps, groups=groups)
+        self.conv1x1: bool = math.prod(self.kernel_size) == 1 and (subm or math.prod(self.stride) == 1)
         if self.conv1x1 and not subm and any(self.padding):
             raise ValueError(f"padding must be 0 for a kernel of one cell and stride 1, got {padding}")
-        self.weight_shape = [out_channels, *self.kernel_size, in_channels // groups]
-        options = {"device": device, "dtype": dtype}
-        self.weight = Parameter(torch.empty(*self.weight_shape, **options))
+        self.weight_shape: list[int] = [out_channels, *self.kernel_size, in_channels // groups]
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight: Parameter = Parameter(torch.empty(*self.weight_shape, **options))
         self.register_parameter("bias", Parameter(torch.empty(out_channels, **options)) if bias else None)
         self.reset_parameters()
         self.register_load_state_dict_pre_hook(_load_other_layout)
@@ -164,16 +171,15 @@ class SparseConvolution(WindowLayer):
         if self.act_type is Activation.Sigmoid:
             y = self._run(input, self.weight, self.bias, add_input)
             return y.replace_feature(torch.sigmoid(y.features))
-        activation = _ACTIVATIONS[self.act_type]
-        activation = activation if activation == "relu" else (activation, float(self.act_alpha))
+        name = _ACTIVATIONS[self.act_type]
+        activation = name if name == "relu" else (name, float(self.act_alpha))
         return self._run(input, self.weight, self.bias, add_input, activation)
 
     @opaque
-    def run_fused(
-        self, x: SparseConvTensor, norm: nn.BatchNorm1d | None, activation: Any
-    ) -> SparseConvTensor:
+    def run_fused(self, x: SparseConvTensor, norm: Any, activation: Any) -> SparseConvTensor:
         """Return what the layer, a norm in eval mode and an activation give, in one call."""
-        weight, bias = self.weight, self.bias
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor | None = self.bias
         if norm is not None:
             scale = torch.rsqrt(norm.running_var + norm.eps)
             scale = scale if norm.weight is None else scale * norm.weight
@@ -223,10 +229,11 @@ class SparseConvolution(WindowLayer):
         else:
             self._require_new_key(x)
             plan_of = partial(_plan_over, self._rulebook, self.groups)
+        more = None
         if added is not None:
             require_sparse(added, "add_input")
-            added = added.as_spcy()
-        y = convolve(plan_of, tensor, weight, bias, added, activation, channels_first)
+            more = added.as_spcy()
+        y = convolve(plan_of, tensor, weight, bias, more, activation, channels_first)
         if not (self.conv1x1 or self.inverse or self.subm):
             return self._onto_new_level(x, y)
         out = x.with_features(y.features)
@@ -276,12 +283,17 @@ class SparseConvolution(WindowLayer):
             require_level(x, coords, self.indice_key, "layers that share one must be on the same")
 
 
-def _plan_over(pairs_of, groups: int, x, weight, bias):
+def _plan_over(
+    pairs_of: Callable[[Coords], tuple[Rulebook, Coords]], groups: int, x: Any, weight: Any, bias: Any
+) -> Plan:
     """Return the plan of a weight over the rulebook that a layer has for some coords."""
-    return plan_on(x, *pairs_of(x.coords), weight, bias, groups)
+    rulebook, coords = pairs_of(x.coords)
+    return plan_on(x, rulebook, coords, weight, bias, groups)
 
 
-def _load_other_layout(module, state_dict, prefix, *_) -> None:
+def _load_other_layout(
+    module: SparseConvolution, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
     """Bring a weight of another layout, named by ``SPCONV_SAVED_WEIGHT_LAYOUT``, into the module's."""
     name = prefix + MAX_NUM_VOXELS
     if module.get_max_num_voxels() is not None and name not in state_dict:
@@ -302,7 +314,7 @@ class _Of(SparseConvolution):
     """A convolution of a kind and a dimension, with the arguments that spconv gives it."""
 
     _ndim: int
-    _kind: dict[str, bool]
+    _kind: dict[str, Any]
 
     def __init__(
         self,
@@ -513,4 +525,4 @@ class SparseInverseConv4d(_Inverse):
     _ndim = 4
 
 
-DEFAULT_SPARSE_CONV_TYPES = {*_Of.__subclasses__(), *_Inverse.__subclasses__()}
+DEFAULT_SPARSE_CONV_TYPES: set[type[SparseConvolution]] = {*_Of.__subclasses__(), *_Inverse.__subclasses__()}

@@ -37,10 +37,12 @@ class Level:
     __slots__ = ("__weakref__", "_coords", "_indices", "_pointer", "_version", "_view")
 
     def __init__(self, indices: torch.Tensor | None = None, coords: Coords | None = None):
-        self._indices, self._coords, self._version = indices, coords, None
-        self._view, self._pointer = None, 0  # the memory of the indices, as an array
+        self._indices, self._coords = indices, coords
+        self._version: int | None = None
+        self._view: Any = None  # the memory of the indices, as an array
+        self._pointer = 0
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if self._indices is None:
             return Level, (None, self._coords)
         return Level, (self._indices,)
@@ -56,7 +58,8 @@ class Level:
     def indices(self, device: torch.device) -> torch.Tensor:
         """Return the indices tensor, the same every time."""
         if self._indices is None:
-            self._indices = indices_of(self._coords, device)
+            coords: Any = self._coords  # either is there
+            self._indices = indices_of(coords, device)
             self._version = _version_of(self._indices)
             _LEVELS[id(self._indices)] = self
         return self._indices
@@ -64,8 +67,12 @@ class Level:
     def coords(self, shape: Sequence[int], batch_size: int) -> Coords:
         """Return the coords on a grid, made when first asked for or after a write to the indices."""
         coords, shape = self._coords, tuple(shape)
-        same_grid = coords is not None and coords.shape == shape and coords.batch_size == batch_size
-        if not same_grid or not self._is_current():
+        if (
+            coords is None
+            or coords.shape != shape
+            or coords.batch_size != batch_size
+            or not self._is_current(coords)
+        ):
             indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
             with entering(indices.device), on_device(indices.device):
                 coords = Coords(array_of(indices), shape, batch_size)
@@ -73,7 +80,7 @@ class Level:
             self._version = _version_of(indices)
         return coords
 
-    def _is_current(self) -> bool:
+    def _is_current(self, coords: Coords) -> bool:
         """Return whether the indices are what the coords were made from.
 
         PyTorch does not count all writes: not those by ``.data``, by NumPy, or in inference mode. On a GPU,
@@ -87,7 +94,7 @@ class Level:
             return self._version is not None and _version_of(indices) == self._version
         if self._view is None or self._pointer != indices.data_ptr():
             self._view, self._pointer = array_of(indices), indices.data_ptr()
-        mine, theirs = self._view, self._coords.indices
+        mine, theirs = self._view, coords.indices
         return mine.shape == theirs.shape and not (mine != theirs).any()
 
 
@@ -118,16 +125,25 @@ class IndiceData:
     voxel_num : None
     """
 
+    spatial_shape: list[int]
+    out_spatial_shape: list[int]
+    is_subm: bool
+    algo: ConvAlgo
+    ksize: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+
     def __init__(self, x: SparseConvTensor, out: SparseConvTensor, layer: Any):
         self._in_level, self._out_level = x._level, out._level
         self._device = x.features.device
         self._plan_of = layer._rulebook
         self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
-        self.batch_size = x._num_batches()
+        self.batch_size: int = x._num_batches()
         self.is_subm, self.algo = layer.subm, layer.algo
         self.ksize, self.stride = layer.kernel_size, layer.stride
         self.padding, self.dilation = layer.padding, layer.dilation
-        self.voxel_num = None
+        self.voxel_num: None = None
 
     def plan(self) -> tuple[Rulebook, Coords]:
         """Return the rulebook, and the sites behind the layer as a child of those before it."""
@@ -221,7 +237,7 @@ class SparseConvTensor:
         batch_size: int,
         grid: torch.Tensor | None = None,
         voxel_num: torch.Tensor | None = None,
-        indice_dict: dict | None = None,
+        indice_dict: dict[str, Any] | None = None,
         benchmark: bool = False,
         permanent_thrust_allocator: bool = False,
         enable_timer: bool = False,
@@ -232,18 +248,18 @@ class SparseConvTensor:
             raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
         self._features = features
         self.indices = indices
-        self.spatial_shape = shape_of(spatial_shape, indices.shape[1] - 1)
+        self.spatial_shape: list[int] = shape_of(spatial_shape, indices.shape[1] - 1)
         self.batch_size = batch_size
         self._num_batches()
-        self.indice_dict = {} if indice_dict is None else indice_dict
-        self.grid = torch.Tensor() if grid is None else grid
+        self.indice_dict: dict[str, Any] = {} if indice_dict is None else indice_dict
+        self.grid: torch.Tensor | None = torch.Tensor() if grid is None else grid
         self.voxel_num = voxel_num
         self.benchmark = benchmark
-        self.benchmark_record: dict = {}
-        self.thrust_allocator = None
+        self.benchmark_record: dict[str, Any] = {}
+        self.thrust_allocator: None = None
         self._timer = None
         self.force_algo = force_algo
-        self.int8_scale = None
+        self.int8_scale: None = None
 
     def __repr__(self) -> str:
         return f"SparseConvTensor[shape={self._features.shape}]"
@@ -254,7 +270,7 @@ class SparseConvTensor:
         return self._features
 
     @features.setter
-    def features(self, value):
+    def features(self, value: torch.Tensor) -> None:
         raise ValueError(
             "features cannot be assigned to: x = x.replace_feature(features) makes a tensor with others"
         )
@@ -267,7 +283,7 @@ class SparseConvTensor:
 
     @indices.setter
     @opaque
-    def indices(self, value: torch.Tensor):
+    def indices(self, value: torch.Tensor) -> None:
         check_tensor(value, "indices", self._features)
         if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
             raise ValueError(
@@ -365,9 +381,9 @@ class SparseConvTensor:
         """Return what a layer with an `indice_key` left, or None."""
         return None if key is None else self.indice_dict.get(key)
 
-    def data_of(self, key: str) -> IndiceData | None:
+    def data_of(self, key: str | None) -> IndiceData | None:
         """Return what a layer with an `indice_key` left; what others keep there is none."""
-        data = self.indice_dict.get(key)
+        data = None if key is None else self.indice_dict.get(key)
         return data if isinstance(data, IndiceData) else None
 
     @opaque
@@ -383,7 +399,8 @@ class SparseConvTensor:
             return NotImplemented
         return self.replace_feature(self._features + other)
 
-    __radd__ = __iadd__ = __add__
+    __radd__ = __add__
+    __iadd__ = __add__
 
 
 @opaque
@@ -399,7 +416,7 @@ def require_same_rows(x: SparseConvTensor, other: SparseConvTensor, name: str) -
         )
 
 
-def require_level(x: SparseConvTensor, coords: Coords, indice_key: str, where: str) -> None:
+def require_level(x: SparseConvTensor, coords: Coords, indice_key: str | None, where: str) -> None:
     """Raise unless a tensor is on the sites that an indice_key stands for."""
     if not same_rows(x.coords, coords):
         raise ValueError(

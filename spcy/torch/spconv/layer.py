@@ -1,4 +1,4 @@
-"""What convolutions and pools share: windows, a key, a count."""
+"""The base of all sparse modules, and what convolutions and pools share: windows, a key, a count."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..tensor import SparseTensor
 from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
-from .modules import SparseModule
 from .ops import rulebook_of
 
 MAX_NUM_VOXELS = "max_num_voxels_during_training"
 
 
+class SparseModule(nn.Module):
+    """A module that takes a `SparseConvTensor`: in a `SparseSequential` it gets the tensor itself.
+
+    Parameters
+    ----------
+    name : str, optional
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__()
+        self.name = name
+        self._sparse_unique_name = ""
+
+
 class WindowLayer(SparseModule):
     """A layer whose outputs read windows of its input."""
+
+    subm: bool
+    transposed: bool
+    inverse: bool
 
     def __init__(
         self,
@@ -41,14 +59,14 @@ class WindowLayer(SparseModule):
         if indice_key is not None and not isinstance(indice_key, str):
             raise TypeError(f"indice_key must be a str or None, got {type(indice_key).__name__}")
         self.ndim = ndim
-        self.kernel_size = expand_nd(ndim, kernel_size, "kernel_size", 1)
-        self.stride = expand_nd(ndim, stride, "stride", 1)
-        self.padding = expand_nd(ndim, padding, "padding")
-        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
-        self.output_padding = expand_nd(ndim, output_padding, "output_padding")
+        self.kernel_size: list[int] = expand_nd(ndim, kernel_size, "kernel_size", 1)
+        self.stride: list[int] = expand_nd(ndim, stride, "stride", 1)
+        self.padding: list[int] = expand_nd(ndim, padding, "padding")
+        self.dilation: list[int] = expand_nd(ndim, dilation, "dilation", 1)
+        self.output_padding: list[int] = expand_nd(ndim, output_padding, "output_padding")
         self.subm, self.transposed, self.inverse = subm, transposed, inverse
         self.indice_key = indice_key
-        self.algo = ConvAlgo.Native if algo is None else algo
+        self.algo: ConvAlgo = ConvAlgo.Native if algo is None else algo
         self.record_voxel_count = record_voxel_count
         if record_voxel_count and not subm and not inverse:
             self.register_buffer(MAX_NUM_VOXELS, torch.zeros(1, dtype=torch.int32, device=device))
@@ -83,7 +101,8 @@ class WindowLayer(SparseModule):
     def _onto_new_level(self, x: SparseConvTensor, y: SparseTensor) -> SparseConvTensor:
         """Return an output on sites that the layer made, their number and key recorded."""
         out = x.with_features(y.features)
-        out._level, out.spatial_shape = Level(coords=y.coords), list(y.coords.shape)
+        shape: Any = y.coords.shape  # as of all that come from spconv's tensors
+        out._level, out.spatial_shape = Level(coords=y.coords), list(shape)
         count = self.get_max_num_voxels()
         if count is not None:
             count.clamp_(min=len(y.coords))

@@ -11,21 +11,9 @@ import torch
 from torch import nn
 from torch.nn.modules import module as _module
 
+from .conv import SparseConvolution
 from .core import SparseConvTensor
-
-
-class SparseModule(nn.Module):
-    """A module that takes a `SparseConvTensor`: in a `SparseSequential` it gets the tensor itself.
-
-    Parameters
-    ----------
-    name : str, optional
-    """
-
-    def __init__(self, name: str | None = None):
-        super().__init__()
-        self.name = name
-        self._sparse_unique_name = ""
+from .layer import SparseModule as SparseModule  # where spconv has it
 
 
 def is_spconv_module(module: nn.Module) -> bool:
@@ -37,8 +25,6 @@ def is_spconv_module(module: nn.Module) -> bool:
 
 def is_sparse_conv(module: nn.Module) -> bool:
     """Return whether a module is a sparse convolution."""
-    from .conv import SparseConvolution
-
     return isinstance(module, SparseConvolution)
 
 
@@ -69,8 +55,9 @@ class SparseSequential(SparseModule):
     torch.Size([2, 8])
     """
 
-    def __init__(self, *args: nn.Module | OrderedDict, **kwargs: nn.Module):
+    def __init__(self, *args: nn.Module | OrderedDict[str, nn.Module], **kwargs: nn.Module):
         super().__init__()
+        named: dict[str, Any]
         if len(args) == 1 and isinstance(args[0], OrderedDict):
             named = dict(args[0])
         else:
@@ -87,7 +74,8 @@ class SparseSequential(SparseModule):
         """Return the module in a place."""
         if not -len(self) <= idx < len(self):
             raise IndexError(f"idx must be in [{-len(self)}, {len(self)}), got {idx}")
-        return list(self._modules.values())[idx]
+        modules: list[Any] = list(self._modules.values())
+        return modules[idx]
 
     def add(self, module: nn.Module, name: str | None = None) -> None:
         """Append a module."""
@@ -98,7 +86,7 @@ class SparseSequential(SparseModule):
 
     def forward(self, input: Any) -> Any:
         """Return the last module's output."""
-        modules = list(self._modules.values())
+        modules: list[Any] = list(self._modules.values())
         fuses = not torch.is_grad_enabled() and isinstance(input, SparseConvTensor)
         place = 0
         while place < len(modules):
@@ -132,9 +120,7 @@ def _runs_plainly(module: nn.Module, kind: Callable[[nn.Module], bool]) -> bool:
     )
 
 
-def _forward_is_known(kind: type) -> bool:
-    from .conv import SparseConvolution
-
+def _forward_is_known(kind: type[nn.Module]) -> bool:
     return kind.forward in (SparseConvolution.forward, nn.BatchNorm1d.forward, SparseBatchNorm.forward) or (
         kind in _ACTIVATIONS
     )
@@ -142,7 +128,7 @@ def _forward_is_known(kind: type) -> bool:
 
 def _fuses(module: nn.Module) -> bool:
     """Return whether a module is a convolution that has no activation of its own."""
-    return is_sparse_conv(module) and module.act_type.name == "None_"
+    return isinstance(module, SparseConvolution) and module.act_type.name == "None_"
 
 
 def _folds(module: nn.Module, channels: int) -> bool:
@@ -163,10 +149,10 @@ def assign_name_for_sparse_modules(module: nn.Module) -> None:
             child._sparse_unique_name = name
 
 
-class _OnFeatures:
+class _OnFeatures(nn.Module):
     """A layer of PyTorch that takes sparse tensors too."""
 
-    def forward(self, input):
+    def forward(self, input: Any) -> Any:
         """Return the layer's output."""
         if isinstance(input, SparseConvTensor):
             return input.replace_feature(super().forward(input.features))

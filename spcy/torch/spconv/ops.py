@@ -15,13 +15,26 @@ from .core import ConvAlgo, Level, expand_nd, pair_counts, pairs_by_offset, shap
 __all__ = ["ConvAlgo", "get_conv_output_size", "get_deconv_output_size", "get_indice_pairs"]
 
 
-def get_conv_output_size(input_size, kernel_size, stride, padding, dilation) -> list[int]:
+def get_conv_output_size(
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
     """Return the shape behind a convolution, an int for each axis."""
     each = zip(input_size, kernel_size, stride, padding, dilation, strict=True)
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each]
 
 
-def get_deconv_output_size(input_size, kernel_size, stride, padding, dilation, output_padding) -> list[int]:
+def get_deconv_output_size(
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+) -> list[int]:
     """Return the shape behind a transposed convolution, an int for each axis; the dilation is left out."""
     each = zip(input_size, kernel_size, stride, padding, output_padding, strict=True)
     return [(n - 1) * s - 2 * p + k + o for n, k, s, p, o in each]
@@ -88,16 +101,13 @@ def get_indice_pairs(
     """
     check_tensor(indices, "indices")
     ndim = indices.shape[1] - 1
-    geometry = [
-        expand_nd(ndim, value, name, least)
-        for value, name, least in (
-            (ksize, "ksize", 1),
-            (stride, "stride", 1),
-            (padding, "padding", 0),
-            (dilation, "dilation", 1),
-            (out_padding, "out_padding", 0),
-        )
-    ]
+    geometry = (
+        expand_nd(ndim, ksize, "ksize", 1),
+        expand_nd(ndim, stride, "stride", 1),
+        expand_nd(ndim, padding, "padding"),
+        expand_nd(ndim, dilation, "dilation", 1),
+        expand_nd(ndim, out_padding, "out_padding"),
+    )
     level, shape = Level.of(indices), shape_of(spatial_shape, ndim)
     batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
     with on_device(indices.device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -10,8 +11,7 @@ from .. import functional
 from .._bridge import opaque
 from ..tensor import SparseTensor
 from .core import ConvAlgo, SparseConvTensor, require_sparse
-from .layer import WindowLayer
-from .modules import SparseModule
+from .layer import SparseModule, WindowLayer
 
 
 class _Pool(WindowLayer):
@@ -56,7 +56,7 @@ class _Pool(WindowLayer):
         y = self._reduce(input.as_spcy(), self.kernel_size, self.stride, self.padding, self.dilation)
         return self._onto_new_level(input, y)
 
-    def _reduce(self, x: SparseTensor, *geometry) -> SparseTensor:
+    def _reduce(self, x: SparseTensor, *geometry: Any) -> SparseTensor:
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class SparseMaxPool(_Pool):
         Accepted, without effect; `subm` must be False.
     """
 
-    def _reduce(self, x, *geometry):
+    def _reduce(self, x: SparseTensor, *geometry: Any) -> SparseTensor:
         return functional.max_pool(x, *geometry, empty="zero")
 
 
@@ -89,7 +89,7 @@ class SparseAvgPool(_Pool):
         As of `SparseMaxPool`.
     """
 
-    def _reduce(self, x, *geometry):
+    def _reduce(self, x: SparseTensor, *geometry: Any) -> SparseTensor:
         return functional.avg_pool(x, *geometry)
 
 
@@ -128,7 +128,7 @@ class SparseGlobalAvgPool(SparseGlobalMaxOrAvgPool):
         super().__init__(is_mean=True, name=name)
 
 
-class _Of:
+class _Of(_Pool):
     """A pool of a dimension, with the arguments that spconv gives it."""
 
     _ndim: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from .core import SparseConvTensor, require_same_rows, require_sparse
 from .functional import sparse_add
-from .modules import SparseModule
+from .layer import SparseModule
 
 
 class JoinTable(SparseModule):
@@ -26,7 +27,8 @@ class AddTable(SparseModule):
     def forward(self, input: Sequence[SparseConvTensor]) -> SparseConvTensor:
         """Return the sum."""
         _require_same(input)
-        return input[0].replace_feature(sum(x.features for x in input))
+        first, *others = input
+        return first.replace_feature(sum((x.features for x in others), first.features))
 
 
 class AddTableMisaligned(SparseModule):
@@ -40,9 +42,9 @@ class AddTableMisaligned(SparseModule):
 class ConcatTable(SparseModule):
     """Modules that all get the same input."""
 
-    def forward(self, input) -> list:
+    def forward(self, input: Any) -> list[Any]:
         """Return their outputs."""
-        return [module(input) for module in self._modules.values()]
+        return [module(input) for module in self._modules.values() if module is not None]
 
     def add(self, module: torch.nn.Module) -> ConcatTable:
         """Append a module."""

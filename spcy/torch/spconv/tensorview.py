@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Activation(enum.Enum):
     LeakyReLU = 3
 
 
-gemm = SimpleNamespace(Activation=Activation)
+gemm: SimpleNamespace = SimpleNamespace(Activation=Activation)
 
 
 class Tensor:
@@ -62,10 +63,10 @@ class Tensor:
         """Return the tensor: it is on the CPU."""
         return self
 
-    def __getitem__(self, item) -> Tensor:
+    def __getitem__(self, item: Any) -> Tensor:
         return Tensor(self._array[item])
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._array, dtype=dtype) if copy else np.asarray(self._array, dtype=dtype)
 
 

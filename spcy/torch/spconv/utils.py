@@ -50,24 +50,25 @@ class _Grid:
         self.num_point_features = num_point_features
         if num_point_features is not None:
             _check.integer(num_point_features, "num_point_features")
-        self.max_num_voxels = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
+        self.max_num_voxels: int = _check.per_axis(max_num_voxels, 1, "max_num_voxels", 1)[0]
         points = _check.per_axis(max_num_points_per_voxel, 1, "max_num_points_per_voxel", 1)
-        self.max_num_points_per_voxel = points[0]
-        self.vsize = np.asarray(vsize_xyz, np.float32)
+        self.max_num_points_per_voxel: int = points[0]
+        self.vsize: np.ndarray = np.asarray(vsize_xyz, np.float32)
         bounds = np.asarray(coors_range_xyz, np.float32)
         if bounds.shape != (2 * ndim,):
             raise ValueError(
                 f"coors_range_xyz must have {2 * ndim} numbers, low and high, got {coors_range_xyz!r}"
             )
-        self.low, self.high = bounds[:ndim], bounds[ndim:]
+        self.low: np.ndarray = bounds[:ndim]
+        self.high: np.ndarray = bounds[ndim:]
         size = np.round((self.high - self.low) / self.vsize)
         if not (np.isfinite(size).all() and (size >= 1).all() and (self.vsize > 0).all()):
             raise ValueError(
                 f"coors_range_xyz must hold at least one voxel along each axis, got {coors_range_xyz!r} "
                 f"for voxels of {vsize_xyz!r}"
             )
-        self.shape = tuple(int(n) for n in size)
-        self.grid_size = list(self.shape[::-1])
+        self.shape: tuple[int, ...] = tuple(int(n) for n in size)
+        self.grid_size: list[int] = list(self.shape[::-1])
 
     def voxels(
         self, points: Any, empty_mean: bool = False, limit: int | None = None
@@ -158,9 +159,11 @@ class PointToVoxel(_Grid):
         super().__init__(
             vsize_xyz, coors_range_xyz, num_point_features, max_num_voxels, max_num_points_per_voxel
         )
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
 
-    def __call__(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+    def __call__(
+        self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return (voxels, indices, num_per_voxel) of points.
 
         Parameters
@@ -178,21 +181,26 @@ class PointToVoxel(_Grid):
             From the last axis to the first: z, y, x.
         num_per_voxel : torch.Tensor of shape (M,), int32
         """
-        return self._generate(pc, empty_mean)[:3]
+        voxels, indices, counts, _ = self._generate(pc, empty_mean)
+        return voxels, indices, counts
 
-    def generate_voxel_with_id(self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False):
+    def generate_voxel_with_id(
+        self, pc: torch.Tensor, clear_voxels: bool = True, empty_mean: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return what a call does and the voxel of each point, int64, -1 for none."""
-        *tensors, of_points = self._generate(pc, empty_mean)
+        voxels, indices, counts, of_points = self._generate(pc, empty_mean)
         with on_device(pc.device):
-            return *tensors, tensor_of(of_points())
+            return voxels, indices, counts, tensor_of(of_points())
 
-    def _generate(self, pc: torch.Tensor, empty_mean: bool) -> tuple:
+    def _generate(
+        self, pc: torch.Tensor, empty_mean: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Callable[[], Any]]:
         check_tensor(pc, "pc")
         if pc.device.type != self.device.type:
             raise ValueError(f"pc must be on {self.device}, where the generator was made, got {pc.device}")
         with entering(pc.device), on_device(pc.device):
-            *arrays, of_points = self.voxels(array_of(pc), empty_mean)
-            return *map(tensor_of, arrays), of_points
+            voxels, indices, counts, of_points = self.voxels(array_of(pc), empty_mean)
+            return tensor_of(voxels), tensor_of(indices), tensor_of(counts), of_points
 
 
 class _Point2VoxelCPU(_Grid):
@@ -216,9 +224,10 @@ class _Point2VoxelCPU(_Grid):
         """Return (voxels, indices, num_per_voxel) of points; empty slots are the mean of the voxel."""
         return self._generate(pc, empty_mean=True)
 
-    def _generate(self, pc, empty_mean: bool):
+    def _generate(self, pc: Any, empty_mean: bool) -> tuple[tv.Tensor, tv.Tensor, tv.Tensor]:
         with entering(torch.device("cpu")):
-            return tuple(map(tv.from_numpy, self.voxels(np.asarray(pc), empty_mean)[:3]))
+            voxels, indices, counts, _ = self.voxels(np.asarray(pc), empty_mean)
+            return tv.from_numpy(voxels), tv.from_numpy(indices), tv.from_numpy(counts)
 
 
 class Point2VoxelCPU1d(_Point2VoxelCPU):
@@ -269,12 +278,12 @@ class VoxelGenerator:
     ):
         self._grid = _Grid(voxel_size, point_cloud_range, None, max_voxels, max_num_points)
         self._full_mean = full_mean
-        self.voxel_size = self._grid.vsize
-        self.point_cloud_range = np.concatenate([self._grid.low, self._grid.high])
+        self.voxel_size: np.ndarray = self._grid.vsize
+        self.point_cloud_range: np.ndarray = np.concatenate([self._grid.low, self._grid.high])
         self.max_num_points_per_voxel = max_num_points
-        self.grid_size = np.array(self._grid.shape)
+        self.grid_size: np.ndarray = np.array(self._grid.shape)
 
-    def generate(self, points: np.ndarray, max_voxels: int | None = None):
+    def generate(self, points: np.ndarray, max_voxels: int | None = None) -> Any:
         """Return (voxels, coordinates, num_points) of points."""
         if max_voxels is not None:
             max_voxels = _check.per_axis(max_voxels, 1, "max_voxels", 1)[0]

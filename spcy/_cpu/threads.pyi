@@ -1,0 +1,3 @@
+MOST_THREADS: int
+
+def has_openmp() -> bool: ...
