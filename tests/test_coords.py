@@ -289,3 +289,26 @@ def test_union_with_nothing_has_the_other_s_bounds():
     empty = spcy.Coords(np.empty((0, 4), np.int32))
     for a, b in ((far, empty), (empty, far)):
         np.testing.assert_array_equal(get(spcy.union(a, b)[0].indices), get(far.indices))
+
+
+@pytest.mark.parametrize("kind", ["repeated", "distinct", "ascending", "none"])
+def test_distinct_sites_are_in_the_order_of_their_first_rows(kind, rng):
+    indices = random_indices(rng, 40, (4, 5, 6), batch_size=2, low=-3)
+    if kind == "repeated":
+        indices = np.concatenate([indices, indices[::2], indices[:5]])[rng.permutation(65)]
+    elif kind == "ascending":
+        indices = np.unique(indices, axis=0).repeat(2, axis=0)
+    elif kind == "none":
+        indices = indices[:0]
+    coords, first, rows = spcy.coords.distinct_sites(put(indices.astype(np.int32)))
+    if kind in ("distinct", "none"):
+        assert first is rows is None
+        first = rows = np.arange(len(indices))
+    else:
+        expected = np.sort(np.unique(indices, axis=0, return_index=True)[1])
+        np.testing.assert_array_equal(get(first), expected)
+    np.testing.assert_array_equal(get(coords.indices), indices[get(first)])
+    np.testing.assert_array_equal(get(coords.indices)[get(rows)], indices)
+    fresh = spcy.Coords(put(indices[get(first)]))
+    np.testing.assert_array_equal(get(coords.rows_of(put(indices))), get(fresh.rows_of(put(indices))))
+    assert (coords._sites.rows.order is None) == (kind in ("ascending", "none"))

@@ -311,3 +311,26 @@ def test_hardly_any_sites(num_sites, shape):
         assert (book.num_pairs, out.num_sites) == (9 * num_sites, 9 * num_sites)
         assert out.shape == shape
         assert_transposed(book)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 1, 3)], ids=str)
+def test_pairs_between_any_two_sets_of_sites(stride, rng):
+    """Outputs in any order, and none of them made from the inputs."""
+    inputs = spcy.Coords(put(random_indices(rng, 60, (7, 6, 8), 2, low=-3)))
+    outputs = spcy.Coords(put(random_indices(rng, 30, (5, 6, 4), 2, low=-2)))
+    stencil = spcy.rulebook.stencil_of(CROSS, 3)
+    book = spcy.rulebook.between(inputs._sites, outputs._sites, stencil, stride, (0, 0, 0))
+    assert (book.num_in, book.num_out) == (60, 30)
+    rows = {tuple(c): row for row, c in enumerate(get(inputs.indices).tolist())}
+    for k, offset in enumerate(CROSS):
+        reached = get(outputs.indices) * np.array([1, *stride]) + np.array([0, *offset])
+        expected = {(rows[tuple(c)], row) for row, c in enumerate(reached.tolist()) if tuple(c) in rows}
+        assert {*zip(*map(np.ndarray.tolist, map(get, book.pairs(k))), strict=True)} == expected
+    assert_canonical(book, outputs.indices)
+    assert_tiles(book, outputs.indices, 8)
+    order = [3, 0, 6, 1, 5, 2, 4]
+    other = spcy.rulebook.reordered(book, order)
+    for k, of in enumerate(order):
+        for actual, expected in zip(other.pairs(k), book.pairs(of), strict=True):
+            np.testing.assert_array_equal(get(actual), get(expected))
+    assert_transposed(other)
