@@ -47,3 +47,4 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "abort_on_example_error": True,
 }
+suppress_warnings = ["ref.python"]  # names such as coords, that several engines' tensors have

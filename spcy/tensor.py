@@ -80,7 +80,7 @@ class SparseTensor(OnSites):
         Row i belongs to row i of the coords. Kept as it is if it is C-contiguous and in native byte
         order, else copied.
     shape, batch_size
-        As for `Coords`, when `coords` is an array.
+        As for `Coords`, when the coords are an array.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ class SparseTensor(tensor.OnSites):
     features : torch.Tensor of shape (N, C), float32, float64, float16 or bfloat16
         Row i belongs to row i of the coords. On the coords' device.
     shape, batch_size
-        As for `spcy.Coords`, when `coords` is a tensor.
+        As for `spcy.Coords`, when the coords are a tensor.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ from .kernels import (
 from .manager import (
     CoordinateManager,
     CoordinateMapKey,
-    CoordsManager,
+    CoordsManager,  # noqa: F401  # the name of 0.4
     set_gpu_allocator,
     set_memory_manager_backend,
 )
@@ -182,7 +182,6 @@ __all__ = [
     "CoordinateManager",
     "CoordinateMapKey",
     "CoordinateMapType",
-    "CoordsManager",
     "GPUMemoryAllocatorType",
     "KernelGenerator",
     "KernelRegion",

@@ -372,7 +372,7 @@ class SparseTensor:
 
     @opaque
     def dense(self) -> torch.Tensor:
-        """Return the dense tensor (*spatial_range, C), zero where there is no site."""
+        r"""Return the dense tensor (\*spatial_range, C), zero where there is no site."""
         if self.spatial_range is None:
             raise ValueError(
                 "dense needs a spatial_range: SparseTensor(.., spatial_range=(batches, x, y, z))"
