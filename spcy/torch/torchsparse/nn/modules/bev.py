@@ -87,6 +87,9 @@ class ToDenseBEVConvolution(_ByHeight):
     bias : Parameter of shape (1, out_channels), or 0
     """
 
+    offset: torch.Tensor
+    shape: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -179,6 +182,9 @@ class ToBEVHeightCompression(nn.Module):
     dim : int
         The axis of the height, of x, y, z.
     """
+
+    offset: torch.Tensor
+    shape: torch.Tensor
 
     def __init__(
         self,

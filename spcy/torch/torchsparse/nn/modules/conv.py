@@ -63,6 +63,8 @@ class Conv3d(nn.Module):
     torch.Size([2, 8])
     """
 
+    bias: nn.Parameter | None
+
     def __init__(
         self,
         in_channels: int,
