@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ... import _check
-from ..._backend import array_module
+from ..._backend import array_module, to_host
 from ..._stencil import Stencil
 from ...coords import Coords, distinct_sites, union
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
@@ -283,7 +283,7 @@ class CoordinateManager:
             kernel_size, stride, dilation, False, region_type, region_offset, dimension=self.D
         )
         in_key, out_key = self._key_of(in_key), self._key_of(out_key)
-        if is_pool and kernel.kernel_stride == kernel.kernel_size and not is_transpose:
+        if _takes_a_cell(kernel, is_pool) and not is_transpose:
             return {0: torch.stack(self._stride_map(in_key, out_key)).int()}
         rulebook = self._rulebook(in_key, out_key, kernel, is_transpose, is_pool)
         with on_device(self._device):
@@ -534,11 +534,11 @@ class CoordinateManager:
             return self._expanded(in_key, kernel)
         key = tuple(t * s for t, s in zip(tensor_stride, stride, strict=True)), in_key[1]
         if key not in self._maps:
-            offsets = self._offsets(in_key[0], kernel, pool)
-            rulebook = self._floored(in_key, tuple(stride), key, self._stencil(in_key, offsets, kernel))
+            stencil = self._stencil(in_key, kernel, pool)
+            rulebook = self._floored(in_key, tuple(stride), key, stencil)
             if rulebook is not None:
                 self._rulebooks[self._name(in_key, key, kernel, False, pool)] = self._in_order(
-                    rulebook, kernel
+                    rulebook, kernel, pool
                 )
         return key
 
@@ -557,7 +557,7 @@ class CoordinateManager:
         """Make the coordinates that a transposed layer reaches."""
         map = self._map(in_key)
         unit = tuple(np.gcd(map.unit, key[0]).tolist())
-        offsets = self._offsets(key[0], kernel, pool) // unit
+        offsets = self._offsets(key, kernel, pool) // unit
         stride = tuple(u // v for u, v in zip(map.unit, unit, strict=True))
         rulebook, coords = generative(map.coords, Stencil(offsets), stride, (0,) * self.D, (0,) * self.D)
         self._maps[key] = _Map(coords, unit)
@@ -568,14 +568,14 @@ class CoordinateManager:
         """Make all coordinates that a kernel reaches, those that are multiples of the tensor stride."""
         map = self._map(in_key)
         ones = (1,) * self.D
-        offsets = self._offsets(in_key[0], kernel, False)
+        offsets = self._offsets(in_key, kernel, False)
         unit = tuple(np.gcd.reduce([map.unit, *offsets]).tolist())
         reached = generative(
             map.in_units(unit).coords, Stencil(offsets // unit), ones, (0,) * self.D, (0,) * self.D
         )
         stride = tuple(t * s for t, s in zip(in_key[0], kernel.kernel_stride, strict=True))
         out = _Map(reached[1], unit)
-        if {*kernel.kernel_stride} != {1}:
+        if any(u % s for u, s in zip(unit, stride, strict=True)):
             xp, indices = array_module(out.coords.indices), out.coordinates()
             kept = ~(indices[:, 1:] % xp.array(stride)).any(axis=1)
             indices = xp.ascontiguousarray(indices[kept])
@@ -606,7 +606,7 @@ class CoordinateManager:
     def _found(self, in_key: Key, out_key: Key, kernel: KernelGenerator, pool: bool) -> Rulebook:
         """Find the pairs ``in == out + offset`` of two sets of coordinates."""
         inputs, outputs = self._map(in_key), self._map(out_key)
-        offsets = self._offsets(in_key[0], kernel, pool)
+        offsets = self._offsets(in_key, kernel, pool)
         if (
             any(v % u for u, v in zip(inputs.unit, outputs.unit, strict=True))
             or (offsets % inputs.unit).any()
@@ -614,37 +614,42 @@ class CoordinateManager:
             unit = tuple(np.gcd.reduce([inputs.unit, outputs.unit, *offsets]).tolist())
             inputs, outputs = inputs.in_units(unit), outputs.in_units(unit)
         steps = tuple(v // u for u, v in zip(inputs.unit, outputs.unit, strict=True))
-        stencil = Stencil(self._sorted(offsets, kernel) // np.array(inputs.unit))
+        stencil = Stencil(self._sorted(offsets, kernel, pool) // np.array(inputs.unit))
         if inputs.coords is outputs.coords:
             rulebook = submanifold(inputs.coords, stencil)
         else:
             rulebook = between(inputs.coords._sites, outputs.coords._sites, stencil, steps, (0,) * self.D)
-        return self._in_order(rulebook, kernel)
+        return self._in_order(rulebook, kernel, pool)
 
-    def _offsets(self, tensor_stride: Ints, kernel: KernelGenerator, pool: bool) -> np.ndarray:
-        """Return a kernel's cells as coordinates.
+    def _offsets(self, key: Key, kernel: KernelGenerator, pool: bool) -> np.ndarray:
+        """Return a kernel's cells as coordinates, around those of a key.
 
-        A pool whose stride is its size takes the cell that its output begins, not the one around it.
+        A pool whose stride is its size takes all of the cell that its output begins, whatever its dilation
+        and region are.
         """
-        offsets = kernel.offsets
-        if pool and kernel.kernel_stride == kernel.kernel_size:
-            offsets = offsets - offsets.min(axis=0)
-        return offsets * kernel.kernel_dilation * np.array(tensor_stride)
+        tensor_stride = np.array(key[0])
+        if not _takes_a_cell(kernel, pool):
+            return kernel.offsets * kernel.kernel_dilation * tensor_stride
+        map = self._maps.get(key)
+        if map is None or not (np.array(map.unit) % tensor_stride).any():
+            return np.indices(kernel.kernel_size).reshape(self.D, -1).T * tensor_stride
+        cell = tensor_stride * kernel.kernel_stride
+        return np.unique(to_host(map.coordinates())[:, 1:].astype(np.int64) % cell, axis=0)
 
-    def _stencil(self, in_key: Key, offsets: np.ndarray, kernel: KernelGenerator) -> Stencil | None:
-        """Return offsets in cells of a map, None where they are not whole ones."""
-        unit = self._map(in_key).unit
-        return None if (offsets % unit).any() else Stencil(self._sorted(offsets, kernel) // np.array(unit))
+    def _stencil(self, in_key: Key, kernel: KernelGenerator, pool: bool) -> Stencil | None:
+        """Return a kernel's cells in those of a map, None where they are not whole ones."""
+        unit, offsets = np.array(self._map(in_key).unit), self._offsets(in_key, kernel, pool)
+        return None if (offsets % unit).any() else Stencil(self._sorted(offsets, kernel, pool) // unit)
 
-    def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator) -> np.ndarray:
+    def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator, pool: bool) -> np.ndarray:
         """Return the cells of a box in C order, in which pairs are found fastest."""
-        if kernel.region_type is not RegionType.HYPER_CUBE:
+        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
             return offsets
         return offsets[np.lexsort(offsets.T[::-1])]
 
-    def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator) -> Rulebook:
+    def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator, pool: bool) -> Rulebook:
         """Return a rulebook of `_sorted` offsets with the kernel's own."""
-        if kernel.region_type is not RegionType.HYPER_CUBE:
+        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
             return rulebook
         order = box_order(tuple(kernel.kernel_size))
         return rulebook if order is None else reordered(rulebook, order)
@@ -697,6 +702,11 @@ class CoordinateManager:
 
 
 CoordsManager = CoordinateManager
+
+
+def _takes_a_cell(kernel: KernelGenerator, pool: bool) -> bool:
+    """Return whether the windows of a pool are the cells that its outputs begin."""
+    return pool and kernel.kernel_stride == kernel.kernel_size
 
 
 def _plain(coords: Coords) -> Coords:
