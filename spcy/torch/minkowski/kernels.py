@@ -49,7 +49,9 @@ def get_kernel_volume(
     dimension: int,
 ) -> int:
     """Return how many cells a kernel has."""
-    return len(offsets_of(region_of(region_type), tuple(kernel_size), custom_offsets(region_offset, dimension)))
+    return len(
+        offsets_of(region_of(region_type), tuple(kernel_size), custom_offsets(region_offset, dimension))
+    )
 
 
 def convert_region_type(

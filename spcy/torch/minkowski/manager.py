@@ -283,8 +283,10 @@ class CoordinateManager:
             kernel_size, stride, dilation, False, region_type, region_offset, dimension=self.D
         )
         in_key, out_key = self._key_of(in_key), self._key_of(out_key)
-        if _takes_a_cell(kernel, is_pool) and not is_transpose:
-            return {0: torch.stack(self._stride_map(in_key, out_key)).int()}
+        if _takes_a_cell(kernel, is_pool):
+            fine, coarse = (out_key, in_key) if is_transpose else (in_key, out_key)
+            rows = self._stride_map(fine, coarse)
+            return {0: torch.stack(rows[::-1] if is_transpose else rows).int()}
         rulebook = self._rulebook(in_key, out_key, kernel, is_transpose, is_pool)
         with on_device(self._device):
             pairs = map(rulebook.pairs, range(rulebook.num_offsets))
