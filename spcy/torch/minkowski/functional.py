@@ -14,7 +14,7 @@ def _of_features(function: Callable) -> Callable[..., Tensor]:
     """Return a function of PyTorch from a tensor or a field to one."""
 
     def on_features(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return wrapped(input, function(input.F, *args, **kwargs))
+        return wrapped(input, lambda features: function(features, *args, **kwargs))
 
     return _named(on_features, function)
 

@@ -22,7 +22,7 @@ class MinkowskiNonlinearityBase(MinkowskiModuleBase):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the tensor or field with the module's output."""
-        return wrapped(input, self.module(input.F))
+        return wrapped(input, self.module)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -213,4 +213,4 @@ class MinkowskiSinusoidal(MinkowskiModuleBase):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the tensor or field with the layer's output."""
-        return wrapped(input, torch.sin(input.F.mm(self.kernel) + self.bias) * self.coef)
+        return wrapped(input, lambda x: torch.sin(x.mm(self.kernel) + self.bias) * self.coef)

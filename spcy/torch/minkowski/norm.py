@@ -35,7 +35,7 @@ class MinkowskiBatchNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalized tensor or field."""
-        return wrapped(input, self.bn(input.F))
+        return wrapped(input, self.bn)
 
     def __repr__(self) -> str:
         bn = self.bn
@@ -134,6 +134,10 @@ class MinkowskiInstanceNorm(MinkowskiModuleBase):
     def forward(self, input: SparseTensor) -> SparseTensor:
         """Return the normalized tensor."""
         require_sparse(input)
+        if input.shape[1] != self.num_features:
+            raise ValueError(
+                f"input must have {self.num_features} channels, as the layer, got {input.shape[1]}"
+            )
         mode = PoolingMode.GLOBAL_AVG_POOLING_KERNEL
         keys = input.coordinate_map_key, None, input._manager
         return input._with(

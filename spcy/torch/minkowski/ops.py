@@ -39,7 +39,7 @@ class MinkowskiLinear(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the tensor or field with the layer's output."""
-        return wrapped(input, self.linear(input.F))
+        return wrapped(input, self.linear)
 
     def __repr__(self) -> str:
         linear = self.linear
@@ -53,11 +53,13 @@ def _joined(tensors: Sequence[Any], function: Callable) -> Tensor:
     """Return a function of the features of tensors on the same coordinates."""
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         tensors = tensors[0]
-    first, *others = tensors
-    if not others:
-        raise ValueError("tensors must be at least two")
+    if len(tensors) < 2:
+        raise ValueError(f"tensors must be at least two, got {len(tensors)}")
+    first = tensors[0]
+    if not isinstance(first, Tensor):
+        raise TypeError(f"tensors must be SparseTensors or TensorFields, got {type(first).__name__} at 0")
     for place, x in enumerate(tensors):
-        if not isinstance(x, Tensor) or type(x) is not type(first):
+        if type(x) is not type(first):
             raise TypeError(
                 f"tensors must be of one kind, {type(first).__name__}, got {type(x).__name__} at {place}"
             )
@@ -200,6 +202,8 @@ def to_sparse_all(dense_tensor: torch.Tensor, coordinates: torch.Tensor | None =
     SparseTensor
         Its gradient reaches the dense tensor.
     """
+    if not isinstance(dense_tensor, torch.Tensor):
+        raise TypeError(f"dense_tensor must be a torch.Tensor, got {type(dense_tensor).__name__}")
     if coordinates is None:
         coordinates = dense_coordinates(dense_tensor.shape)
     features = dense_tensor.movedim(1, -1).reshape(-1, dense_tensor.shape[1])
@@ -324,6 +328,13 @@ class MinkowskiUnionFunction:
         *in_feats: torch.Tensor,
     ) -> torch.Tensor:
         """Return the sums, on `out_coords_key`, which is set."""
+        for key, features in zip(in_coords_keys, in_feats, strict=True):
+            coordinate_manager.check_features(features, key)
+            if features.shape[1] != in_feats[0].shape[1]:
+                raise ValueError(
+                    f"tensors must have as many channels to be united, got {in_feats[0].shape[1]} and "
+                    f"{features.shape[1]}"
+                )
         maps = coordinate_manager.union_map(in_coords_keys, out_coords_key)
         num_rows = coordinate_manager.size(out_coords_key)
         pairs = zip(in_feats, maps, strict=True)

@@ -15,7 +15,7 @@ from .. import functional
 from .._bridge import check_tensor, opaque
 from ..tensor import FLOATS
 from ..tensor import SparseTensor as Sites
-from .kernels import convert_to_int_list
+from .kernels import ints_of
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import (
     CoordinateMapType,
@@ -55,6 +55,8 @@ def global_coordinate_manager() -> CoordinateManager | None:
 
 def set_global_coordinate_manager(coordinate_manager: CoordinateManager | None) -> None:
     """Set the coordinate manager that new tensors share."""
+    if coordinate_manager is not None and not isinstance(coordinate_manager, CoordinateManager):
+        raise TypeError(f"coordinate_manager must be a CoordinateManager, got {coordinate_manager!r}")
     global _global_manager
     _global_manager = coordinate_manager
 
@@ -357,7 +359,7 @@ class SparseTensor(Tensor):
             coordinate_map_key, features = self._insert(coordinates, features, tensor_stride)
         else:
             num = manager.size(coordinate_map_key)
-            if len(features) != num and quantization_mode is not SparseTensorQuantizationMode.NO_QUANTIZATION:
+            if len(features) != num:
                 raise ValueError(
                     f"features must have {num} rows, one for each of the coordinates of coordinate_map_key, "
                     f"got {len(features)}"
@@ -375,6 +377,7 @@ class SparseTensor(Tensor):
         return x
 
     def _with(self, features: torch.Tensor) -> SparseTensor:
+        _check_beside(features, self._F)
         return SparseTensor._on(features, self.coordinate_map_key, self._manager)
 
     @opaque
@@ -411,6 +414,11 @@ class SparseTensor(Tensor):
         if not isinstance(other, SparseTensor):
             raise TypeError(f"a sparse tensor must be combined with another, got a {type(other).__name__}")
         key = CoordinateMapKey(self._D + 1)
+        if other._F.shape[1] not in (1, self._F.shape[1]):
+            raise ValueError(
+                f"tensors must have as many channels to be combined, got {self._F.shape[1]} and "
+                f"{other._F.shape[1]}"
+            )
         mine, theirs = self._manager.union_map([self.coordinate_map_key, other.coordinate_map_key], key)
         out = self._F.new_zeros(self._manager.size(key), self._F.shape[1]).index_copy(0, mine[1], self._F)
         return SparseTensor._on(
@@ -439,15 +447,21 @@ class SparseTensor(Tensor):
         tensor_stride : torch.Tensor of shape (D,)
         """
         tensor_stride = torch.tensor(self.tensor_stride, dtype=torch.int32, device=self.device)
-        places = self.C[:, 1:]
-        low = places.amin(0) if min_coords is None else self._corner(min_coords, "min_coords")
+        places = self.C[:, 1:].long()  # a difference may not fit in int32
+        low = self.C[:, 1:].amin(0) if min_coords is None else self._corner(min_coords, "min_coords")
         high = None if max_coords is None else self._corner(max_coords, "max_coords")
         places = places - low
         if contract_coords:
             places = torch.div(places, tensor_stride, rounding_mode="floor")
             low = torch.div(low, tensor_stride, rounding_mode="floor")
             high = None if high is None else torch.div(high, tensor_stride, rounding_mode="floor")
-        indices = torch.cat([self.C[:, :1], places], 1).T.long()
+        beyond = (places < 0).any(1) if high is None else ((places < 0) | (places > high - low)).any(1)
+        if beyond.any():
+            row = int(beyond.nonzero()[0])
+            raise ValueError(
+                f"min_coords and max_coords must hold all sites, got {self.C[row].tolist()} in row {row}"
+            )
+        indices = torch.cat([self.C[:, :1], places], 1).T
         size = {}
         if high is not None:
             batches = int(self.C[:, 0].max()) + 1
@@ -504,8 +518,8 @@ class SparseTensor(Tensor):
                 raise ValueError("shape must be given for a tensor without sites")
             dense = self._F.new_zeros(shape[0], self._F.shape[1], *shape[2:])
             return dense, tensor_stride.new_zeros(1, self._D), tensor_stride
-        batches, places = self.C[:, 0].long(), self.C[:, 1:]
-        low = places.amin(0)[None]
+        batches, places = self.C[:, 0].long(), self.C[:, 1:].long()
+        low = self.C[:, 1:].amin(0)[None]
         if min_coordinate is None or (isinstance(min_coordinate, int) and min_coordinate == 0):
             if (low < 0).any():
                 raise ValueError(
@@ -527,7 +541,7 @@ class SparseTensor(Tensor):
                 f"shape must hold all sites, {tuple(shape)} does not: {self.C[row].tolist()} in row {row}"
             )
         dense = self._F.new_zeros(shape[0], *shape[2:], self._F.shape[1])
-        dense = dense.index_put((batches, *places.long().unbind(1)), self._F).movedim(-1, 1)
+        dense = dense.index_put((batches, *places.unbind(1)), self._F).movedim(-1, 1)
         return dense, low, tensor_stride.cpu()
 
     def interpolate(self, X: TensorField) -> TensorField:
@@ -548,6 +562,8 @@ class SparseTensor(Tensor):
         return self._sliced(X, lambda features: torch.cat([features, X._F], 1))
 
     def _sliced(self, X: SparseTensor | TensorField, join: Callable) -> TensorField:
+        if not isinstance(X, Tensor):
+            raise TypeError(f"X must be a TensorField or a SparseTensor, got {type(X).__name__}")
         if X.quantization_mode not in (_SUBSAMPLE, _AVERAGE):
             raise ValueError(
                 f"X must have been quantized by RANDOM_SUBSAMPLE or UNWEIGHTED_AVERAGE to be sliced, got "
@@ -586,11 +602,11 @@ class SparseTensor(Tensor):
         torch.Tensor of shape (M, C)
             Cells without a site count as zeros.
         """
+        check_tensor(query_coordinates, "query_coordinates", self._F)
         if query_coordinates.dtype != self.dtype:
             raise TypeError(
                 f"query_coordinates must be {self.dtype}, as the features, got {query_coordinates.dtype}"
             )
-        check_tensor(query_coordinates, "query_coordinates", self._F)
         return interpolated(self._F, query_coordinates, self.coordinate_map_key, self._manager)
 
 
@@ -648,15 +664,25 @@ class TensorField(Tensor):
             _check_rows(features, coordinates)
             points = coordinates if coordinates.is_floating_point() else coordinates.float()
             coordinate_field_map_key = manager.insert_field(
-                points, convert_to_int_list(tensor_stride, self._D)
+                points, ints_of(tensor_stride, self._D, "tensor_stride")
             )
+        else:
+            num = len(manager._points(coordinate_field_map_key))
+            if len(features) != num:
+                raise ValueError(
+                    f"features must have {num} rows, one for each of the points of "
+                    f"coordinate_field_map_key, got {len(features)}"
+                )
         if requires_grad is not None:
             features.requires_grad_(requires_grad)
-        self._F, self._C, self.coordinate_field_map_key = features, coordinates, coordinate_field_map_key
+        # A copy: what becomes of the argument is not to matter.
+        self._C = None if coordinates is None else coordinates.clone()
+        self._F, self.coordinate_field_map_key = features, coordinate_field_map_key
         self._inverse_mapping: dict[CoordinateMapKey, torch.Tensor] = {}
         self._splat: dict[CoordinateMapKey, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def _with(self, features: torch.Tensor) -> TensorField:
+        _check_beside(features, self._F)
         field = copy.copy(self)
         field._F = features
         return field
@@ -746,11 +772,20 @@ class TensorField(Tensor):
         return self._inverse_mapping[sparse_tensor_map_key]
 
 
-def wrapped(x: Tensor, features: torch.Tensor) -> Tensor:
-    """Return features on what a tensor or a field is on."""
+def wrapped(x: Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> Tensor:
+    """Return what a function makes of the features, on what a tensor or a field is on."""
     if not isinstance(x, Tensor):
         raise TypeError(f"input must be a SparseTensor or a TensorField, got {type(x).__name__}")
-    return x._with(features)
+    return x._with(function(x._F))
+
+
+def _check_beside(features: torch.Tensor, others: torch.Tensor) -> None:
+    """Raise unless new features have as many rows as those that they are to stand for."""
+    if features.dim() != 2 or len(features) != len(others):
+        raise ValueError(
+            f"features must have {len(others)} rows, one per site, got "
+            f"{len(features) if features.dim() == 2 else f'shape {tuple(features.shape)}'}"
+        )
 
 
 def require_sparse(x: Any, dimension: int | None = None) -> SparseTensor:
@@ -823,6 +858,8 @@ def interpolated(
     features: torch.Tensor, points: torch.Tensor, key: CoordinateMapKey, manager: CoordinateManager
 ) -> torch.Tensor:
     """Return features between sites at points, linearly; what is not there counts as zeros."""
+    manager.check_points(points, "the points")
+    manager.check_features(features, key)
     coords, unit = manager.coords_of(key)
     if list(unit) != key.get_tensor_stride() or not coords.num_sites:
         rows, at, weights = manager.interpolation_map_weight(key, points)
@@ -897,6 +934,8 @@ def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
 
 def _check_rows(features: torch.Tensor, coordinates: torch.Tensor) -> None:
     check_tensor(coordinates, "coordinates", features)
+    if coordinates.is_complex():
+        raise TypeError(f"coordinates must be of an integer or a float dtype, got {coordinates.dtype}")
     if len(features) != len(coordinates):
         raise ValueError(
             f"features must have as many rows as coordinates, {len(coordinates)}, got {len(features)}"

@@ -113,6 +113,8 @@ def batch_sparse_collate(data: Sequence[Any], dtype: torch.dtype = torch.int32, 
     dtype, device
         As of `batched_coordinates`.
     """
+    if not len(data):
+        raise ValueError("data must hold at least one sample")
     return sparse_collate(*zip(*data, strict=True), dtype=dtype, device=device)
 
 
@@ -144,7 +146,7 @@ class SparseCollation:
                 len(list_data) - num,
                 len(list_data),
             )
-        return sparse_collate(*zip(*list_data[:num], strict=True), dtype=self.dtype, device=self.device)
+        return batch_sparse_collate(list_data[:num], self.dtype, self.device)
 
 
 def _tensor(value: Any, name: str) -> torch.Tensor:
