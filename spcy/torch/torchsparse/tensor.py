@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -395,6 +395,9 @@ class SparseTensor:
     def __add__(self, other: SparseTensor) -> Self:
         require_same_sites([self, other], "the operands of +")
         return self.with_feats(self.feats + other.feats)
+
+
+Sparse = TypeVar("Sparse", bound=SparseTensor)
 
 
 @opaque

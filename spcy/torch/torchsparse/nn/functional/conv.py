@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from ...._bridge import check_tensor, on_device, opaque, tensor_of
 from ....functional import convolve
 from ....tensor import SparseTensor as SpcyTensor
 from ...maps import Windows, generative_map, range_behind, same_sites_map, strided_map, windows_of
-from ...tensor import Level, SparseTensor, Step, get_allow_negative_coordinates
+from ...tensor import Level, Sparse, SparseTensor, Step, get_allow_negative_coordinates
 from ...utils.utils import Ints, make_ntuple
 from .conv_config import DownsampleMode, KmapMode, complete, get_default_conv_config, get_global_conv_config
 
 __all__ = ["build_kernel_map", "conv3d", "spdownsample"]
-
-Sparse = TypeVar("Sparse", bound=SparseTensor)
 
 _ONES = (1, 1, 1)
 

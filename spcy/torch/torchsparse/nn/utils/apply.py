@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...tensor import SparseTensor
+from ...tensor import Sparse, SparseTensor
 
 __all__ = ["fapply"]
 
 
-def fapply(input: SparseTensor, fn: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> SparseTensor:
+def fapply(input: Sparse, fn: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Sparse:
     """Return a tensor on the same sites whose features are ``fn(input.feats, ..)``."""
     if not isinstance(input, SparseTensor):
         raise TypeError(f"input must be a SparseTensor, got {type(input).__name__}")
