@@ -26,7 +26,7 @@ class MinkowskiModuleBase(Module):
 
 def out_key_of(
     x: SparseTensor, coordinates: Coordinates | None, stride: Sequence[int], transposed: bool = False
-):
+) -> CoordinateMapKey:
     """Return the key of the coordinates that a layer is given, or one that it is to set."""
     if coordinates is None:
         return CoordinateMapKey(x.D + 1)
@@ -119,12 +119,12 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
         is_transpose: bool = False,
         expand_coordinates: bool = False,
         convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int = -1,
+        dimension: int | None = -1,
     ):
         super().__init__()
         self.dimension = require_dimension(dimension)
         self.kernel_generator = generator_of(
-            kernel_generator, kernel_size, stride, dilation, dimension, expand_coordinates
+            kernel_generator, kernel_size, stride, dilation, self.dimension, expand_coordinates
         )
         self.is_transpose, self.convolution_mode = is_transpose, convolution_mode
         self.in_channels = in_channels = _require_channels(in_channels, "in_channels")
@@ -377,12 +377,18 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
 
 
 def generator_of(
-    generator: Any, kernel_size, stride, dilation, dimension: int, expand_coordinates: bool = False
+    generator: KernelGenerator | None,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    dilation: int | Sequence[int],
+    dimension: int,
+    expand_coordinates: bool = False,
 ) -> KernelGenerator:
     """Return the kernel generator of a layer: the one that it is given, or one of its arguments."""
     if generator is None:
-        geometry = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-        return KernelGenerator(**geometry, expand_coordinates=expand_coordinates, dimension=dimension)
+        return KernelGenerator(
+            kernel_size, stride, dilation, expand_coordinates=expand_coordinates, dimension=dimension
+        )
     if not isinstance(generator, KernelGenerator):
         raise TypeError(f"kernel_generator must be a KernelGenerator, got {type(generator).__name__}")
     if generator.dimension != dimension:

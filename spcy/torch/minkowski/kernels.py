@@ -26,7 +26,7 @@ def ints_of(value: Any, dimension: int, name: str) -> list[int]:
     numbers = value.tolist() if isinstance(value, (np.ndarray, torch.Tensor, np.generic)) else value
     numbers = list(numbers) if isinstance(numbers, Sequence) else [numbers] * dimension
     if len(numbers) != dimension or not all(
-        isinstance(each, (int, float, np.number)) and each == each // 1 for each in numbers
+        isinstance(each, (int, float, np.integer, np.floating)) and each == each // 1 for each in numbers
     ):
         raise ValueError(f"{name} must be an int or {dimension} ints, one for each axis, got {value!r}")
     if any(abs(each) >= 2**31 for each in numbers):
@@ -34,7 +34,9 @@ def ints_of(value: Any, dimension: int, name: str) -> list[int]:
     return [int(each) for each in numbers]
 
 
-def convert_to_int_tensor(arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int):
+def convert_to_int_tensor(
+    arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int
+) -> torch.Tensor:
     """Return one int for each axis, as a tensor."""
     return torch.IntTensor(convert_to_int_list(arg, dimension))
 
@@ -192,7 +194,9 @@ class KernelGenerator:
         custom = custom_offsets(self.region_offsets, self.dimension)
         return offsets_of(self.region_type, tuple(self.kernel_size), custom)
 
-    def get_kernel(self, tensor_stride: Sequence[int], is_transpose: bool):
+    def get_kernel(
+        self, tensor_stride: Sequence[int], is_transpose: bool
+    ) -> tuple[RegionType, torch.Tensor, int]:
         """Return the region's type, its offsets and how many cells it has."""
         return self.region_type, self.region_offsets, self.kernel_volume
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -70,17 +70,23 @@ class CoordinateMapKey:
         """Return the tensor stride, an int for each axis."""
         return list(self._require()[0])
 
-    def set_key(self, tensor_stride: Sequence[int] | tuple[Sequence[int], str], string_id: str | None = None):
+    @overload
+    def set_key(self, tensor_stride: Sequence[int], string_id: str) -> None: ...
+    @overload
+    def set_key(self, tensor_stride: tuple[Sequence[int], str]) -> None: ...
+    def set_key(self, tensor_stride: Any, string_id: str | None = None) -> None:
         """Give this key its tensor stride and string, or both in one tuple."""
         if string_id is None:
             if not isinstance(tensor_stride, (tuple, list)) or len(tensor_stride) != 2:
                 raise TypeError(f"tensor_stride must come with string_id, got {tensor_stride!r} alone")
-            tensor_stride, string_id = tensor_stride
+            tensor_stride, name = tensor_stride
+        else:
+            name = string_id
         if not isinstance(tensor_stride, (Sequence, np.ndarray, torch.Tensor)):
             raise TypeError(f"tensor_stride must be a sequence of ints, got {tensor_stride!r}")
         if len(tensor_stride) != self._size - 1:
             raise ValueError(f"tensor_stride must have {self._size - 1} ints, got {list(tensor_stride)}")
-        self._key = tuple(ints_of(tensor_stride, self._size - 1, "tensor_stride")), string_id
+        self._key = tuple(ints_of(tensor_stride, self._size - 1, "tensor_stride")), name
 
     def _require(self) -> Key:
         if self._key is None:
@@ -156,7 +162,7 @@ class CoordinateManager:
         self.minkowski_algorithm = minkowski_algorithm or MinkowskiAlgorithm.DEFAULT
         self._maps: dict[Key, _Map] = {}
         self._fields: dict[Key, torch.Tensor] = {}
-        self._rulebooks: dict[tuple, Rulebook] = {}
+        self._rulebooks: dict[tuple[Any, ...], Rulebook] = {}
         self._field_maps: dict[tuple[Key, Key], Pairs] = {}
         self._batch_rows: dict[Key, torch.Tensor] = {}
         self._last_number = -1
@@ -208,12 +214,12 @@ class CoordinateManager:
             if {*unit} != {1}:
                 indices[:, 1:] //= array_module(indices).array(unit, indices.dtype)
             coords, first, rows = distinct_sites(indices)
-            if first is None:
-                first = rows = torch.arange(len(coordinates), device=coordinates.device)
+            if first is None or rows is None:
+                unique_map = inverse_map = torch.arange(len(coordinates), device=coordinates.device)
             else:
-                first, rows = tensor_of(first).long(), tensor_of(rows).long()
+                unique_map, inverse_map = tensor_of(first).long(), tensor_of(rows).long()
         key = self._keep((tensor_stride, string_id), _Map(coords, unit))
-        return key, (first, rows)
+        return key, (unique_map, inverse_map)
 
     def insert_field(
         self, coordinates: torch.Tensor, tensor_stride: int | Sequence[int], string_id: str = ""
@@ -353,11 +359,11 @@ class CoordinateManager:
             for m in maps[2:]:
                 coords, old, new = union(coords, _plain(m.coords))
                 rows = [old[each] for each in rows] + [new]
-            rows = [tensor_of(each).long() for each in rows]
+            united = [tensor_of(each).long() for each in rows]
         tensor_stride = tuple(np.min([key.get_tensor_stride() for key in in_keys], axis=0).tolist())
         name = tensor_stride, f"merge-{self._number()}"
         out_key.set_key(*self._keep(name, _Map(coords, unit))._require())
-        return [torch.stack([torch.arange(len(each), device=each.device), each]) for each in rows]
+        return [torch.stack([torch.arange(len(each), device=each.device), each]) for each in united]
 
     def prune(self, in_key: CoordinateMapKey, mask: torch.Tensor) -> CoordinateMapKey:
         """Return the key of the coordinates where a mask is True."""
@@ -432,7 +438,8 @@ class CoordinateManager:
             weights = torch.where(at > 0, fractions, 1 - fractions).prod(1)
             inside = (rows >= 0).nonzero().flatten()
             found.append((rows[inside].int(), inside.int(), weights[inside]))
-        return tuple(torch.cat(each) for each in zip(*found, strict=True))
+        near, of, weights = (torch.cat(each) for each in zip(*found, strict=True))
+        return near, of, weights
 
     # What the layers use
 
@@ -537,7 +544,7 @@ class CoordinateManager:
         self._last_number += 1
         return self._last_number
 
-    def _new_key(self, key: Key, taken: dict) -> Key:
+    def _new_key(self, key: Key, taken: Container[Key]) -> Key:
         tensor_stride, string_id = key
         while key in taken:
             key = (
@@ -613,12 +620,11 @@ class CoordinateManager:
         """Make the coordinates of `stride`; return the rulebook of a stencil to them where there is one."""
         map = self._map(in_key)
         step = tuple(t * s // u for t, s, u in zip(in_key[0], stride, map.unit, strict=True))
-        whole = stencil is not None
-        stencil = stencil if whole else Stencil(np.zeros((1, self.D), np.int64))
+        window = Stencil(np.zeros((1, self.D), np.int64)) if stencil is None else stencil
         with on_device(self._device):
-            rulebook, coords = floored(map.coords, stencil, step, (0,) * self.D)
+            rulebook, coords = floored(map.coords, window, step, (0,) * self.D)
         self._maps[key] = _Map(coords, tuple(s * u for s, u in zip(step, map.unit, strict=True)))
-        return rulebook if whole else None
+        return None if stencil is None else rulebook
 
     def _generated(self, in_key: Key, key: Key, kernel: KernelGenerator, pool: bool) -> Key:
         """Make the coordinates that a transposed layer reaches."""
@@ -665,7 +671,7 @@ class CoordinateManager:
 
     def _name(
         self, in_key: Key, out_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         custom = custom_offsets(kernel.region_offsets, self.D)
         geometry = kernel.kernel_size, kernel.kernel_dilation, kernel.kernel_stride
         return in_key, out_key, *map(tuple, geometry), kernel.region_type, custom, transposed, pool
@@ -778,9 +784,8 @@ def _takes_a_cell(kernel: KernelGenerator, pool: bool) -> bool:
 
 def _plain(coords: Coords) -> Coords:
     """Return coords without their level's place in space, which unions compare."""
-    sites = coords._sites
-    grid = {"origin": np.zeros(coords.ndim), "voxel_size": np.ones(coords.ndim)}
-    return Coords._of(replace(sites, **grid, children={}, moved={}))
+    origin, voxel_size = np.zeros(coords.ndim), np.ones(coords.ndim)
+    return Coords._of(replace(coords._sites, origin=origin, voxel_size=voxel_size, children={}, moved={}))
 
 
 def set_gpu_allocator(backend: GPUMemoryAllocatorType) -> None:

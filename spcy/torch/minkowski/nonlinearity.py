@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .conv import MinkowskiModuleBase
-from .tensor import Tensor, wrapped
+from .tensor import Kind, wrapped
 
 
 class MinkowskiNonlinearityBase(MinkowskiModuleBase):
@@ -20,7 +20,7 @@ class MinkowskiNonlinearityBase(MinkowskiModuleBase):
         super().__init__()
         self.module = self.MODULE(*args, **kwargs)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the tensor or field with the module's output."""
         return wrapped(input, self.module)
 
@@ -211,6 +211,6 @@ class MinkowskiSinusoidal(MinkowskiModuleBase):
         self.bias = nn.Parameter(torch.rand(1, out_channel))
         self.coef = nn.Parameter(torch.rand(1, out_channel))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the tensor or field with the layer's output."""
         return wrapped(input, lambda x: torch.sin(x.mm(self.kernel) + self.bias) * self.coef)

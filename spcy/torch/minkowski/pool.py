@@ -99,12 +99,14 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
         kernel_generator: KernelGenerator | None = None,
         is_transpose: bool = False,
         pooling_mode: PoolingMode = PoolingMode.LOCAL_AVG_POOLING,
-        dimension: int = -1,
+        dimension: int | None = -1,
     ):
         super().__init__()
         self.dimension = require_dimension(dimension)
         expanding = kernel_generator is not None and getattr(kernel_generator, "expand_coordinates", False)
-        kernel_generator = generator_of(kernel_generator, kernel_size, stride, dilation, dimension, expanding)
+        kernel_generator = generator_of(
+            kernel_generator, kernel_size, stride, dilation, self.dimension, expanding
+        )
         self.kernel_generator, self.is_transpose, self.pooling_mode = (
             kernel_generator,
             is_transpose,
@@ -198,7 +200,7 @@ class MinkowskiPoolingTranspose(MinkowskiPoolingBase):
         dimension: int | None = None,
     ):
         if kernel_generator is None:
-            require_dimension(dimension)
+            dimension = require_dimension(dimension)
             kernel_generator = generator_of(
                 None, kernel_size, stride, dilation, dimension, expand_coordinates
             )
@@ -222,8 +224,9 @@ class MinkowskiGlobalPoolingFunction:
         """Return a row for each batch, on the origin; set `out_coordinate_map_key` if it is not."""
         if not isinstance(pooling_mode, PoolingMode) or pooling_mode in _LOCAL:
             raise ValueError(f"pooling_mode must be one of PoolingMode's global ones, got {pooling_mode!r}")
-        require_manager(coordinate_manager).check_features(input_features, in_coordinate_map_key)
-        origin = coordinate_manager.origin()
+        manager = require_manager(coordinate_manager)
+        manager.check_features(input_features, in_coordinate_map_key)
+        origin = manager.origin()
         if out_coordinate_map_key is not None and not out_coordinate_map_key.is_key_set():
             out_coordinate_map_key.set_key(*origin.get_key())
         elif out_coordinate_map_key not in (None, origin):
@@ -231,15 +234,13 @@ class MinkowskiGlobalPoolingFunction:
                 f"out_coordinate_map_key must be the origin's or not set, got {out_coordinate_map_key}"
             )
         over_sites, over_rows = _GLOBAL[pooling_mode.name.split("_")[1]]
-        num_rows = coordinate_manager.size(origin)
-        if not coordinate_manager.holds_points(in_coordinate_map_key):
-            coords, batches = (
-                coordinate_manager.coords_of(key)[0] for key in (in_coordinate_map_key, origin)
-            )
+        num_rows = manager.size(origin)
+        if not manager.holds_points(in_coordinate_map_key):
+            coords, batches = (manager.coords_of(key)[0] for key in (in_coordinate_map_key, origin))
             if coords.batch_size == batches.batch_size == num_rows:
                 return over_sites(Sites(coords, input_features))
         # Batches of the manager are without a site here, or numbers below the greatest are none of them.
-        return over_rows(input_features, coordinate_manager.batch_rows(in_coordinate_map_key), num_rows)
+        return over_rows(input_features, manager.batch_rows(in_coordinate_map_key), num_rows)
 
 
 def _mean_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
@@ -399,7 +400,7 @@ class MinkowskiBroadcastAddition(_Broadcast):
     operation_type = BroadcastMode.ELEMENTWISE_ADDITON
     broadcast = MinkowskiBroadcastFunction
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return features + spread
 
 
@@ -410,19 +411,19 @@ class MinkowskiBroadcastMultiplication(_Broadcast):
     operation_type = BroadcastMode.ELEMENTWISE_MULTIPLICATION
     broadcast = MinkowskiBroadcastFunction
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return features * spread
 
 
 class MinkowskiBroadcast(_Broadcast):
     """Gives each site the row of its batch."""
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return spread
 
 
 class MinkowskiBroadcastConcatenation(_Broadcast):
     """Puts the row of its batch behind each site's features."""
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return torch.cat([features, spread], 1)

@@ -67,7 +67,7 @@ def spmm_average(
     )
 
 
-def _check_entries(rows, cols, size, mat) -> None:
+def _check_entries(rows: torch.Tensor, cols: torch.Tensor, size: Sequence[int], mat: torch.Tensor) -> None:
     if not isinstance(size, Sequence) or len(size) != 2:
         raise ValueError(f"size must be two ints, got {size!r}")
     check_tensor(mat, "mat")
@@ -90,7 +90,14 @@ class MinkowskiSPMMFunction:
     """The product of a sparse matrix and a dense one."""
 
     @staticmethod
-    def apply(rows, cols, vals, size, mat, cuda_spmm_alg: int = 1) -> torch.Tensor:
+    def apply(
+        rows: torch.Tensor,
+        cols: torch.Tensor,
+        vals: torch.Tensor,
+        size: Sequence[int],
+        mat: torch.Tensor,
+        cuda_spmm_alg: int = 1,
+    ) -> torch.Tensor:
         """Return what `spmm` does."""
         return spmm(rows, cols, vals, size, mat)
 
@@ -100,6 +107,12 @@ class MinkowskiSPMMAverageFunction:
 
     @staticmethod
     @opaque
-    def apply(rows, cols, size, mat, cuda_spmm_alg: int = 1) -> torch.Tensor:
+    def apply(
+        rows: torch.Tensor,
+        cols: torch.Tensor,
+        size: Sequence[int],
+        mat: torch.Tensor,
+        cuda_spmm_alg: int = 1,
+    ) -> torch.Tensor:
         """Return what `spmm_average` does first."""
         return spmm_average(rows, cols, size, mat)[0]

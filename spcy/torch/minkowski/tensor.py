@@ -6,7 +6,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,11 @@ from .modes import (
     SparseTensorOperationMode,
     SparseTensorQuantizationMode,
 )
+
+Device = torch.device | str | int
+Scalar = torch.Tensor | float  # what PyTorch combines with features
+Operand: TypeAlias = "Tensor | Scalar"
+Combine = Callable[[Any, Any], torch.Tensor]
 
 _AVERAGE = SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE
 _SUM = SparseTensorQuantizationMode.UNWEIGHTED_SUM
@@ -171,17 +176,17 @@ class Tensor:
         """Set whether the features have a gradient."""
         self._F.requires_grad_(requires_grad)
 
-    def float(self):
+    def float(self) -> Self:
         """Make the features float32, in place."""
         self._F = self._F.float()
         return self
 
-    def double(self):
+    def double(self) -> Self:
         """Make the features float64, in place."""
         self._F = self._F.double()
         return self
 
-    def detach(self):
+    def detach(self) -> Self:
         """Cut the features from their graph, in place."""
         self._F = self._F.detach()
         return self
@@ -238,7 +243,7 @@ class Tensor:
 
     # Arithmetic
 
-    def _features_beside(self, other: Any) -> Any:
+    def _features_beside(self, other: Operand) -> Scalar:
         """Return what is to be combined with the features in place."""
         if isinstance(other, Tensor):
             require_same_manager(self, other)
@@ -250,23 +255,23 @@ class Tensor:
             return other._F
         return other
 
-    def __iadd__(self, other):
+    def __iadd__(self, other: Operand) -> Self:
         self._F += self._features_beside(other)
         return self
 
-    def __isub__(self, other):
+    def __isub__(self, other: Operand) -> Self:
         self._F -= self._features_beside(other)
         return self
 
-    def __imul__(self, other):
+    def __imul__(self, other: Operand) -> Self:
         self._F *= self._features_beside(other)
         return self
 
-    def __itruediv__(self, other):
+    def __itruediv__(self, other: Operand) -> Self:
         self._F /= self._features_beside(other)
         return self
 
-    def _combine(self, other: Any, function: Callable) -> Any:
+    def _combine(self, other: Operand, function: Combine) -> Any:
         if not isinstance(other, Tensor):
             return self._with(function(self._F, other))
         require_same_manager(self, other)
@@ -274,22 +279,22 @@ class Tensor:
             return self._with(function(self._F, other._F))
         return self._combine_over_union(other, function)
 
-    def _combine_over_union(self, other: Any, function: Callable) -> Any:
+    def _combine_over_union(self, other: Tensor, function: Combine) -> Any:
         raise ValueError("tensor fields must be on the same points to be combined")
 
-    def __add__(self, other):
+    def __add__(self, other: Operand) -> Self:
         return self._combine(other, operator.add)
 
-    def __sub__(self, other):
+    def __sub__(self, other: Operand) -> Self:
         return self._combine(other, operator.sub)
 
-    def __mul__(self, other):
+    def __mul__(self, other: Operand) -> Self:
         return self._combine(other, operator.mul)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Operand) -> Self:
         return self._combine(other, operator.truediv)
 
-    def __pow__(self, power):
+    def __pow__(self, power: Scalar) -> Self:
         return self._with(self._F**power)
 
 
@@ -336,6 +341,10 @@ class SparseTensor(Tensor):
     [[0, 4], [0, 8]]
     """
 
+    coordinate_map_key: CoordinateMapKey
+    unique_index: torch.Tensor
+    inverse_mapping: torch.Tensor
+
     def __init__(
         self,
         features: torch.Tensor,
@@ -347,18 +356,18 @@ class SparseTensor(Tensor):
         allocator_type: GPUMemoryAllocatorType | None = None,
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
         requires_grad: bool | None = None,
-        device: torch.device | str | int | None = None,
+        device: Device | None = None,
     ):
         check_quantization_mode(quantization_mode, tuple(SparseTensorQuantizationMode))
         features, coordinates = _moved(features, coordinates, device)
-        manager = _manager_for(coordinates, coordinate_map_key, coordinate_manager, minkowski_algorithm)
+        manager, place = _placed(coordinates, coordinate_map_key, coordinate_manager, minkowski_algorithm)
         self.quantization_mode = quantization_mode
         self._manager, self._D, self._C = manager, manager.D, None
-        if coordinates is not None:
-            _check_rows(features, coordinates)
-            coordinate_map_key, features = self._insert(coordinates, features, tensor_stride)
+        if isinstance(place, torch.Tensor):
+            _check_rows(features, place)
+            key, features = self._insert(place, features, tensor_stride)
         else:
-            num = manager.size(coordinate_map_key)
+            key, num = place, manager.size(place)
             if len(features) != num:
                 raise ValueError(
                     f"features must have {num} rows, one for each of the coordinates of coordinate_map_key, "
@@ -366,7 +375,7 @@ class SparseTensor(Tensor):
                 )
         if requires_grad is not None:
             features.requires_grad_(requires_grad)
-        self._F, self.coordinate_map_key = features, coordinate_map_key
+        self._F, self.coordinate_map_key = features, key
 
     @classmethod
     def _on(cls, features: torch.Tensor, key: CoordinateMapKey, manager: CoordinateManager) -> SparseTensor:
@@ -381,7 +390,9 @@ class SparseTensor(Tensor):
         return SparseTensor._on(features, self.coordinate_map_key, self._manager)
 
     @opaque
-    def _insert(self, coordinates, features, tensor_stride) -> tuple[CoordinateMapKey, torch.Tensor]:
+    def _insert(
+        self, coordinates: torch.Tensor, features: torch.Tensor, tensor_stride: int | Sequence[int]
+    ) -> tuple[CoordinateMapKey, torch.Tensor]:
         """Give the manager coordinates; return their key, and the features that they get."""
         if coordinates.dtype is not torch.int32:
             warnings.warn(
@@ -393,13 +404,14 @@ class SparseTensor(Tensor):
         key, (self.unique_index, self.inverse_mapping) = self._manager.insert_and_map(
             coordinates, tensor_stride
         )
-        if len(self.unique_index) == len(features):
+        num = len(self.unique_index)
+        if num == len(features):
             return key, features
         if self.quantization_mode is _SPLAT:
             raise ValueError(
                 "quantization_mode must not be SPLAT_LINEAR_INTERPOLATION: TensorField.splat() is that"
             )
-        kept = quantized(features, self.quantization_mode, self.unique_index, self.inverse_mapping)
+        kept = quantized(features, self.quantization_mode, self.inverse_mapping, num, self.unique_index)
         return key, features if kept is None else kept
 
     @property
@@ -410,7 +422,7 @@ class SparseTensor(Tensor):
     def _coordinates(self) -> torch.Tensor:
         return self._manager.get_coordinates(self.coordinate_map_key)
 
-    def _combine_over_union(self, other: Any, function: Callable) -> SparseTensor:
+    def _combine_over_union(self, other: Tensor, function: Combine) -> SparseTensor:
         if not isinstance(other, SparseTensor):
             raise TypeError(f"a sparse tensor must be combined with another, got a {type(other).__name__}")
         key = CoordinateMapKey(self._D + 1)
@@ -462,15 +474,15 @@ class SparseTensor(Tensor):
                 f"min_coords and max_coords must hold all sites, got {self.C[row].tolist()} in row {row}"
             )
         indices = torch.cat([self.C[:, :1], places], 1).T
-        size = {}
-        if high is not None:
-            batches = int(self.C[:, 0].max()) + 1
-            size = {"size": (batches, *(high - low + 1).tolist(), self._F.shape[1])}
-        out = torch.sparse_coo_tensor(indices, self._F, **size, check_invariants=True)
+        if high is None:
+            out = torch.sparse_coo_tensor(indices, self._F, check_invariants=True)
+        else:
+            size = int(self.C[:, 0].max()) + 1, *(high - low + 1).tolist(), self._F.shape[1]
+            out = torch.sparse_coo_tensor(indices, self._F, size, check_invariants=True)
         return out, low[None], tensor_stride.cpu()
 
-    def _corner(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        value = torch.as_tensor(value, device=self.device).reshape(-1)
+    def _corner(self, corner: torch.Tensor | int, name: str) -> torch.Tensor:
+        value = torch.as_tensor(corner, device=self.device).reshape(-1)
         tensor_stride = torch.tensor(self.tensor_stride, device=self.device)
         if len(value) != self._D or value.is_floating_point() or (value % tensor_stride).any():
             raise ValueError(
@@ -481,7 +493,7 @@ class SparseTensor(Tensor):
 
     def dense(
         self,
-        shape: torch.Size | None = None,
+        shape: Sequence[int] | None = None,
         min_coordinate: torch.Tensor | int | None = None,
         contract_stride: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -489,7 +501,7 @@ class SparseTensor(Tensor):
 
         Parameters
         ----------
-        shape : torch.Size, optional
+        shape : sequence of ints, optional
             Batches, channels, then the axes. Default what holds all sites. The number of channels is the
             tensor's, whatever stands there.
         min_coordinate : torch.Tensor of shape (D,), int32, or 0, optional
@@ -561,7 +573,9 @@ class SparseTensor(Tensor):
         """Return what `slice` does, with X's own features behind."""
         return self._sliced(X, lambda features: torch.cat([features, X._F], 1))
 
-    def _sliced(self, X: SparseTensor | TensorField, join: Callable) -> TensorField:
+    def _sliced(
+        self, X: SparseTensor | TensorField, join: Callable[[torch.Tensor], torch.Tensor]
+    ) -> TensorField:
         if not isinstance(X, Tensor):
             raise TypeError(f"X must be a TensorField or a SparseTensor, got {type(X).__name__}")
         if X.quantization_mode not in (_SUBSAMPLE, _AVERAGE):
@@ -642,6 +656,8 @@ class TensorField(Tensor):
     tensor([1.5000, 5.0000])
     """
 
+    coordinate_field_map_key: CoordinateMapKey
+
     def __init__(
         self,
         features: torch.Tensor,
@@ -653,21 +669,23 @@ class TensorField(Tensor):
         allocator_type: GPUMemoryAllocatorType | None = None,
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
         requires_grad: bool | None = None,
-        device: torch.device | str | int | None = None,
+        device: Device | None = None,
     ):
         check_quantization_mode(quantization_mode, (_AVERAGE, _SUM, _SUBSAMPLE, _MAX))
         features, coordinates = _moved(features, coordinates, device)
-        manager = _manager_for(coordinates, coordinate_field_map_key, coordinate_manager, minkowski_algorithm)
+        manager, place = _placed(
+            coordinates, coordinate_field_map_key, coordinate_manager, minkowski_algorithm
+        )
         self.quantization_mode = quantization_mode
         self._manager, self._D = manager, manager.D
-        if coordinates is not None:
-            _check_rows(features, coordinates)
-            points = coordinates if coordinates.is_floating_point() else coordinates.float()
-            coordinate_field_map_key = manager.insert_field(
-                points, ints_of(tensor_stride, self._D, "tensor_stride")
-            )
+        self._C: torch.Tensor | None = None
+        if isinstance(place, torch.Tensor):
+            _check_rows(features, place)
+            self._C = place.clone()  # what becomes of the argument is not to matter
+            points = place if place.is_floating_point() else place.float()
+            key = manager.insert_field(points, ints_of(tensor_stride, self._D, "tensor_stride"))
         else:
-            num = len(manager._points(coordinate_field_map_key))
+            key, num = place, len(manager._points(place))
             if len(features) != num:
                 raise ValueError(
                     f"features must have {num} rows, one for each of the points of "
@@ -675,9 +693,7 @@ class TensorField(Tensor):
                 )
         if requires_grad is not None:
             features.requires_grad_(requires_grad)
-        # A copy: what becomes of the argument is not to matter.
-        self._C = None if coordinates is None else coordinates.clone()
-        self._F, self.coordinate_field_map_key = features, coordinate_field_map_key
+        self._F, self.coordinate_field_map_key = features, key
         self._inverse_mapping: dict[CoordinateMapKey, torch.Tensor] = {}
         self._splat: dict[CoordinateMapKey, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
@@ -727,13 +743,13 @@ class TensorField(Tensor):
             key, (first, rows) = self._manager.field_to_sparse_insert_and_map(
                 self.coordinate_field_map_key, tensor_stride
             )
-            features = quantized(self._F, mode, first, rows)
+            features = quantized(self._F, mode, rows, len(first), first)
         else:
             key, manager = coordinate_map_key, self._manager
             sites, points = manager.field_to_sparse_map(self.coordinate_field_map_key, key)
             rows = torch.full((len(self),), -1, dtype=torch.int64, device=self.device)
             rows[points] = sites
-            features = quantized(self._F, mode, None, rows, manager.size(key))
+            features = quantized(self._F, mode, rows, manager.size(key))
         if features is None:
             raise ValueError(f"quantization_mode must be one that reduces the points of a cell, got {mode}")
         self._inverse_mapping[key] = rows
@@ -772,7 +788,10 @@ class TensorField(Tensor):
         return self._inverse_mapping[sparse_tensor_map_key]
 
 
-def wrapped(x: Tensor, function: Callable[[torch.Tensor], torch.Tensor]) -> Tensor:
+Kind = TypeVar("Kind", SparseTensor, TensorField)  # layers on features give what they get
+
+
+def wrapped(x: Kind, function: Callable[[torch.Tensor], torch.Tensor]) -> Kind:
     """Return what a function makes of the features, on what a tensor or a field is on."""
     if not isinstance(x, Tensor):
         raise TypeError(f"input must be a SparseTensor or a TensorField, got {type(x).__name__}")
@@ -819,15 +838,14 @@ def check_quantization_mode(mode: Any, choices: tuple[SparseTensorQuantizationMo
 def quantized(
     features: torch.Tensor,
     mode: SparseTensorQuantizationMode,
-    first: torch.Tensor | None,
     rows: torch.Tensor,
-    num_rows: int | None = None,
+    num_rows: int,
+    first: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Return features reduced by row, None for a mode that reduces nothing.
 
     `first` is a place of each row, found if None; `rows` may have -1, for what is left out.
     """
-    num_rows = len(first) if num_rows is None else num_rows
     rows = rows.int()
     if mode is _SUM:
         return functional.add_rows(features, rows, num_rows)
@@ -879,7 +897,9 @@ def interpolated(
     return out if inside.all() else torch.where(inside[:, None], out, 0)
 
 
-def _moved(features, coordinates, device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _moved(
+    features: torch.Tensor, coordinates: torch.Tensor | None, device: Device | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return checked features and coordinates, on a device."""
     if not isinstance(features, torch.Tensor):
         raise TypeError(f"features must be a torch.Tensor, got {type(features).__name__}")
@@ -899,8 +919,13 @@ def _moved(features, coordinates, device) -> tuple[torch.Tensor, torch.Tensor | 
     return features, coordinates
 
 
-def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
-    """Return the manager of a new tensor, and check what names its coordinates."""
+def _placed(
+    coordinates: torch.Tensor | None,
+    key: CoordinateMapKey | None,
+    manager: CoordinateManager | None,
+    algorithm: MinkowskiAlgorithm | None,
+) -> tuple[CoordinateManager, torch.Tensor | CoordinateMapKey]:
+    """Return the manager of a new tensor, and its coordinates or the key of some that the manager has."""
     if manager is not None and not isinstance(manager, CoordinateManager):
         raise TypeError(f"coordinate_manager must be a CoordinateManager, got {type(manager).__name__}")
     if key is not None:
@@ -913,13 +938,13 @@ def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
         if coordinates is not None:
             raise ValueError("coordinates must be left out with coordinate_map_key, which names some")
         key._require()
-        return manager
+        return manager, key
     if coordinates is None:
         raise ValueError("coordinates must be given, or coordinate_map_key and coordinate_manager instead")
     if coordinates.dim() != 2:
         raise ValueError(f"coordinates must have shape (N, 1 + D), got shape {tuple(coordinates.shape)}")
     if manager is not None:
-        return manager
+        return manager, coordinates
     shared = sparse_tensor_operation_mode() is SparseTensorOperationMode.SHARE_COORDINATE_MANAGER
     manager = global_coordinate_manager() if shared else None
     if manager is None:
@@ -929,7 +954,7 @@ def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
         )
         if shared:
             set_global_coordinate_manager(manager)
-    return manager
+    return manager, coordinates
 
 
 def _check_rows(features: torch.Tensor, coordinates: torch.Tensor) -> None:
