@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Container, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from .modes import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm
 
 Pairs = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[Ints, str]
+Value = TypeVar("Value")
 
 
 class CoordinateMapKey:
@@ -229,9 +230,9 @@ class CoordinateManager:
             raise TypeError(f"coordinates must be of a float dtype, got {coordinates.dtype}")
         self._check_coordinates(coordinates, coordinates.dtype)
         self.check_points(coordinates, "coordinates")
-        key = self._new_key((tuple(ints_of(tensor_stride, self.D, "tensor_stride")), string_id), self._fields)
-        self._fields[key] = coordinates.detach().clone()  # what becomes of the argument is not to matter
-        return CoordinateMapKey._of(key)
+        key = tuple(ints_of(tensor_stride, self.D, "tensor_stride")), string_id
+        points = coordinates.detach().clone()  # what becomes of the argument is not to matter
+        return CoordinateMapKey._of(self._put(key, points, self._fields))
 
     def stride(
         self, coordinate_map_key: CoordinateMapKey, stride: int | Sequence[int], string_id: str = ""
@@ -535,10 +536,14 @@ class CoordinateManager:
 
     def _keep(self, key: Key, map: _Map) -> CoordinateMapKey:
         """Keep a map under a key, or if that is taken under one like it."""
-        key = self._new_key(key, self._maps)
-        while self._maps.setdefault(key, map) is not map:  # another thread was faster
-            key = self._new_key(key, self._maps)
-        return CoordinateMapKey._of(key)
+        return CoordinateMapKey._of(self._put(key, map, self._maps))
+
+    def _put(self, key: Key, value: Value, taken: dict[Key, Value]) -> Key:
+        """Keep a value under a key, or one like it; return which. Several threads may do so at a time."""
+        key = self._new_key(key, taken)
+        while taken.setdefault(key, value) is not value:
+            key = self._new_key(key, taken)
+        return key
 
     def _number(self) -> int:
         self._last_number += 1

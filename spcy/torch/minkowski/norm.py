@@ -8,6 +8,7 @@ import torch
 from torch.nn import BatchNorm1d, Module, Parameter, SyncBatchNorm
 
 from .. import functional
+from .._bridge import opaque
 from .conv import MinkowskiModuleBase, require_manager
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import PoolingMode
@@ -88,6 +89,7 @@ class MinkowskiInstanceNormFunction:
     """What centres and scales the features of each batch."""
 
     @staticmethod
+    @opaque
     def apply(
         in_feat: torch.Tensor,
         in_coords_key: CoordinateMapKey,

@@ -372,6 +372,7 @@ class _Broadcast(MinkowskiModuleBase):
 
     _same_channels = False
 
+    @opaque
     def forward(self, input: SparseTensor, input_glob: SparseTensor) -> SparseTensor:
         """Return the input with what the row of each site's batch makes of it."""
         require_same_manager(require_sparse(input), require_sparse(input_glob))

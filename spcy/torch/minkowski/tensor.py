@@ -419,9 +419,11 @@ class SparseTensor(Tensor):
         """The key of the coordinates."""
         return self.coordinate_map_key
 
+    @opaque
     def _coordinates(self) -> torch.Tensor:
         return self._manager.get_coordinates(self.coordinate_map_key)
 
+    @opaque
     def _combine_over_union(self, other: Tensor, function: Combine) -> SparseTensor:
         if not isinstance(other, SparseTensor):
             raise TypeError(f"a sparse tensor must be combined with another, got a {type(other).__name__}")
@@ -458,6 +460,8 @@ class SparseTensor(Tensor):
         min_coords : torch.Tensor of shape (1, D)
         tensor_stride : torch.Tensor of shape (D,)
         """
+        if not len(self) and min_coords is None:
+            raise ValueError("min_coords must be given for a tensor without sites")
         tensor_stride = torch.tensor(self.tensor_stride, dtype=torch.int32, device=self.device)
         places = self.C[:, 1:].long()  # a difference may not fit in int32
         low = self.C[:, 1:].amin(0) if min_coords is None else self._corner(min_coords, "min_coords")
@@ -556,6 +560,7 @@ class SparseTensor(Tensor):
         dense = dense.index_put((batches, *places.unbind(1)), self._F).movedim(-1, 1)
         return dense, low, tensor_stride.cpu()
 
+    @opaque
     def interpolate(self, X: TensorField) -> TensorField:
         """Return features between sites at the points of a tensor field, linearly."""
         if not isinstance(X, TensorField):
@@ -573,6 +578,7 @@ class SparseTensor(Tensor):
         """Return what `slice` does, with X's own features behind."""
         return self._sliced(X, lambda features: torch.cat([features, X._F], 1))
 
+    @opaque
     def _sliced(
         self, X: SparseTensor | TensorField, join: Callable[[torch.Tensor], torch.Tensor]
     ) -> TensorField:
@@ -603,6 +609,7 @@ class SparseTensor(Tensor):
             features, points, coordinate_manager=self._manager, quantization_mode=self.quantization_mode
         )
 
+    @opaque
     def features_at_coordinates(self, query_coordinates: torch.Tensor) -> torch.Tensor:
         """Return features between sites at points, linearly.
 
@@ -683,7 +690,8 @@ class TensorField(Tensor):
             _check_rows(features, place)
             self._C = place.clone()  # what becomes of the argument is not to matter
             points = place if place.is_floating_point() else place.float()
-            key = manager.insert_field(points, ints_of(tensor_stride, self._D, "tensor_stride"))
+            steps = ints_of(tensor_stride, self._D, "tensor_stride")
+            key = opaque(manager.insert_field)(points, steps)
         else:
             key, num = place, len(manager._points(place))
             if len(features) != num:
@@ -708,6 +716,7 @@ class TensorField(Tensor):
         """The key of the points."""
         return self.coordinate_field_map_key
 
+    @opaque
     def _coordinates(self) -> torch.Tensor:
         return self._manager.get_coordinate_field(self.coordinate_field_map_key)
 
@@ -715,6 +724,7 @@ class TensorField(Tensor):
     def _batchwise_row_indices(self) -> list[torch.Tensor]:
         return self._manager.origin_field_map(self.coordinate_field_map_key)[1]
 
+    @opaque
     def sparse(
         self,
         tensor_stride: int | Sequence[int] = 1,
@@ -755,6 +765,7 @@ class TensorField(Tensor):
         self._inverse_mapping[key] = rows
         return SparseTensor._on(features, key, self._manager)
 
+    @opaque
     def splat(self) -> SparseTensor:
         """Return a sparse tensor of the 2**D sites around each point, which share its features linearly."""
         cells = torch.floor(self.C).int()
@@ -768,6 +779,7 @@ class TensorField(Tensor):
         features = weighted_rows(self._F, points, rows, weights, self._manager.size(key))
         return SparseTensor._on(features, key, self._manager)
 
+    @opaque
     def inverse_mapping(self, sparse_tensor_map_key: CoordinateMapKey) -> torch.Tensor:
         """Return the row of the site that holds each point, int64.
 
