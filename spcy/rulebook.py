@@ -497,9 +497,11 @@ def reordered(rulebook: Rulebook, order: Sequence[int]) -> Rulebook:
     """Return a rulebook whose offset k is that of another's offset ``order[k]``."""
     xp, ptr = array_module(rulebook.in_rows), to_host(rulebook.offset_ptr)
     parts = [slice(*ptr[k : k + 2].tolist()) for k in order]
-    rows = [xp.concatenate([each[part] for part in parts]) for each in (rulebook.in_rows, rulebook.out_rows)]
+    in_rows, out_rows = (
+        xp.concatenate([rows[part] for part in parts]) for rows in (rulebook.in_rows, rulebook.out_rows)
+    )
     offset_ptr = np.cumsum([0, *np.diff(ptr)[list(order)].tolist()])
-    return _rulebook(rulebook._in, rulebook._out, *rows, xp.asarray(offset_ptr))
+    return _rulebook(rulebook._in, rulebook._out, in_rows, out_rows, xp.asarray(offset_ptr))
 
 
 def _keys_of(columns: Iterable[np.ndarray], layout: Layout) -> np.ndarray:

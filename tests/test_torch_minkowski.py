@@ -862,6 +862,10 @@ def mistakes():
         "quantization_size must be a positive number": lambda: ME.utils.sparse_quantize(
             far, quantization_size=-1
         ),
+        "data must hold coordinates, features and perhaps labels": lambda: ME.utils.batch_sparse_collate(
+            [(coordinates, features, features, features)]
+        ),
+        "arg must be an int or 3 ints": lambda: ME.convert_to_int_list([np.complex64(2)] * 3, 3),
         "return_index must be True": lambda: ME.utils.sparse_quantize(far, return_inverse=True),
     }
 
@@ -871,6 +875,22 @@ def mistakes():
 def test_mistakes_say_what_to_do(message):
     with pytest.raises((TypeError, ValueError), match=message):
         mistakes()[message]()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, key: ME.MinkowskiInstanceNormFunction.apply(x, key),
+        lambda x, key: ME.MinkowskiInterpolationFunction.apply(x, torch.zeros(1, 4), key),
+        lambda x, key: ME.MinkowskiGlobalPoolingFunction.apply(
+            x, ME.PoolingMode.GLOBAL_MAX_POOLING_KERNEL, key
+        ),
+    ],
+)
+def test_functions_need_a_manager(call):
+    x = ME.SparseTensor(*scene())
+    with pytest.raises(TypeError, match="a CoordinateManager must be given, got NoneType"):
+        call(x.F, x.coordinate_map_key)
 
 
 def test_coordinates_of_another_dtype_are_rounded_down_with_a_warning():

@@ -315,6 +315,11 @@ def test_a_tensor_made_anew_finds_its_way_back(rng):
     assert up(copied).C is x.C
     for again in (copy.deepcopy(y.detach()), pickle.loads(pickle.dumps(y.detach()))):
         torch.testing.assert_close(up(again).F, expected)
+    y.C.add_(1)  # the layer did not make these sites
+    copied = SparseTensor(y.F, y.C.clone(), y.s)
+    copied._caches = y._caches
+    with pytest.raises(ValueError, match="a transposed layer goes back along"):
+        up(copied)
 
 
 def test_nothing_is_kept(rng):

@@ -204,7 +204,7 @@ def convolve_on(
     The weight is (K, C_in // groups, C_out), a matrix for each offset of the rulebook.
     """
 
-    def plan(x, weight, bias):
+    def plan(x: Any, weight: Any, bias: Any) -> Plan:
         return plan_on(x, rulebook, out_coords, weight, bias, groups, box=False)
 
     return convolve(plan, SparseTensor(coords, features), weight, bias).features
@@ -238,36 +238,38 @@ class _TakeRows(torch.autograd.Function):
     """Rows of features, taken to other places."""
 
     @staticmethod
-    def forward(ctx, features, rows):
+    def forward(ctx: Any, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(rows)
         ctx.num_rows = len(features)
         with on_device(features.device):
             return tensor_of(spcy.rows.take_rows(contiguous_array(features), array_of(rows)))
 
     @staticmethod
-    def backward(ctx, dy):
-        return add_rows(dy, *ctx.saved_tensors, ctx.num_rows), None
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (rows,) = ctx.saved_tensors
+        return add_rows(dy, rows, ctx.num_rows), None
 
 
 class _AddRows(torch.autograd.Function):
     """Sums of features that have the same row."""
 
     @staticmethod
-    def forward(ctx, features, rows, num_rows):
+    def forward(ctx: Any, features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
         ctx.save_for_backward(rows)
         with on_device(features.device):
             return tensor_of(grad.add_rows(contiguous_array(features), array_of(rows), num_rows))
 
     @staticmethod
-    def backward(ctx, dy):
-        return take_rows(dy, *ctx.saved_tensors), None, None
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (rows,) = ctx.saved_tensors
+        return take_rows(dy, rows), None, None
 
 
 class _MaxRows(torch.autograd.Function):
     """The greatest of the features that have the same row; of equal ones the first has the gradient."""
 
     @staticmethod
-    def forward(ctx, features, rows, num_rows):
+    def forward(ctx: Any, features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
         with on_device(features.device):
             array = contiguous_array(features)
             ctx.order, ctx.starts = grad.in_segments(array_of(rows), num_rows)
@@ -277,7 +279,7 @@ class _MaxRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, out = map(contiguous_array, ctx.saved_tensors)
         with on_device(dy.device):
             dx = grad.return_maxima(features, out, contiguous_array(dy), ctx.order, ctx.starts)

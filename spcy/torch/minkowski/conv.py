@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import Module, Parameter
 
@@ -25,7 +26,7 @@ class MinkowskiModuleBase(Module):
 
 def out_key_of(
     x: SparseTensor, coordinates: Coordinates | None, stride: Sequence[int], transposed: bool = False
-):
+) -> CoordinateMapKey:
     """Return the key of the coordinates that a layer is given, or one that it is to set."""
     if coordinates is None:
         return CoordinateMapKey(x.D + 1)
@@ -66,7 +67,7 @@ class _ConvolutionFunction:
         if out_coordinate_map_key is None:
             out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
         keys = in_coordinate_map_key, out_coordinate_map_key
-        plan = coordinate_manager.convolution(*keys, kernel_generator, cls._transposed)
+        plan = require_manager(coordinate_manager).convolution(*keys, kernel_generator, cls._transposed)
         return functional.convolve_on(input_features, *plan, kernel_weights, bias)
 
 
@@ -118,15 +119,16 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
         is_transpose: bool = False,
         expand_coordinates: bool = False,
         convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int = -1,
+        dimension: int | None = -1,
     ):
         super().__init__()
         self.dimension = require_dimension(dimension)
         self.kernel_generator = generator_of(
-            kernel_generator, kernel_size, stride, dilation, dimension, expand_coordinates
+            kernel_generator, kernel_size, stride, dilation, self.dimension, expand_coordinates
         )
         self.is_transpose, self.convolution_mode = is_transpose, convolution_mode
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels = in_channels = _require_channels(in_channels, "in_channels")
+        self.out_channels = out_channels = _require_channels(out_channels, "out_channels")
         volume = self.kernel_generator.kernel_volume
         self.use_mm = volume == 1 and self.kernel_generator.requires_strided_coordinates
         shape = (in_channels, out_channels) if self.use_mm else (volume, in_channels, out_channels)
@@ -335,7 +337,7 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
         super().__init__()
         self.dimension = require_dimension(dimension)
         self.kernel_generator = generator_of(kernel_generator, kernel_size, stride, dilation, dimension)
-        self.in_channels = in_channels
+        self.in_channels = in_channels = _require_channels(in_channels, "in_channels")
         self.kernel_shape = self.kernel_generator.kernel_volume, in_channels
         self.kernel = Parameter(torch.empty(self.kernel_shape))
         self.bias = Parameter(torch.empty(1, in_channels)) if bias else None
@@ -375,13 +377,38 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
 
 
 def generator_of(
-    generator: Any, kernel_size, stride, dilation, dimension: int, expand_coordinates: bool = False
+    generator: KernelGenerator | None,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    dilation: int | Sequence[int],
+    dimension: int,
+    expand_coordinates: bool = False,
 ) -> KernelGenerator:
     """Return the kernel generator of a layer: the one that it is given, or one of its arguments."""
     if generator is None:
-        geometry = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-        return KernelGenerator(**geometry, expand_coordinates=expand_coordinates, dimension=dimension)
+        return KernelGenerator(
+            kernel_size, stride, dilation, expand_coordinates=expand_coordinates, dimension=dimension
+        )
     if not isinstance(generator, KernelGenerator):
         raise TypeError(f"kernel_generator must be a KernelGenerator, got {type(generator).__name__}")
+    if generator.dimension != dimension:
+        raise ValueError(
+            f"kernel_generator must have {dimension} axes, the dimension of the layer, "
+            f"got {generator.dimension}"
+        )
     generator.expand_coordinates = expand_coordinates
     return generator
+
+
+def require_manager(manager: Any) -> CoordinateManager:
+    """Return a coordinate manager, checked."""
+    if not isinstance(manager, CoordinateManager):
+        raise TypeError(f"a CoordinateManager must be given, got {type(manager).__name__}")
+    return manager
+
+
+def _require_channels(channels: Any, name: str) -> int:
+    """Return a number of channels, checked."""
+    if not isinstance(channels, (int, np.integer)) or channels < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {channels!r}")
+    return int(channels)

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 
-from .tensor import Tensor, wrapped
+from .tensor import Kind, Tensor, wrapped
 
 
-def _of_features(function: Callable) -> Callable[..., Tensor]:
+class _OnFeatures(Protocol):
+    """A function from a tensor or a field to one; what follows are the arguments of PyTorch's."""
+
+    def __call__(self, input: Kind, *args: Any, **kwargs: Any) -> Kind:
+        """Return the tensor or field with what the function makes of its features."""
+
+
+class _Loss(Protocol):
+    """A loss of a tensor or a field and a target; what follows are the arguments of PyTorch's."""
+
+    def __call__(self, input: Tensor, target: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the loss."""
+
+
+def _of_features(function: Callable[..., torch.Tensor]) -> _OnFeatures:
     """Return a function of PyTorch from a tensor or a field to one."""
 
-    def on_features(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return wrapped(input, function(input.F, *args, **kwargs))
+    def on_features(input: Kind, *args: Any, **kwargs: Any) -> Kind:
+        return wrapped(input, lambda features: function(features, *args, **kwargs))
 
-    return _named(on_features, function)
+    _name(on_features, function)
+    return on_features
 
 
-def _loss(function: Callable) -> Callable:
+def _loss(function: Callable[..., torch.Tensor]) -> _Loss:
     """Return a loss of PyTorch of a tensor or a field, and a target."""
 
-    def of_features(input: Tensor, target: Any, *args: Any, **kwargs: Any) -> Any:
+    def of_features(input: Tensor, target: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         return function(input.F, target, *args, **kwargs)
 
-    return _named(of_features, function)
+    _name(of_features, function)
+    return of_features
 
 
-def _named(wrapper: Callable, function: Callable) -> Callable:
+def _name(wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Give a function the name of PyTorch's."""
     wrapper.__name__ = wrapper.__qualname__ = function.__name__
     wrapper.__doc__ = f"`torch.nn.functional.{function.__name__}` on the features."
-    return wrapper
 
 
 threshold = _of_features(F.threshold)

@@ -18,25 +18,34 @@ Ints = tuple[int, ...]
 
 def convert_to_int_list(arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int) -> list[int]:
     """Return one int for each axis."""
-    if isinstance(arg, (np.ndarray, torch.Tensor)) and arg.ndim:
-        arg = arg.tolist()
-    elif not isinstance(arg, Sequence):
-        arg = [arg] * dimension
-    if len(arg) != dimension:
-        raise ValueError(f"arg must be an int or {dimension} ints, one for each axis, got {list(arg)}")
-    return [int(each) for each in arg]
+    return ints_of(arg, dimension, "arg")
 
 
-def convert_to_int_tensor(arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int):
+def ints_of(value: Any, dimension: int, name: str) -> list[int]:
+    """Return one int32 for each axis, checked."""
+    numbers = value.tolist() if isinstance(value, (np.ndarray, torch.Tensor, np.generic)) else value
+    numbers = list(numbers) if isinstance(numbers, Sequence) else [numbers] * dimension
+    if len(numbers) != dimension or not all(
+        isinstance(each, (int, float, np.integer, np.floating)) and each == each // 1 for each in numbers
+    ):
+        raise ValueError(f"{name} must be an int or {dimension} ints, one for each axis, got {value!r}")
+    if any(abs(each) >= 2**31 for each in numbers):
+        raise ValueError(f"{name} must fit in int32, got {value!r}")
+    return [int(each) for each in numbers]
+
+
+def convert_to_int_tensor(
+    arg: int | Sequence[int] | np.ndarray | torch.Tensor, dimension: int
+) -> torch.Tensor:
     """Return one int for each axis, as a tensor."""
     return torch.IntTensor(convert_to_int_list(arg, dimension))
 
 
 def require_dimension(dimension: Any) -> int:
     """Return the number of spatial axes, checked."""
-    if not isinstance(dimension, int) or not 1 <= dimension <= _check.MAX_NDIM:
+    if not isinstance(dimension, int) or isinstance(dimension, bool) or not 1 <= dimension <= _check.MAX_NDIM:
         raise ValueError(
-            f"dimension must be the number of spatial axes, 1 .. {_check.MAX_NDIM}, got {dimension}"
+            f"dimension must be the number of spatial axes, 1 .. {_check.MAX_NDIM}, got {dimension!r}"
         )
     return dimension
 
@@ -165,9 +174,9 @@ class KernelGenerator:
         require_dimension(dimension)
         if axis_types is not None:
             raise ValueError("axis_types must be None: give the cells as region_offsets, of type CUSTOM")
-        self.kernel_size = convert_to_int_list(kernel_size, dimension)
-        self.kernel_stride = convert_to_int_list(stride, dimension)
-        self.kernel_dilation = convert_to_int_list(dilation, dimension)
+        self.kernel_size = ints_of(kernel_size, dimension, "kernel_size")
+        self.kernel_stride = ints_of(stride, dimension, "stride")
+        self.kernel_dilation = ints_of(dilation, dimension, "dilation")
         for name, values in (("stride", self.kernel_stride), ("dilation", self.kernel_dilation)):
             if min(values) < 1:
                 raise ValueError(f"{name} must be at least 1, got {values}")
@@ -185,7 +194,9 @@ class KernelGenerator:
         custom = custom_offsets(self.region_offsets, self.dimension)
         return offsets_of(self.region_type, tuple(self.kernel_size), custom)
 
-    def get_kernel(self, tensor_stride: Sequence[int], is_transpose: bool):
+    def get_kernel(
+        self, tensor_stride: Sequence[int], is_transpose: bool
+    ) -> tuple[RegionType, torch.Tensor, int]:
         """Return the region's type, its offsets and how many cells it has."""
         return self.region_type, self.region_offsets, self.kernel_volume
 

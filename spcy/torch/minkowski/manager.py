@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
 
 from ... import _check
-from ..._backend import array_module
+from ..._backend import array_module, to_host
 from ..._stencil import Stencil
 from ...coords import Coords, distinct_sites, union
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
 from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
-from .kernels import Ints, KernelGenerator, box_order, convert_to_int_list, custom_offsets
+from .kernels import Ints, KernelGenerator, box_order, custom_offsets, ints_of
 from .modes import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
 
 Pairs = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[Ints, str]
+Value = TypeVar("Value")
 
 
 class CoordinateMapKey:
@@ -39,8 +39,14 @@ class CoordinateMapKey:
     def __init__(self, tensor_stride: Sequence[int] | int, string_id: str = ""):
         self._key: Key | None = None
         if isinstance(tensor_stride, int):
+            if not 2 <= tensor_stride <= 1 + _check.MAX_NDIM:
+                raise ValueError(
+                    f"tensor_stride must be D ints, or 1 + D for a key to be set, got {tensor_stride}"
+                )
             self._size = tensor_stride
         else:
+            if not isinstance(tensor_stride, (Sequence, np.ndarray, torch.Tensor)):
+                raise TypeError(f"tensor_stride must be a sequence of ints, got {tensor_stride!r}")
             self._size = len(tensor_stride) + 1
             self.set_key(tensor_stride, string_id)
 
@@ -65,13 +71,23 @@ class CoordinateMapKey:
         """Return the tensor stride, an int for each axis."""
         return list(self._require()[0])
 
-    def set_key(self, tensor_stride: Sequence[int] | tuple[Sequence[int], str], string_id: str | None = None):
+    @overload
+    def set_key(self, tensor_stride: Sequence[int], string_id: str) -> None: ...
+    @overload
+    def set_key(self, tensor_stride: tuple[Sequence[int], str]) -> None: ...
+    def set_key(self, tensor_stride: Any, string_id: str | None = None) -> None:
         """Give this key its tensor stride and string, or both in one tuple."""
         if string_id is None:
-            tensor_stride, string_id = tensor_stride
+            if not isinstance(tensor_stride, (tuple, list)) or len(tensor_stride) != 2:
+                raise TypeError(f"tensor_stride must come with string_id, got {tensor_stride!r} alone")
+            tensor_stride, name = tensor_stride
+        else:
+            name = string_id
+        if not isinstance(tensor_stride, (Sequence, np.ndarray, torch.Tensor)):
+            raise TypeError(f"tensor_stride must be a sequence of ints, got {tensor_stride!r}")
         if len(tensor_stride) != self._size - 1:
             raise ValueError(f"tensor_stride must have {self._size - 1} ints, got {list(tensor_stride)}")
-        self._key = tuple(map(int, tensor_stride)), string_id
+        self._key = tuple(ints_of(tensor_stride, self._size - 1, "tensor_stride")), name
 
     def _require(self) -> Key:
         if self._key is None:
@@ -89,6 +105,13 @@ class CoordinateMapKey:
             return "coordinate map key: not set"
         tensor_stride, string_id = self._key
         return f"coordinate map key:{list(tensor_stride)}" + (f":{string_id}" if string_id else "")
+
+
+def name_of(key: Any) -> Key:
+    """Return what a key names, checked."""
+    if not isinstance(key, CoordinateMapKey):
+        raise TypeError(f"a CoordinateMapKey must be given, got {type(key).__name__}")
+    return key._require()
 
 
 class _Map(NamedTuple):
@@ -134,16 +157,16 @@ class CoordinateManager:
         allocator_type: GPUMemoryAllocatorType | None = None,
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
     ):
-        if not isinstance(D, int) or not 1 <= D <= _check.MAX_NDIM:
+        if not isinstance(D, int) or isinstance(D, bool) or not 1 <= D <= _check.MAX_NDIM:
             raise ValueError(f"D must be the number of spatial axes, 1 .. {_check.MAX_NDIM}, got {D!r}")
         self.D = D
         self.minkowski_algorithm = minkowski_algorithm or MinkowskiAlgorithm.DEFAULT
         self._maps: dict[Key, _Map] = {}
         self._fields: dict[Key, torch.Tensor] = {}
-        self._rulebooks: dict[tuple, Rulebook] = {}
+        self._rulebooks: dict[tuple[Any, ...], Rulebook] = {}
         self._field_maps: dict[tuple[Key, Key], Pairs] = {}
         self._batch_rows: dict[Key, torch.Tensor] = {}
-        self._numbers = count()
+        self._last_number = -1
         self._device = torch.device("cpu")
 
     def __repr__(self) -> str:
@@ -179,19 +202,25 @@ class CoordinateManager:
             If the coordinates are not as above, or a batch index is negative.
         """
         self._check_coordinates(coordinates, torch.int32)
-        tensor_stride = tuple(convert_to_int_list(tensor_stride, self.D))
+        tensor_stride = tuple(ints_of(tensor_stride, self.D, "tensor_stride"))
         unit = self._unit_of(coordinates, tensor_stride)
+        if (coordinates[:, 0] < 0).any():
+            row = int((coordinates[:, 0] < 0).nonzero()[0])
+            raise ValueError(
+                f"coordinates must begin with a batch index of at least 0, got {int(coordinates[row, 0])} "
+                f"in row {row}"
+            )
         with entering(coordinates.device), on_device(coordinates.device):
             indices = array_of(coordinates.contiguous()).copy()
             if {*unit} != {1}:
                 indices[:, 1:] //= array_module(indices).array(unit, indices.dtype)
             coords, first, rows = distinct_sites(indices)
-            if first is None:
-                first = rows = torch.arange(len(coordinates), device=coordinates.device)
+            if first is None or rows is None:
+                unique_map = inverse_map = torch.arange(len(coordinates), device=coordinates.device)
             else:
-                first, rows = tensor_of(first).long(), tensor_of(rows).long()
+                unique_map, inverse_map = tensor_of(first).long(), tensor_of(rows).long()
         key = self._keep((tensor_stride, string_id), _Map(coords, unit))
-        return key, (first, rows)
+        return key, (unique_map, inverse_map)
 
     def insert_field(
         self, coordinates: torch.Tensor, tensor_stride: int | Sequence[int], string_id: str = ""
@@ -200,19 +229,19 @@ class CoordinateManager:
         if not coordinates.is_floating_point():
             raise TypeError(f"coordinates must be of a float dtype, got {coordinates.dtype}")
         self._check_coordinates(coordinates, coordinates.dtype)
-        if not torch.isfinite(coordinates).all():
-            row = int((~torch.isfinite(coordinates)).any(1).nonzero()[0])
-            raise ValueError(f"coordinates must be finite, got {coordinates[row].tolist()} in row {row}")
-        key = self._new_key((tuple(convert_to_int_list(tensor_stride, self.D)), string_id), self._fields)
-        self._fields[key] = coordinates
-        return CoordinateMapKey._of(key)
+        self.check_points(coordinates, "coordinates")
+        key = tuple(ints_of(tensor_stride, self.D, "tensor_stride")), string_id
+        points = coordinates.detach().clone()  # what becomes of the argument is not to matter
+        return CoordinateMapKey._of(self._put(key, points, self._fields))
 
     def stride(
         self, coordinate_map_key: CoordinateMapKey, stride: int | Sequence[int], string_id: str = ""
     ) -> CoordinateMapKey:
         """Return the key of the coordinates ``floor(c / s) * s``, s the tensor stride times a stride."""
         in_key = self._key_of(coordinate_map_key)
-        stride = tuple(convert_to_int_list(stride, self.D))
+        stride = tuple(ints_of(stride, self.D, "stride"))
+        if min(stride) < 1:
+            raise ValueError(f"stride must be at least 1, got {list(stride)}")
         key = tuple(t * s for t, s in zip(in_key[0], stride, strict=True)), string_id or in_key[1]
         if key not in self._maps:
             self._floored(in_key, stride, key, Stencil(np.zeros((1, self.D), np.int64)))
@@ -240,7 +269,7 @@ class CoordinateManager:
 
     def size(self, coordinate_map_key: CoordinateMapKey) -> int:
         """Return how many coordinates, or points, a key names."""
-        key = coordinate_map_key._require()
+        key = name_of(coordinate_map_key)
         if key not in self._maps and key in self._fields:
             return len(self._fields[key])
         return self._map(key).coords.num_sites
@@ -252,8 +281,8 @@ class CoordinateManager:
             return tensor_of(map.coordinates())
 
     def get_coordinate_field(self, coords_key_or_tensor_strides: Any) -> torch.Tensor:
-        """Return the coordinates of points."""
-        return self._fields[coords_key_or_tensor_strides._require()]
+        """Return the coordinates of points: a copy."""
+        return self._points(coords_key_or_tensor_strides).clone()
 
     def number_of_unique_batch_indices(self) -> int:
         """Return how many batches there are."""
@@ -261,8 +290,8 @@ class CoordinateManager:
 
     def get_unique_coordinate_map_key(self, tensor_stride: int | Sequence[int]) -> CoordinateMapKey:
         """Return a key that names nothing yet."""
-        tensor_stride = tuple(convert_to_int_list(tensor_stride, self.D))
-        return CoordinateMapKey._of((tensor_stride, f"{next(self._numbers)}"))
+        tensor_stride = tuple(ints_of(tensor_stride, self.D, "tensor_stride"))
+        return CoordinateMapKey._of((tensor_stride, f"{self._number()}"))
 
     # Maps between them
 
@@ -283,8 +312,10 @@ class CoordinateManager:
             kernel_size, stride, dilation, False, region_type, region_offset, dimension=self.D
         )
         in_key, out_key = self._key_of(in_key), self._key_of(out_key)
-        if is_pool and kernel.kernel_stride == kernel.kernel_size and not is_transpose:
-            return {0: torch.stack(self._stride_map(in_key, out_key)).int()}
+        if _takes_a_cell(kernel, is_pool):
+            fine, coarse = (out_key, in_key) if is_transpose else (in_key, out_key)
+            rows = self._stride_map(fine, coarse)
+            return {0: torch.stack(rows[::-1] if is_transpose else rows).int()}
         rulebook = self._rulebook(in_key, out_key, kernel, is_transpose, is_pool)
         with on_device(self._device):
             pairs = map(rulebook.pairs, range(rulebook.num_offsets))
@@ -300,11 +331,11 @@ class CoordinateManager:
 
     def origin_map(self, key: CoordinateMapKey) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the batch of each row of the origin, and the rows of each batch from 0 on."""
-        return self._by_batch(self._batches(key._require()))
+        return self._by_batch(self._batches(name_of(key)))
 
     def origin_field_map(self, key: CoordinateMapKey) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the batch of each row of the origin, and the points of each batch from 0 on."""
-        return self._by_batch(self._fields[key._require()][:, 0].round().long())
+        return self._by_batch(self._points(key)[:, 0].round().long())
 
     def _by_batch(self, batches: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         there = self.get_coordinates(self.origin())[:, 0].long()
@@ -313,13 +344,13 @@ class CoordinateManager:
 
     def stride_map(self, in_key: CoordinateMapKey, stride_key: CoordinateMapKey) -> Pairs:
         """Return each row, and the row of the coarser set that it is in."""
-        return self._stride_map(in_key._require(), stride_key._require())
+        return self._stride_map(name_of(in_key), name_of(stride_key))
 
     def union_map(self, in_keys: Sequence[CoordinateMapKey], out_key: CoordinateMapKey) -> list[torch.Tensor]:
         """Unite sets of coordinates: set `out_key`, return for each set its rows and theirs, (2, N) int64."""
         if out_key.is_key_set():
             raise ValueError("out_key must not be set: union_map sets it")
-        maps = [self._map(key._require()) for key in in_keys]
+        maps = [self._map(name_of(key)) for key in in_keys]
         if len(maps) < 2:
             raise ValueError(f"in_keys must be at least two, got {len(maps)}")
         unit = tuple(np.gcd.reduce([m.unit for m in maps]).tolist())
@@ -329,19 +360,25 @@ class CoordinateManager:
             for m in maps[2:]:
                 coords, old, new = union(coords, _plain(m.coords))
                 rows = [old[each] for each in rows] + [new]
-            rows = [tensor_of(each).long() for each in rows]
+            united = [tensor_of(each).long() for each in rows]
         tensor_stride = tuple(np.min([key.get_tensor_stride() for key in in_keys], axis=0).tolist())
-        name = tensor_stride, f"merge-{next(self._numbers)}"
+        name = tensor_stride, f"merge-{self._number()}"
         out_key.set_key(*self._keep(name, _Map(coords, unit))._require())
-        return [torch.stack([torch.arange(len(each), device=each.device), each]) for each in rows]
+        return [torch.stack([torch.arange(len(each), device=each.device), each]) for each in united]
 
     def prune(self, in_key: CoordinateMapKey, mask: torch.Tensor) -> CoordinateMapKey:
         """Return the key of the coordinates where a mask is True."""
-        map = self._map(in_key._require())
+        map = self._map(name_of(in_key))
+        check_tensor(mask, "mask")
+        if mask.dtype is not torch.bool or mask.shape != (map.coords.num_sites,):
+            raise ValueError(
+                f"mask must have dtype bool and shape ({map.coords.num_sites},), as the coordinates of "
+                f"{in_key}, got {mask.dtype} {tuple(mask.shape)}"
+            )
         with on_device(self._device):
-            rows = array_of(mask.nonzero().flatten())
+            rows = array_of(mask.to(self._device).nonzero().flatten())
             coords = map.coords._select(rows)
-        return self._keep((in_key._require()[0], "pruned"), _Map(coords, map.unit))
+        return self._keep((name_of(in_key)[0], "pruned"), _Map(coords, map.unit))
 
     def field_to_sparse_insert_and_map(
         self,
@@ -350,32 +387,38 @@ class CoordinateManager:
         sparse_tensor_string_id: str = "",
     ) -> tuple[CoordinateMapKey, Pairs]:
         """Return the key of the cells that points lie in, a point of each, and the cell of each point."""
-        field = self._fields[field_map_key._require()]
-        cells = self._cells(field, tuple(convert_to_int_list(sparse_tensor_stride, self.D)))
+        field = self._points(field_map_key)
+        cells = self._cells(field, tuple(ints_of(sparse_tensor_stride, self.D, "tensor_stride")))
         key, pairs = self.insert_and_map(cells, sparse_tensor_stride, sparse_tensor_string_id)
-        self._field_maps[field_map_key._require(), key._require()] = pairs
+        self._field_maps[name_of(field_map_key), key._require()] = pairs
         return key, pairs
 
     def exists_field_to_sparse(
         self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
     ) -> bool:
         """Return whether it is known in which cell of a set each point lies."""
-        return (field_map_key._require(), sparse_map_key._require()) in self._field_maps
+        return (name_of(field_map_key), name_of(sparse_map_key)) in self._field_maps
 
     def field_to_sparse_keys(self, field_map_key: CoordinateMapKey) -> list[CoordinateMapKey]:
         """Return the keys of the sets whose cells hold the points."""
-        field_key = field_map_key._require()
+        field_key = name_of(field_map_key)
         return [CoordinateMapKey._of(to) for by, to in self._field_maps if by == field_key]
 
     def get_field_to_sparse_map(
         self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey
     ) -> Pairs:
         """Return a point of each cell and the cell of each point, where they are known."""
-        return self._field_maps[field_map_key._require(), sparse_map_key._require()]
+        names = name_of(field_map_key), name_of(sparse_map_key)
+        if names not in self._field_maps:
+            raise ValueError(
+                f"sparse_map_key must be one that field_to_sparse_insert_and_map gave for the points, got "
+                f"{sparse_map_key}"
+            )
+        return self._field_maps[names]
 
     def field_to_sparse_map(self, field_map_key: CoordinateMapKey, sparse_map_key: CoordinateMapKey) -> Pairs:
         """Return the cell of each point that is in one of a set, and those points."""
-        rows = self._rows_of_points(self._fields[field_map_key._require()], sparse_map_key._require())
+        rows = self._rows_of_points(self._points(field_map_key), name_of(sparse_map_key))
         inside = (rows >= 0).nonzero().flatten()
         return rows[inside], inside
 
@@ -383,7 +426,8 @@ class CoordinateManager:
         self, key: CoordinateMapKey, samples: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return rows around samples, the sample of each and its weight, of linear interpolation."""
-        in_key = key._require()
+        in_key = name_of(key)
+        self.check_points(samples, "samples")
         tensor_stride = samples.new_tensor(in_key[0])
         cells = torch.floor(samples[:, 1:] / tensor_stride)
         fractions = samples[:, 1:] / tensor_stride - cells
@@ -395,7 +439,8 @@ class CoordinateManager:
             weights = torch.where(at > 0, fractions, 1 - fractions).prod(1)
             inside = (rows >= 0).nonzero().flatten()
             found.append((rows[inside].int(), inside.int(), weights[inside]))
-        return tuple(torch.cat(each) for each in zip(*found, strict=True))
+        near, of, weights = (torch.cat(each) for each in zip(*found, strict=True))
+        return near, of, weights
 
     # What the layers use
 
@@ -408,7 +453,7 @@ class CoordinateManager:
         pool: bool = False,
     ) -> tuple[Rulebook, Coords, Coords]:
         """Return a layer's rulebook, its inputs' coords and its outputs'; set `out_key` if it is not."""
-        key = in_key._require()
+        key = name_of(in_key)
         with on_device(self._device):
             if not out_key.is_key_set():
                 out_key.set_key(*self._out_key(key, kernel, transposed, pool))
@@ -417,7 +462,7 @@ class CoordinateManager:
 
     def batch_rows(self, key: CoordinateMapKey) -> torch.Tensor:
         """Return the row of the origin that each row's batch has, int32."""
-        name = key._require()
+        name = name_of(key)
         if name not in self._batch_rows:
             there = self.get_coordinates(self.origin())[:, 0].contiguous()
             batches = self._batches(name)
@@ -432,11 +477,36 @@ class CoordinateManager:
 
     def holds_points(self, key: CoordinateMapKey) -> bool:
         """Return whether a key names points and not sites."""
-        return key._require() not in self._maps and key._require() in self._fields
+        return name_of(key) not in self._maps and name_of(key) in self._fields
+
+    def check_points(self, points: torch.Tensor, name: str) -> None:
+        """Raise unless an argument is points, (N, 1 + D) of a float dtype and finite."""
+        check_tensor(points, name)
+        if not points.is_floating_point() or points.dim() != 2 or points.shape[1] != 1 + self.D:
+            raise ValueError(
+                f"{name} must be of a float dtype and of shape (N, {1 + self.D}), the batch and {self.D} "
+                f"axes, got {points.dtype} {tuple(points.shape)}"
+            )
+        if not torch.isfinite(points).all():
+            row = int((~torch.isfinite(points)).any(1).nonzero()[0])
+            raise ValueError(f"{name} must be finite, got {points[row].tolist()} in row {row}")
+
+    def check_features(self, features: torch.Tensor, key: CoordinateMapKey) -> None:
+        """Raise unless there is a row for each of the coordinates of a key."""
+        check_tensor(features, "features")
+        if features.dim() != 2 or len(features) != self.size(key):
+            raise ValueError(
+                f"features must have {self.size(key)} rows, one per site, got shape {tuple(features.shape)}"
+            )
 
     def coords_of(self, key: CoordinateMapKey) -> tuple[Coords, Ints]:
         """Return the coords of a key, and how far apart their cells are."""
-        return self._map(key._require())
+        return self._map(name_of(key))
+
+    def _points(self, key: CoordinateMapKey) -> torch.Tensor:
+        if name_of(key) not in self._fields:
+            raise ValueError(f"the coordinate manager must have points for {key}: a TensorField's are some")
+        return self._fields[name_of(key)]
 
     def _map(self, key: Key) -> _Map:
         if key not in self._maps:
@@ -451,7 +521,7 @@ class CoordinateManager:
         """Return a key, or the first one with a tensor stride."""
         if isinstance(key_or_tensor_stride, CoordinateMapKey):
             return key_or_tensor_stride._require()
-        tensor_stride = tuple(convert_to_int_list(key_or_tensor_stride, self.D))
+        tensor_stride = tuple(ints_of(key_or_tensor_stride, self.D, "tensor_stride"))
         for key in self._maps:
             if key[0] == tensor_stride:
                 return key
@@ -466,16 +536,25 @@ class CoordinateManager:
 
     def _keep(self, key: Key, map: _Map) -> CoordinateMapKey:
         """Keep a map under a key, or if that is taken under one like it."""
-        key = self._new_key(key, self._maps)
-        self._maps[key] = map
-        return CoordinateMapKey._of(key)
+        return CoordinateMapKey._of(self._put(key, map, self._maps))
 
-    def _new_key(self, key: Key, taken: dict) -> Key:
+    def _put(self, key: Key, value: Value, taken: dict[Key, Value]) -> Key:
+        """Keep a value under a key, or one like it; return which. Several threads may do so at a time."""
+        key = self._new_key(key, taken)
+        while taken.setdefault(key, value) is not value:
+            key = self._new_key(key, taken)
+        return key
+
+    def _number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _new_key(self, key: Key, taken: Container[Key]) -> Key:
         tensor_stride, string_id = key
         while key in taken:
             key = (
                 tensor_stride,
-                f"{string_id}-{next(self._numbers)}" if string_id else f"{next(self._numbers)}",
+                f"{string_id}-{self._number()}" if string_id else f"{self._number()}",
             )
         return key
 
@@ -534,11 +613,11 @@ class CoordinateManager:
             return self._expanded(in_key, kernel)
         key = tuple(t * s for t, s in zip(tensor_stride, stride, strict=True)), in_key[1]
         if key not in self._maps:
-            offsets = self._offsets(in_key[0], kernel, pool)
-            rulebook = self._floored(in_key, tuple(stride), key, self._stencil(in_key, offsets, kernel))
+            stencil = self._stencil(in_key, kernel, pool)
+            rulebook = self._floored(in_key, tuple(stride), key, stencil)
             if rulebook is not None:
                 self._rulebooks[self._name(in_key, key, kernel, False, pool)] = self._in_order(
-                    rulebook, kernel
+                    rulebook, kernel, pool
                 )
         return key
 
@@ -546,18 +625,17 @@ class CoordinateManager:
         """Make the coordinates of `stride`; return the rulebook of a stencil to them where there is one."""
         map = self._map(in_key)
         step = tuple(t * s // u for t, s, u in zip(in_key[0], stride, map.unit, strict=True))
-        whole = stencil is not None
-        stencil = stencil if whole else Stencil(np.zeros((1, self.D), np.int64))
+        window = Stencil(np.zeros((1, self.D), np.int64)) if stencil is None else stencil
         with on_device(self._device):
-            rulebook, coords = floored(map.coords, stencil, step, (0,) * self.D)
+            rulebook, coords = floored(map.coords, window, step, (0,) * self.D)
         self._maps[key] = _Map(coords, tuple(s * u for s, u in zip(step, map.unit, strict=True)))
-        return rulebook if whole else None
+        return None if stencil is None else rulebook
 
     def _generated(self, in_key: Key, key: Key, kernel: KernelGenerator, pool: bool) -> Key:
         """Make the coordinates that a transposed layer reaches."""
         map = self._map(in_key)
         unit = tuple(np.gcd(map.unit, key[0]).tolist())
-        offsets = self._offsets(key[0], kernel, pool) // unit
+        offsets = self._offsets(key, kernel, pool) // unit
         stride = tuple(u // v for u, v in zip(map.unit, unit, strict=True))
         rulebook, coords = generative(map.coords, Stencil(offsets), stride, (0,) * self.D, (0,) * self.D)
         self._maps[key] = _Map(coords, unit)
@@ -568,14 +646,14 @@ class CoordinateManager:
         """Make all coordinates that a kernel reaches, those that are multiples of the tensor stride."""
         map = self._map(in_key)
         ones = (1,) * self.D
-        offsets = self._offsets(in_key[0], kernel, False)
+        offsets = self._offsets(in_key, kernel, False)
         unit = tuple(np.gcd.reduce([map.unit, *offsets]).tolist())
         reached = generative(
             map.in_units(unit).coords, Stencil(offsets // unit), ones, (0,) * self.D, (0,) * self.D
         )
         stride = tuple(t * s for t, s in zip(in_key[0], kernel.kernel_stride, strict=True))
         out = _Map(reached[1], unit)
-        if {*kernel.kernel_stride} != {1}:
+        if any(u % s for u, s in zip(unit, stride, strict=True)):
             xp, indices = array_module(out.coords.indices), out.coordinates()
             kept = ~(indices[:, 1:] % xp.array(stride)).any(axis=1)
             indices = xp.ascontiguousarray(indices[kept])
@@ -598,7 +676,7 @@ class CoordinateManager:
 
     def _name(
         self, in_key: Key, out_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool
-    ) -> tuple:
+    ) -> tuple[Any, ...]:
         custom = custom_offsets(kernel.region_offsets, self.D)
         geometry = kernel.kernel_size, kernel.kernel_dilation, kernel.kernel_stride
         return in_key, out_key, *map(tuple, geometry), kernel.region_type, custom, transposed, pool
@@ -606,7 +684,7 @@ class CoordinateManager:
     def _found(self, in_key: Key, out_key: Key, kernel: KernelGenerator, pool: bool) -> Rulebook:
         """Find the pairs ``in == out + offset`` of two sets of coordinates."""
         inputs, outputs = self._map(in_key), self._map(out_key)
-        offsets = self._offsets(in_key[0], kernel, pool)
+        offsets = self._offsets(in_key, kernel, pool)
         if (
             any(v % u for u, v in zip(inputs.unit, outputs.unit, strict=True))
             or (offsets % inputs.unit).any()
@@ -614,37 +692,42 @@ class CoordinateManager:
             unit = tuple(np.gcd.reduce([inputs.unit, outputs.unit, *offsets]).tolist())
             inputs, outputs = inputs.in_units(unit), outputs.in_units(unit)
         steps = tuple(v // u for u, v in zip(inputs.unit, outputs.unit, strict=True))
-        stencil = Stencil(self._sorted(offsets, kernel) // np.array(inputs.unit))
+        stencil = Stencil(self._sorted(offsets, kernel, pool) // np.array(inputs.unit))
         if inputs.coords is outputs.coords:
             rulebook = submanifold(inputs.coords, stencil)
         else:
             rulebook = between(inputs.coords._sites, outputs.coords._sites, stencil, steps, (0,) * self.D)
-        return self._in_order(rulebook, kernel)
+        return self._in_order(rulebook, kernel, pool)
 
-    def _offsets(self, tensor_stride: Ints, kernel: KernelGenerator, pool: bool) -> np.ndarray:
-        """Return a kernel's cells as coordinates.
+    def _offsets(self, key: Key, kernel: KernelGenerator, pool: bool) -> np.ndarray:
+        """Return a kernel's cells as coordinates, around those of a key.
 
-        A pool whose stride is its size takes the cell that its output begins, not the one around it.
+        A pool whose stride is its size takes all of the cell that its output begins, whatever its dilation
+        and region are.
         """
-        offsets = kernel.offsets
-        if pool and kernel.kernel_stride == kernel.kernel_size:
-            offsets = offsets - offsets.min(axis=0)
-        return offsets * kernel.kernel_dilation * np.array(tensor_stride)
+        tensor_stride = np.array(key[0])
+        if not _takes_a_cell(kernel, pool):
+            return kernel.offsets * kernel.kernel_dilation * tensor_stride
+        map = self._maps.get(key)
+        if map is None or not (np.array(map.unit) % tensor_stride).any():
+            return np.indices(kernel.kernel_size).reshape(self.D, -1).T * tensor_stride
+        cell = tensor_stride * kernel.kernel_stride
+        return np.unique(to_host(map.coordinates())[:, 1:].astype(np.int64) % cell, axis=0)
 
-    def _stencil(self, in_key: Key, offsets: np.ndarray, kernel: KernelGenerator) -> Stencil | None:
-        """Return offsets in cells of a map, None where they are not whole ones."""
-        unit = self._map(in_key).unit
-        return None if (offsets % unit).any() else Stencil(self._sorted(offsets, kernel) // np.array(unit))
+    def _stencil(self, in_key: Key, kernel: KernelGenerator, pool: bool) -> Stencil | None:
+        """Return a kernel's cells in those of a map, None where they are not whole ones."""
+        unit, offsets = np.array(self._map(in_key).unit), self._offsets(in_key, kernel, pool)
+        return None if (offsets % unit).any() else Stencil(self._sorted(offsets, kernel, pool) // unit)
 
-    def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator) -> np.ndarray:
+    def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator, pool: bool) -> np.ndarray:
         """Return the cells of a box in C order, in which pairs are found fastest."""
-        if kernel.region_type is not RegionType.HYPER_CUBE:
+        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
             return offsets
         return offsets[np.lexsort(offsets.T[::-1])]
 
-    def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator) -> Rulebook:
+    def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator, pool: bool) -> Rulebook:
         """Return a rulebook of `_sorted` offsets with the kernel's own."""
-        if kernel.region_type is not RegionType.HYPER_CUBE:
+        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
             return rulebook
         order = box_order(tuple(kernel.kernel_size))
         return rulebook if order is None else reordered(rulebook, order)
@@ -699,11 +782,15 @@ class CoordinateManager:
 CoordsManager = CoordinateManager
 
 
+def _takes_a_cell(kernel: KernelGenerator, pool: bool) -> bool:
+    """Return whether the windows of a pool are the cells that its outputs begin."""
+    return pool and kernel.kernel_stride == kernel.kernel_size
+
+
 def _plain(coords: Coords) -> Coords:
     """Return coords without their level's place in space, which unions compare."""
-    sites = coords._sites
-    grid = {"origin": np.zeros(coords.ndim), "voxel_size": np.ones(coords.ndim)}
-    return Coords._of(replace(sites, **grid, children={}, moved={}))
+    origin, voxel_size = np.zeros(coords.ndim), np.ones(coords.ndim)
+    return Coords._of(replace(coords._sites, origin=origin, voxel_size=voxel_size, children={}, moved={}))
 
 
 def set_gpu_allocator(backend: GPUMemoryAllocatorType) -> None:

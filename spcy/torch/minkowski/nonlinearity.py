@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .conv import MinkowskiModuleBase
-from .tensor import Tensor, wrapped
+from .tensor import Kind, wrapped
 
 
 class MinkowskiNonlinearityBase(MinkowskiModuleBase):
@@ -20,9 +20,9 @@ class MinkowskiNonlinearityBase(MinkowskiModuleBase):
         super().__init__()
         self.module = self.MODULE(*args, **kwargs)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the tensor or field with the module's output."""
-        return wrapped(input, self.module(input.F))
+        return wrapped(input, self.module)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -211,6 +211,6 @@ class MinkowskiSinusoidal(MinkowskiModuleBase):
         self.bias = nn.Parameter(torch.rand(1, out_channel))
         self.coef = nn.Parameter(torch.rand(1, out_channel))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the tensor or field with the layer's output."""
-        return wrapped(input, torch.sin(input.F.mm(self.kernel) + self.bias) * self.coef)
+        return wrapped(input, lambda x: torch.sin(x.mm(self.kernel) + self.bias) * self.coef)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import BatchNorm1d, Module, Parameter, SyncBatchNorm
 
 from .. import functional
-from .conv import MinkowskiModuleBase
+from .._bridge import opaque
+from .conv import MinkowskiModuleBase, require_manager
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import PoolingMode
 from .pool import MinkowskiGlobalPoolingFunction
-from .tensor import SparseTensor, Tensor, require_sparse, wrapped
+from .tensor import Kind, SparseTensor, require_sparse, wrapped
 
 
 class MinkowskiBatchNorm(Module):
@@ -21,6 +24,8 @@ class MinkowskiBatchNorm(Module):
     num_features, eps, momentum, affine, track_running_stats
         As of `torch.nn.BatchNorm1d`.
     """
+
+    bn: BatchNorm1d | SyncBatchNorm
 
     def __init__(
         self,
@@ -33,9 +38,9 @@ class MinkowskiBatchNorm(Module):
         super().__init__()
         self.bn = BatchNorm1d(num_features, eps, momentum, affine, track_running_stats)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the normalized tensor or field."""
-        return wrapped(input, self.bn(input.F))
+        return wrapped(input, self.bn)
 
     def __repr__(self) -> str:
         bn = self.bn
@@ -61,13 +66,13 @@ class MinkowskiSyncBatchNorm(MinkowskiBatchNorm):
         momentum: float = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
-        process_group=None,
+        process_group: Any = None,
     ):
         Module.__init__(self)
         self.bn = SyncBatchNorm(num_features, eps, momentum, affine, track_running_stats, process_group)
 
     @classmethod
-    def convert_sync_batchnorm(cls, module: Module, process_group=None) -> Module:
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
         """Return a module whose batch normalizations are over all processes, with the same parameters."""
         converted = module
         if isinstance(module, MinkowskiBatchNorm) and not isinstance(module, cls):
@@ -84,6 +89,7 @@ class MinkowskiInstanceNormFunction:
     """What centres and scales the features of each batch."""
 
     @staticmethod
+    @opaque
     def apply(
         in_feat: torch.Tensor,
         in_coords_key: CoordinateMapKey,
@@ -93,9 +99,9 @@ class MinkowskiInstanceNormFunction:
         eps: float = 1e-8,
     ) -> torch.Tensor:
         """Return ``(x - mean) / sqrt(var + eps)`` of each batch."""
-        rows = coords_manager.batch_rows(in_coords_key)
+        rows = require_manager(coords_manager).batch_rows(in_coords_key)
 
-        def mean(values):
+        def mean(values: torch.Tensor) -> torch.Tensor:
             return MinkowskiGlobalPoolingFunction.apply(
                 values, gpooling_mode, in_coords_key, glob_coords_key, coords_manager
             )
@@ -134,6 +140,10 @@ class MinkowskiInstanceNorm(MinkowskiModuleBase):
     def forward(self, input: SparseTensor) -> SparseTensor:
         """Return the normalized tensor."""
         require_sparse(input)
+        if input.shape[1] != self.num_features:
+            raise ValueError(
+                f"input must have {self.num_features} channels, as the layer, got {input.shape[1]}"
+            )
         mode = PoolingMode.GLOBAL_AVG_POOLING_KERNEL
         keys = input.coordinate_map_key, None, input._manager
         return input._with(

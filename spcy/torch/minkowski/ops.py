@@ -11,9 +11,10 @@ from torch.nn import Linear, Module, Sequential
 
 from .. import functional
 from .._bridge import check_tensor, opaque
-from .conv import MinkowskiModuleBase
+from .conv import MinkowskiModuleBase, require_manager
 from .manager import CoordinateManager, CoordinateMapKey
 from .tensor import (
+    Kind,
     SparseTensor,
     Tensor,
     TensorField,
@@ -37,9 +38,9 @@ class MinkowskiLinear(Module):
         super().__init__()
         self.linear = Linear(in_features, out_features, bias)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Kind) -> Kind:
         """Return the tensor or field with the layer's output."""
-        return wrapped(input, self.linear(input.F))
+        return wrapped(input, self.linear)
 
     def __repr__(self) -> str:
         linear = self.linear
@@ -49,15 +50,20 @@ class MinkowskiLinear(Module):
         )
 
 
-def _joined(tensors: Sequence[Any], function: Callable) -> Tensor:
+def _joined(
+    given: Sequence[Kind | Sequence[Kind]], function: Callable[[list[torch.Tensor]], torch.Tensor]
+) -> Kind:
     """Return a function of the features of tensors on the same coordinates."""
-    if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
-        tensors = tensors[0]
-    first, *others = tensors
-    if not others:
-        raise ValueError("tensors must be at least two")
+    tensors: Sequence[Any] = given
+    if len(given) == 1 and isinstance(given[0], (tuple, list)):
+        tensors = given[0]
+    if len(tensors) < 2:
+        raise ValueError(f"tensors must be at least two, got {len(tensors)}")
+    first: Kind = tensors[0]
+    if not isinstance(first, Tensor):
+        raise TypeError(f"tensors must be SparseTensors or TensorFields, got {type(first).__name__} at 0")
     for place, x in enumerate(tensors):
-        if not isinstance(x, Tensor) or type(x) is not type(first):
+        if type(x) is not type(first):
             raise TypeError(
                 f"tensors must be of one kind, {type(first).__name__}, got {type(x).__name__} at {place}"
             )
@@ -83,25 +89,22 @@ def _total(xs: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def cat(*sparse_tensors: Any) -> Tensor:
+def cat(*sparse_tensors: Kind | Sequence[Kind]) -> Kind:
     """Return tensors on the same coordinates joined along their channels."""
     return _joined(sparse_tensors, lambda xs: torch.cat(xs, -1))
 
 
-def sum(*sparse_tensors: Any) -> Tensor:
+def sum(*sparse_tensors: Kind | Sequence[Kind]) -> Kind:
     """Return the sum of tensors on the same coordinates."""
     return _joined(sparse_tensors, _total)
 
 
-_sum = sum
-
-
-def mean(*sparse_tensors: Any) -> Tensor:
+def mean(*sparse_tensors: Kind | Sequence[Kind]) -> Kind:
     """Return the mean of tensors on the same coordinates."""
     return _joined(sparse_tensors, lambda xs: _total(xs) / len(xs))
 
 
-def var(*sparse_tensors: Any) -> Tensor:
+def var(*sparse_tensors: Kind | Sequence[Kind]) -> Kind:
     """Return the variance of tensors on the same coordinates, divided by their number."""
     return _joined(sparse_tensors, _variance)
 
@@ -109,35 +112,40 @@ def var(*sparse_tensors: Any) -> Tensor:
 class _Stack(Sequential):
     """Layers side by side, whose outputs are joined."""
 
-    _join: Callable
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Kind) -> Kind:
         """Return what joins the layers' outputs."""
-        return type(self)._join([module(x) for module in self])
+        return self._join([module(x) for module in self])
+
+    def _join(self, outputs: Sequence[Kind]) -> Kind:
+        raise NotImplementedError
 
 
 class MinkowskiStackCat(_Stack):
     """Layers side by side: their outputs joined along the channels."""
 
-    _join = staticmethod(cat)
+    def _join(self, outputs: Sequence[Kind]) -> Kind:
+        return cat(outputs)
 
 
 class MinkowskiStackSum(_Stack):
     """Layers side by side: the sum of their outputs."""
 
-    _join = staticmethod(sum)
+    def _join(self, outputs: Sequence[Kind]) -> Kind:
+        return sum(outputs)
 
 
 class MinkowskiStackMean(_Stack):
     """Layers side by side: the mean of their outputs."""
 
-    _join = staticmethod(mean)
+    def _join(self, outputs: Sequence[Kind]) -> Kind:
+        return mean(outputs)
 
 
 class MinkowskiStackVar(_Stack):
     """Layers side by side: the variance of their outputs."""
 
-    _join = staticmethod(var)
+    def _join(self, outputs: Sequence[Kind]) -> Kind:
+        return var(outputs)
 
 
 def dense_coordinates(shape: Sequence[int]) -> torch.Tensor:
@@ -200,6 +208,8 @@ def to_sparse_all(dense_tensor: torch.Tensor, coordinates: torch.Tensor | None =
     SparseTensor
         Its gradient reaches the dense tensor.
     """
+    if not isinstance(dense_tensor, torch.Tensor):
+        raise TypeError(f"dense_tensor must be a torch.Tensor, got {type(dense_tensor).__name__}")
     if coordinates is None:
         coordinates = dense_coordinates(dense_tensor.shape)
     features = dense_tensor.movedim(1, -1).reshape(-1, dense_tensor.shape[1])
@@ -241,11 +251,11 @@ class MinkowskiToDenseTensor(MinkowskiModuleBase):
 
     Parameters
     ----------
-    shape : torch.Size, optional
+    shape : sequence of ints, optional
         As of `SparseTensor.dense`.
     """
 
-    def __init__(self, shape: torch.Size | None = None):
+    def __init__(self, shape: Sequence[int] | None = None):
         super().__init__()
         self.shape = shape
 
@@ -297,7 +307,7 @@ class MinkowskiPruningFunction:
 class MinkowskiPruning(MinkowskiModuleBase):
     """Keeps the sites of a mask."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.pruning = MinkowskiPruningFunction
 
@@ -324,6 +334,13 @@ class MinkowskiUnionFunction:
         *in_feats: torch.Tensor,
     ) -> torch.Tensor:
         """Return the sums, on `out_coords_key`, which is set."""
+        for key, features in zip(in_coords_keys, in_feats, strict=True):
+            coordinate_manager.check_features(features, key)
+            if features.shape[1] != in_feats[0].shape[1]:
+                raise ValueError(
+                    f"tensors must have as many channels to be united, got {in_feats[0].shape[1]} and "
+                    f"{features.shape[1]}"
+                )
         maps = coordinate_manager.union_map(in_coords_keys, out_coords_key)
         num_rows = coordinate_manager.size(out_coords_key)
         pairs = zip(in_feats, maps, strict=True)
@@ -333,7 +350,7 @@ class MinkowskiUnionFunction:
 class MinkowskiUnion(Module):
     """The sum of tensors over the union of their sites."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.union = MinkowskiUnionFunction
 
@@ -366,8 +383,9 @@ class MinkowskiInterpolationFunction:
         coordinate_manager: CoordinateManager | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return features at points, and of the sums that they are the rows, the points and the weights."""
-        maps = coordinate_manager.interpolation_map_weight(in_coordinate_map_key, tfield)
-        return interpolated(input_features, tfield, in_coordinate_map_key, coordinate_manager), *maps
+        manager = require_manager(coordinate_manager)
+        maps = manager.interpolation_map_weight(in_coordinate_map_key, tfield)
+        return interpolated(input_features, tfield, in_coordinate_map_key, manager), *maps
 
 
 class MinkowskiInterpolation(MinkowskiModuleBase):
@@ -390,7 +408,7 @@ class MinkowskiInterpolation(MinkowskiModuleBase):
         require_sparse(input)
         check_tensor(tfield, "tfield", input._F)
         key, manager = input.coordinate_map_key, input._manager
-        out = [interpolated(input._F, tfield, key, manager)]
+        out: list[Any] = [interpolated(input._F, tfield, key, manager)]
         if self.return_kernel_map or self.return_weights:
             rows, points, weights = manager.interpolation_map_weight(key, tfield)
             out += [(rows, points)] if self.return_kernel_map else []

@@ -10,7 +10,7 @@ from ... import pool
 from .. import functional
 from .._bridge import opaque
 from ..tensor import SparseTensor as Sites
-from .conv import Coordinates, MinkowskiModuleBase, generator_of, out_key_of
+from .conv import Coordinates, MinkowskiModuleBase, generator_of, out_key_of, require_manager
 from .kernels import KernelGenerator, require_dimension
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import BroadcastMode, PoolingMode
@@ -39,8 +39,10 @@ class MinkowskiLocalPoolingFunction:
         """Return the features of the outputs, on `out_coordinate_map_key`, which is set if it is not."""
         if out_coordinate_map_key is None:
             out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
+        if pooling_mode not in _LOCAL:
+            raise ValueError(f"pooling_mode must be one of PoolingMode's local ones, got {pooling_mode!r}")
         keys = in_coordinate_map_key, out_coordinate_map_key
-        plan = coordinate_manager.convolution(*keys, kernel_generator, pool=True)
+        plan = require_manager(coordinate_manager).convolution(*keys, kernel_generator, pool=True)
         out = functional.pool_on(input_features, *plan, _LOCAL[pooling_mode])
         if (
             pooling_mode is not PoolingMode.LOCAL_MAX_POOLING
@@ -68,7 +70,8 @@ class MinkowskiLocalPoolingTransposeFunction:
         if out_coordinate_map_key is None:
             out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
         keys = in_coordinate_map_key, out_coordinate_map_key
-        plan = coordinate_manager.convolution(*keys, kernel_generator, transposed=True, pool=True)
+        manager = require_manager(coordinate_manager)
+        plan = manager.convolution(*keys, kernel_generator, transposed=True, pool=True)
         return functional.pool_on(input_features, *plan, pool.SUM)
 
 
@@ -96,12 +99,14 @@ class MinkowskiPoolingBase(MinkowskiModuleBase):
         kernel_generator: KernelGenerator | None = None,
         is_transpose: bool = False,
         pooling_mode: PoolingMode = PoolingMode.LOCAL_AVG_POOLING,
-        dimension: int = -1,
+        dimension: int | None = -1,
     ):
         super().__init__()
         self.dimension = require_dimension(dimension)
-        if kernel_generator is None:
-            kernel_generator = generator_of(None, kernel_size, stride, dilation, dimension)
+        expanding = kernel_generator is not None and getattr(kernel_generator, "expand_coordinates", False)
+        kernel_generator = generator_of(
+            kernel_generator, kernel_size, stride, dilation, self.dimension, expanding
+        )
         self.kernel_generator, self.is_transpose, self.pooling_mode = (
             kernel_generator,
             is_transpose,
@@ -195,7 +200,7 @@ class MinkowskiPoolingTranspose(MinkowskiPoolingBase):
         dimension: int | None = None,
     ):
         if kernel_generator is None:
-            require_dimension(dimension)
+            dimension = require_dimension(dimension)
             kernel_generator = generator_of(
                 None, kernel_size, stride, dilation, dimension, expand_coordinates
             )
@@ -217,22 +222,25 @@ class MinkowskiGlobalPoolingFunction:
         coordinate_manager: CoordinateManager | None = None,
     ) -> torch.Tensor:
         """Return a row for each batch, on the origin; set `out_coordinate_map_key` if it is not."""
-        origin = coordinate_manager.origin()
+        if not isinstance(pooling_mode, PoolingMode) or pooling_mode in _LOCAL:
+            raise ValueError(f"pooling_mode must be one of PoolingMode's global ones, got {pooling_mode!r}")
+        manager = require_manager(coordinate_manager)
+        manager.check_features(input_features, in_coordinate_map_key)
+        origin = manager.origin()
         if out_coordinate_map_key is not None and not out_coordinate_map_key.is_key_set():
             out_coordinate_map_key.set_key(*origin.get_key())
-        kind = pooling_mode.name.split("_")[1]
-        if kind not in _GLOBAL:
-            raise ValueError(f"pooling_mode must be a global one, got {pooling_mode.name}")
-        over_sites, over_points = _GLOBAL[kind]
-        if coordinate_manager.holds_points(in_coordinate_map_key):
-            rows = coordinate_manager.batch_rows(in_coordinate_map_key)
-            return over_points(input_features, rows, coordinate_manager.size(origin))
-        pooled = over_sites(Sites(coordinate_manager.coords_of(in_coordinate_map_key)[0], input_features))
-        batches = coordinate_manager.get_coordinates(origin)[:, 0]
-        if len(batches) == len(pooled):
-            return pooled
-        batches = torch.where(batches < len(pooled), batches, -1)  # one without a site has zeros
-        return functional.take_rows(pooled, batches)
+        elif out_coordinate_map_key not in (None, origin):
+            raise ValueError(
+                f"out_coordinate_map_key must be the origin's or not set, got {out_coordinate_map_key}"
+            )
+        over_sites, over_rows = _GLOBAL[pooling_mode.name.split("_")[1]]
+        num_rows = manager.size(origin)
+        if not manager.holds_points(in_coordinate_map_key):
+            coords, batches = (manager.coords_of(key)[0] for key in (in_coordinate_map_key, origin))
+            if coords.batch_size == batches.batch_size == num_rows:
+                return over_sites(Sites(coords, input_features))
+        # Batches of the manager are without a site here, or numbers below the greatest are none of them.
+        return over_rows(input_features, manager.batch_rows(in_coordinate_map_key), num_rows)
 
 
 def _mean_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
@@ -241,10 +249,16 @@ def _mean_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> tor
     return functional.add_rows(features, rows, num_rows) / counts[:, None].to(features.dtype)
 
 
+def _max_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Return the greatest of the features of each row, zeros for none."""
+    none = torch.bincount(rows, minlength=num_rows) == 0
+    return functional.max_rows(features, rows, num_rows).masked_fill(none[:, None], 0)
+
+
 _GLOBAL = {
     "SUM": (functional.global_sum_pool, functional.add_rows),
     "AVG": (functional.global_avg_pool, _mean_rows),
-    "MAX": (functional.global_max_pool, functional.max_rows),
+    "MAX": (functional.global_max_pool, _max_rows),
 }
 
 
@@ -269,6 +283,8 @@ class MinkowskiGlobalPooling(MinkowskiModuleBase):
         if not isinstance(input, Tensor):
             raise TypeError(f"input must be a SparseTensor or a TensorField, got {type(input).__name__}")
         key = CoordinateMapKey(input.D + 1) if coordinates is None else coordinates
+        if not isinstance(key, CoordinateMapKey):
+            raise TypeError(f"coordinates must be a CoordinateMapKey, got {type(key).__name__}")
         features = self.pooling.apply(input._F, self.pooling_mode, input.coordinate_key, key, input._manager)
         return SparseTensor._on(features, key, input._manager)
 
@@ -319,6 +335,9 @@ class MinkowskiDirectMaxPoolingFunction:
         is_sorted: bool = False,
     ) -> torch.Tensor:
         """Return ``max(in_feat[in_map[i]])`` over all i of each ``out_map[i]``, the least number for none."""
+        for name, rows, end in (("in_map", in_map, len(in_feat)), ("out_map", out_map, out_nrows)):
+            if len(rows) != len(in_map) or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < end):
+                raise ValueError(f"{name} must be {len(in_map)} rows in [0, {end}), got {rows}")
         taken = functional.take_rows(in_feat, in_map.int())
         out = functional.max_rows(taken, out_map.int(), out_nrows)
         return out.masked_fill(torch.isneginf(out), torch.finfo(out.dtype).min)
@@ -338,6 +357,10 @@ class MinkowskiBroadcastFunction:
         coords_manager: CoordinateManager,
     ) -> torch.Tensor:
         """Return the sums or the products of the features and the rows of their batches."""
+        if not isinstance(operation_type, BroadcastMode):
+            raise ValueError(f"operation_type must be a BroadcastMode, got {operation_type!r}")
+        coords_manager.check_features(input_features, in_coords_key)
+        coords_manager.check_features(input_features_global, coords_manager.origin())
         spread = functional.take_rows(input_features_global, coords_manager.batch_rows(in_coords_key))
         if operation_type is BroadcastMode.ELEMENTWISE_ADDITON:
             return input_features + spread
@@ -347,6 +370,9 @@ class MinkowskiBroadcastFunction:
 class _Broadcast(MinkowskiModuleBase):
     """What the broadcasts share."""
 
+    _same_channels = False
+
+    @opaque
     def forward(self, input: SparseTensor, input_glob: SparseTensor) -> SparseTensor:
         """Return the input with what the row of each site's batch makes of it."""
         require_same_manager(require_sparse(input), require_sparse(input_glob))
@@ -355,6 +381,9 @@ class _Broadcast(MinkowskiModuleBase):
                 f"input_glob must have a row for each batch, as global pools give it, "
                 f"{input._manager.number_of_unique_batch_indices()}, got {len(input_glob)}"
             )
+        channels, others = input.shape[1], input_glob.shape[1]
+        if self._same_channels and others not in (1, channels):
+            raise ValueError(f"input_glob must have {channels} channels, as input, got {others}")
         spread = functional.take_rows(input_glob._F, input._manager.batch_rows(input.coordinate_map_key))
         return input._with(self._combine(input._F, spread))
 
@@ -368,32 +397,34 @@ class _Broadcast(MinkowskiModuleBase):
 class MinkowskiBroadcastAddition(_Broadcast):
     """Adds to each site the row of its batch."""
 
+    _same_channels = True
     operation_type = BroadcastMode.ELEMENTWISE_ADDITON
     broadcast = MinkowskiBroadcastFunction
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return features + spread
 
 
 class MinkowskiBroadcastMultiplication(_Broadcast):
     """Multiplies each site by the row of its batch."""
 
+    _same_channels = True
     operation_type = BroadcastMode.ELEMENTWISE_MULTIPLICATION
     broadcast = MinkowskiBroadcastFunction
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return features * spread
 
 
 class MinkowskiBroadcast(_Broadcast):
     """Gives each site the row of its batch."""
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return spread
 
 
 class MinkowskiBroadcastConcatenation(_Broadcast):
     """Puts the row of its batch behind each site's features."""
 
-    def _combine(self, features, spread):
+    def _combine(self, features: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         return torch.cat([features, spread], 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .. import functional
-from .._bridge import opaque
+from .._bridge import check_tensor, opaque
 from .tensor import weighted_rows
 
 
@@ -43,9 +43,11 @@ def spmm(
         If the lengths, dtypes or sizes do not fit each other.
     """
     _check_entries(rows, cols, size, mat)
-    if len(vals) != len(rows) or vals.dtype != mat.dtype:
+    check_tensor(vals, "vals", mat)
+    if vals.shape != rows.shape or vals.dtype != mat.dtype:
         raise ValueError(
-            f"vals must be {len(rows)} of {mat.dtype}, as rows and mat, got {len(vals)} of {vals.dtype}"
+            f"vals must be {len(rows)} of {mat.dtype}, as rows and mat, got shape {tuple(vals.shape)} of "
+            f"{vals.dtype}"
         )
     return weighted_rows(mat, cols, rows, vals, size[0])
 
@@ -65,7 +67,16 @@ def spmm_average(
     )
 
 
-def _check_entries(rows, cols, size, mat) -> None:
+def _check_entries(rows: torch.Tensor, cols: torch.Tensor, size: Sequence[int], mat: torch.Tensor) -> None:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"size must be two ints, got {size!r}")
+    check_tensor(mat, "mat")
+    if mat.dim() != 2:
+        raise ValueError(f"mat must have shape ({size[1]}, C), got shape {tuple(mat.shape)}")
+    for name, each in (("rows", rows), ("cols", cols)):
+        check_tensor(each, name, mat)
+        if each.dim() != 1 or each.is_floating_point() or each.dtype is torch.bool:
+            raise ValueError(f"{name} must be ints of shape (N,), got {each.dtype} {tuple(each.shape)}")
     if len(rows) != len(cols):
         raise ValueError(f"cols must be {len(rows)}, as rows, got {len(cols)}")
     if len(mat) != size[1]:
@@ -79,7 +90,14 @@ class MinkowskiSPMMFunction:
     """The product of a sparse matrix and a dense one."""
 
     @staticmethod
-    def apply(rows, cols, vals, size, mat, cuda_spmm_alg: int = 1) -> torch.Tensor:
+    def apply(
+        rows: torch.Tensor,
+        cols: torch.Tensor,
+        vals: torch.Tensor,
+        size: Sequence[int],
+        mat: torch.Tensor,
+        cuda_spmm_alg: int = 1,
+    ) -> torch.Tensor:
         """Return what `spmm` does."""
         return spmm(rows, cols, vals, size, mat)
 
@@ -89,6 +107,12 @@ class MinkowskiSPMMAverageFunction:
 
     @staticmethod
     @opaque
-    def apply(rows, cols, size, mat, cuda_spmm_alg: int = 1) -> torch.Tensor:
+    def apply(
+        rows: torch.Tensor,
+        cols: torch.Tensor,
+        size: Sequence[int],
+        mat: torch.Tensor,
+        cuda_spmm_alg: int = 1,
+    ) -> torch.Tensor:
         """Return what `spmm_average` does first."""
         return spmm_average(rows, cols, size, mat)[0]

@@ -6,7 +6,7 @@ import copy
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from .. import functional
 from .._bridge import check_tensor, opaque
 from ..tensor import FLOATS
 from ..tensor import SparseTensor as Sites
-from .kernels import convert_to_int_list
+from .kernels import ints_of
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import (
     CoordinateMapType,
@@ -24,6 +24,11 @@ from .modes import (
     SparseTensorOperationMode,
     SparseTensorQuantizationMode,
 )
+
+Device = torch.device | str | int
+Scalar = torch.Tensor | float  # what PyTorch combines with features
+Operand: TypeAlias = "Tensor | Scalar"
+Combine = Callable[[Any, Any], torch.Tensor]
 
 _AVERAGE = SparseTensorQuantizationMode.UNWEIGHTED_AVERAGE
 _SUM = SparseTensorQuantizationMode.UNWEIGHTED_SUM
@@ -55,6 +60,8 @@ def global_coordinate_manager() -> CoordinateManager | None:
 
 def set_global_coordinate_manager(coordinate_manager: CoordinateManager | None) -> None:
     """Set the coordinate manager that new tensors share."""
+    if coordinate_manager is not None and not isinstance(coordinate_manager, CoordinateManager):
+        raise TypeError(f"coordinate_manager must be a CoordinateManager, got {coordinate_manager!r}")
     global _global_manager
     _global_manager = coordinate_manager
 
@@ -169,17 +176,17 @@ class Tensor:
         """Set whether the features have a gradient."""
         self._F.requires_grad_(requires_grad)
 
-    def float(self):
+    def float(self) -> Self:
         """Make the features float32, in place."""
         self._F = self._F.float()
         return self
 
-    def double(self):
+    def double(self) -> Self:
         """Make the features float64, in place."""
         self._F = self._F.double()
         return self
 
-    def detach(self):
+    def detach(self) -> Self:
         """Cut the features from their graph, in place."""
         self._F = self._F.detach()
         return self
@@ -236,7 +243,7 @@ class Tensor:
 
     # Arithmetic
 
-    def _features_beside(self, other: Any) -> Any:
+    def _features_beside(self, other: Operand) -> Scalar:
         """Return what is to be combined with the features in place."""
         if isinstance(other, Tensor):
             require_same_manager(self, other)
@@ -248,23 +255,23 @@ class Tensor:
             return other._F
         return other
 
-    def __iadd__(self, other):
+    def __iadd__(self, other: Operand) -> Self:
         self._F += self._features_beside(other)
         return self
 
-    def __isub__(self, other):
+    def __isub__(self, other: Operand) -> Self:
         self._F -= self._features_beside(other)
         return self
 
-    def __imul__(self, other):
+    def __imul__(self, other: Operand) -> Self:
         self._F *= self._features_beside(other)
         return self
 
-    def __itruediv__(self, other):
+    def __itruediv__(self, other: Operand) -> Self:
         self._F /= self._features_beside(other)
         return self
 
-    def _combine(self, other: Any, function: Callable) -> Any:
+    def _combine(self, other: Operand, function: Combine) -> Any:
         if not isinstance(other, Tensor):
             return self._with(function(self._F, other))
         require_same_manager(self, other)
@@ -272,22 +279,22 @@ class Tensor:
             return self._with(function(self._F, other._F))
         return self._combine_over_union(other, function)
 
-    def _combine_over_union(self, other: Any, function: Callable) -> Any:
+    def _combine_over_union(self, other: Tensor, function: Combine) -> Any:
         raise ValueError("tensor fields must be on the same points to be combined")
 
-    def __add__(self, other):
+    def __add__(self, other: Operand) -> Self:
         return self._combine(other, operator.add)
 
-    def __sub__(self, other):
+    def __sub__(self, other: Operand) -> Self:
         return self._combine(other, operator.sub)
 
-    def __mul__(self, other):
+    def __mul__(self, other: Operand) -> Self:
         return self._combine(other, operator.mul)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Operand) -> Self:
         return self._combine(other, operator.truediv)
 
-    def __pow__(self, power):
+    def __pow__(self, power: Scalar) -> Self:
         return self._with(self._F**power)
 
 
@@ -334,6 +341,10 @@ class SparseTensor(Tensor):
     [[0, 4], [0, 8]]
     """
 
+    coordinate_map_key: CoordinateMapKey
+    unique_index: torch.Tensor
+    inverse_mapping: torch.Tensor
+
     def __init__(
         self,
         features: torch.Tensor,
@@ -345,26 +356,26 @@ class SparseTensor(Tensor):
         allocator_type: GPUMemoryAllocatorType | None = None,
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
         requires_grad: bool | None = None,
-        device: torch.device | str | int | None = None,
+        device: Device | None = None,
     ):
         check_quantization_mode(quantization_mode, tuple(SparseTensorQuantizationMode))
         features, coordinates = _moved(features, coordinates, device)
-        manager = _manager_for(coordinates, coordinate_map_key, coordinate_manager, minkowski_algorithm)
+        manager, place = _placed(coordinates, coordinate_map_key, coordinate_manager, minkowski_algorithm)
         self.quantization_mode = quantization_mode
         self._manager, self._D, self._C = manager, manager.D, None
-        if coordinates is not None:
-            _check_rows(features, coordinates)
-            coordinate_map_key, features = self._insert(coordinates, features, tensor_stride)
+        if isinstance(place, torch.Tensor):
+            _check_rows(features, place)
+            key, features = self._insert(place, features, tensor_stride)
         else:
-            num = manager.size(coordinate_map_key)
-            if len(features) != num and quantization_mode is not SparseTensorQuantizationMode.NO_QUANTIZATION:
+            key, num = place, manager.size(place)
+            if len(features) != num:
                 raise ValueError(
                     f"features must have {num} rows, one for each of the coordinates of coordinate_map_key, "
                     f"got {len(features)}"
                 )
         if requires_grad is not None:
             features.requires_grad_(requires_grad)
-        self._F, self.coordinate_map_key = features, coordinate_map_key
+        self._F, self.coordinate_map_key = features, key
 
     @classmethod
     def _on(cls, features: torch.Tensor, key: CoordinateMapKey, manager: CoordinateManager) -> SparseTensor:
@@ -375,10 +386,13 @@ class SparseTensor(Tensor):
         return x
 
     def _with(self, features: torch.Tensor) -> SparseTensor:
+        _check_beside(features, self._F)
         return SparseTensor._on(features, self.coordinate_map_key, self._manager)
 
     @opaque
-    def _insert(self, coordinates, features, tensor_stride) -> tuple[CoordinateMapKey, torch.Tensor]:
+    def _insert(
+        self, coordinates: torch.Tensor, features: torch.Tensor, tensor_stride: int | Sequence[int]
+    ) -> tuple[CoordinateMapKey, torch.Tensor]:
         """Give the manager coordinates; return their key, and the features that they get."""
         if coordinates.dtype is not torch.int32:
             warnings.warn(
@@ -390,13 +404,14 @@ class SparseTensor(Tensor):
         key, (self.unique_index, self.inverse_mapping) = self._manager.insert_and_map(
             coordinates, tensor_stride
         )
-        if len(self.unique_index) == len(features):
+        num = len(self.unique_index)
+        if num == len(features):
             return key, features
         if self.quantization_mode is _SPLAT:
             raise ValueError(
                 "quantization_mode must not be SPLAT_LINEAR_INTERPOLATION: TensorField.splat() is that"
             )
-        kept = quantized(features, self.quantization_mode, self.unique_index, self.inverse_mapping)
+        kept = quantized(features, self.quantization_mode, self.inverse_mapping, num, self.unique_index)
         return key, features if kept is None else kept
 
     @property
@@ -404,13 +419,20 @@ class SparseTensor(Tensor):
         """The key of the coordinates."""
         return self.coordinate_map_key
 
+    @opaque
     def _coordinates(self) -> torch.Tensor:
         return self._manager.get_coordinates(self.coordinate_map_key)
 
-    def _combine_over_union(self, other: Any, function: Callable) -> SparseTensor:
+    @opaque
+    def _combine_over_union(self, other: Tensor, function: Combine) -> SparseTensor:
         if not isinstance(other, SparseTensor):
             raise TypeError(f"a sparse tensor must be combined with another, got a {type(other).__name__}")
         key = CoordinateMapKey(self._D + 1)
+        if other._F.shape[1] not in (1, self._F.shape[1]):
+            raise ValueError(
+                f"tensors must have as many channels to be combined, got {self._F.shape[1]} and "
+                f"{other._F.shape[1]}"
+            )
         mine, theirs = self._manager.union_map([self.coordinate_map_key, other.coordinate_map_key], key)
         out = self._F.new_zeros(self._manager.size(key), self._F.shape[1]).index_copy(0, mine[1], self._F)
         return SparseTensor._on(
@@ -438,25 +460,33 @@ class SparseTensor(Tensor):
         min_coords : torch.Tensor of shape (1, D)
         tensor_stride : torch.Tensor of shape (D,)
         """
+        if not len(self) and min_coords is None:
+            raise ValueError("min_coords must be given for a tensor without sites")
         tensor_stride = torch.tensor(self.tensor_stride, dtype=torch.int32, device=self.device)
-        places = self.C[:, 1:]
-        low = places.amin(0) if min_coords is None else self._corner(min_coords, "min_coords")
+        places = self.C[:, 1:].long()  # a difference may not fit in int32
+        low = self.C[:, 1:].amin(0) if min_coords is None else self._corner(min_coords, "min_coords")
         high = None if max_coords is None else self._corner(max_coords, "max_coords")
         places = places - low
         if contract_coords:
             places = torch.div(places, tensor_stride, rounding_mode="floor")
             low = torch.div(low, tensor_stride, rounding_mode="floor")
             high = None if high is None else torch.div(high, tensor_stride, rounding_mode="floor")
-        indices = torch.cat([self.C[:, :1], places], 1).T.long()
-        size = {}
-        if high is not None:
-            batches = int(self.C[:, 0].max()) + 1
-            size = {"size": (batches, *(high - low + 1).tolist(), self._F.shape[1])}
-        out = torch.sparse_coo_tensor(indices, self._F, **size, check_invariants=True)
+        beyond = (places < 0).any(1) if high is None else ((places < 0) | (places > high - low)).any(1)
+        if beyond.any():
+            row = int(beyond.nonzero()[0])
+            raise ValueError(
+                f"min_coords and max_coords must hold all sites, got {self.C[row].tolist()} in row {row}"
+            )
+        indices = torch.cat([self.C[:, :1], places], 1).T
+        if high is None:
+            out = torch.sparse_coo_tensor(indices, self._F, check_invariants=True)
+        else:
+            size = int(self.C[:, 0].max()) + 1, *(high - low + 1).tolist(), self._F.shape[1]
+            out = torch.sparse_coo_tensor(indices, self._F, size, check_invariants=True)
         return out, low[None], tensor_stride.cpu()
 
-    def _corner(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        value = torch.as_tensor(value, device=self.device).reshape(-1)
+    def _corner(self, corner: torch.Tensor | int, name: str) -> torch.Tensor:
+        value = torch.as_tensor(corner, device=self.device).reshape(-1)
         tensor_stride = torch.tensor(self.tensor_stride, device=self.device)
         if len(value) != self._D or value.is_floating_point() or (value % tensor_stride).any():
             raise ValueError(
@@ -467,7 +497,7 @@ class SparseTensor(Tensor):
 
     def dense(
         self,
-        shape: torch.Size | None = None,
+        shape: Sequence[int] | None = None,
         min_coordinate: torch.Tensor | int | None = None,
         contract_stride: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -475,7 +505,7 @@ class SparseTensor(Tensor):
 
         Parameters
         ----------
-        shape : torch.Size, optional
+        shape : sequence of ints, optional
             Batches, channels, then the axes. Default what holds all sites. The number of channels is the
             tensor's, whatever stands there.
         min_coordinate : torch.Tensor of shape (D,), int32, or 0, optional
@@ -504,8 +534,8 @@ class SparseTensor(Tensor):
                 raise ValueError("shape must be given for a tensor without sites")
             dense = self._F.new_zeros(shape[0], self._F.shape[1], *shape[2:])
             return dense, tensor_stride.new_zeros(1, self._D), tensor_stride
-        batches, places = self.C[:, 0].long(), self.C[:, 1:]
-        low = places.amin(0)[None]
+        batches, places = self.C[:, 0].long(), self.C[:, 1:].long()
+        low = self.C[:, 1:].amin(0)[None]
         if min_coordinate is None or (isinstance(min_coordinate, int) and min_coordinate == 0):
             if (low < 0).any():
                 raise ValueError(
@@ -527,9 +557,10 @@ class SparseTensor(Tensor):
                 f"shape must hold all sites, {tuple(shape)} does not: {self.C[row].tolist()} in row {row}"
             )
         dense = self._F.new_zeros(shape[0], *shape[2:], self._F.shape[1])
-        dense = dense.index_put((batches, *places.long().unbind(1)), self._F).movedim(-1, 1)
+        dense = dense.index_put((batches, *places.unbind(1)), self._F).movedim(-1, 1)
         return dense, low, tensor_stride.cpu()
 
+    @opaque
     def interpolate(self, X: TensorField) -> TensorField:
         """Return features between sites at the points of a tensor field, linearly."""
         if not isinstance(X, TensorField):
@@ -547,7 +578,12 @@ class SparseTensor(Tensor):
         """Return what `slice` does, with X's own features behind."""
         return self._sliced(X, lambda features: torch.cat([features, X._F], 1))
 
-    def _sliced(self, X: SparseTensor | TensorField, join: Callable) -> TensorField:
+    @opaque
+    def _sliced(
+        self, X: SparseTensor | TensorField, join: Callable[[torch.Tensor], torch.Tensor]
+    ) -> TensorField:
+        if not isinstance(X, Tensor):
+            raise TypeError(f"X must be a TensorField or a SparseTensor, got {type(X).__name__}")
         if X.quantization_mode not in (_SUBSAMPLE, _AVERAGE):
             raise ValueError(
                 f"X must have been quantized by RANDOM_SUBSAMPLE or UNWEIGHTED_AVERAGE to be sliced, got "
@@ -573,6 +609,7 @@ class SparseTensor(Tensor):
             features, points, coordinate_manager=self._manager, quantization_mode=self.quantization_mode
         )
 
+    @opaque
     def features_at_coordinates(self, query_coordinates: torch.Tensor) -> torch.Tensor:
         """Return features between sites at points, linearly.
 
@@ -586,11 +623,11 @@ class SparseTensor(Tensor):
         torch.Tensor of shape (M, C)
             Cells without a site count as zeros.
         """
+        check_tensor(query_coordinates, "query_coordinates", self._F)
         if query_coordinates.dtype != self.dtype:
             raise TypeError(
                 f"query_coordinates must be {self.dtype}, as the features, got {query_coordinates.dtype}"
             )
-        check_tensor(query_coordinates, "query_coordinates", self._F)
         return interpolated(self._F, query_coordinates, self.coordinate_map_key, self._manager)
 
 
@@ -626,6 +663,8 @@ class TensorField(Tensor):
     tensor([1.5000, 5.0000])
     """
 
+    coordinate_field_map_key: CoordinateMapKey
+
     def __init__(
         self,
         features: torch.Tensor,
@@ -637,26 +676,37 @@ class TensorField(Tensor):
         allocator_type: GPUMemoryAllocatorType | None = None,
         minkowski_algorithm: MinkowskiAlgorithm | None = None,
         requires_grad: bool | None = None,
-        device: torch.device | str | int | None = None,
+        device: Device | None = None,
     ):
         check_quantization_mode(quantization_mode, (_AVERAGE, _SUM, _SUBSAMPLE, _MAX))
         features, coordinates = _moved(features, coordinates, device)
-        manager = _manager_for(coordinates, coordinate_field_map_key, coordinate_manager, minkowski_algorithm)
+        manager, place = _placed(
+            coordinates, coordinate_field_map_key, coordinate_manager, minkowski_algorithm
+        )
         self.quantization_mode = quantization_mode
         self._manager, self._D = manager, manager.D
-        if coordinates is not None:
-            _check_rows(features, coordinates)
-            points = coordinates if coordinates.is_floating_point() else coordinates.float()
-            coordinate_field_map_key = manager.insert_field(
-                points, convert_to_int_list(tensor_stride, self._D)
-            )
+        self._C: torch.Tensor | None = None
+        if isinstance(place, torch.Tensor):
+            _check_rows(features, place)
+            self._C = place.clone()  # what becomes of the argument is not to matter
+            points = place if place.is_floating_point() else place.float()
+            steps = ints_of(tensor_stride, self._D, "tensor_stride")
+            key = opaque(manager.insert_field)(points, steps)
+        else:
+            key, num = place, len(manager._points(place))
+            if len(features) != num:
+                raise ValueError(
+                    f"features must have {num} rows, one for each of the points of "
+                    f"coordinate_field_map_key, got {len(features)}"
+                )
         if requires_grad is not None:
             features.requires_grad_(requires_grad)
-        self._F, self._C, self.coordinate_field_map_key = features, coordinates, coordinate_field_map_key
+        self._F, self.coordinate_field_map_key = features, key
         self._inverse_mapping: dict[CoordinateMapKey, torch.Tensor] = {}
         self._splat: dict[CoordinateMapKey, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def _with(self, features: torch.Tensor) -> TensorField:
+        _check_beside(features, self._F)
         field = copy.copy(self)
         field._F = features
         return field
@@ -666,6 +716,7 @@ class TensorField(Tensor):
         """The key of the points."""
         return self.coordinate_field_map_key
 
+    @opaque
     def _coordinates(self) -> torch.Tensor:
         return self._manager.get_coordinate_field(self.coordinate_field_map_key)
 
@@ -673,6 +724,7 @@ class TensorField(Tensor):
     def _batchwise_row_indices(self) -> list[torch.Tensor]:
         return self._manager.origin_field_map(self.coordinate_field_map_key)[1]
 
+    @opaque
     def sparse(
         self,
         tensor_stride: int | Sequence[int] = 1,
@@ -701,18 +753,19 @@ class TensorField(Tensor):
             key, (first, rows) = self._manager.field_to_sparse_insert_and_map(
                 self.coordinate_field_map_key, tensor_stride
             )
-            features = quantized(self._F, mode, first, rows)
+            features = quantized(self._F, mode, rows, len(first), first)
         else:
             key, manager = coordinate_map_key, self._manager
             sites, points = manager.field_to_sparse_map(self.coordinate_field_map_key, key)
             rows = torch.full((len(self),), -1, dtype=torch.int64, device=self.device)
             rows[points] = sites
-            features = quantized(self._F, mode, None, rows, manager.size(key))
+            features = quantized(self._F, mode, rows, manager.size(key))
         if features is None:
             raise ValueError(f"quantization_mode must be one that reduces the points of a cell, got {mode}")
         self._inverse_mapping[key] = rows
         return SparseTensor._on(features, key, self._manager)
 
+    @opaque
     def splat(self) -> SparseTensor:
         """Return a sparse tensor of the 2**D sites around each point, which share its features linearly."""
         cells = torch.floor(self.C).int()
@@ -726,6 +779,7 @@ class TensorField(Tensor):
         features = weighted_rows(self._F, points, rows, weights, self._manager.size(key))
         return SparseTensor._on(features, key, self._manager)
 
+    @opaque
     def inverse_mapping(self, sparse_tensor_map_key: CoordinateMapKey) -> torch.Tensor:
         """Return the row of the site that holds each point, int64.
 
@@ -746,11 +800,23 @@ class TensorField(Tensor):
         return self._inverse_mapping[sparse_tensor_map_key]
 
 
-def wrapped(x: Tensor, features: torch.Tensor) -> Tensor:
-    """Return features on what a tensor or a field is on."""
+Kind = TypeVar("Kind", SparseTensor, TensorField)  # layers on features give what they get
+
+
+def wrapped(x: Kind, function: Callable[[torch.Tensor], torch.Tensor]) -> Kind:
+    """Return what a function makes of the features, on what a tensor or a field is on."""
     if not isinstance(x, Tensor):
         raise TypeError(f"input must be a SparseTensor or a TensorField, got {type(x).__name__}")
-    return x._with(features)
+    return x._with(function(x._F))
+
+
+def _check_beside(features: torch.Tensor, others: torch.Tensor) -> None:
+    """Raise unless new features have as many rows as those that they are to stand for."""
+    if features.dim() != 2 or len(features) != len(others):
+        raise ValueError(
+            f"features must have {len(others)} rows, one per site, got "
+            f"{len(features) if features.dim() == 2 else f'shape {tuple(features.shape)}'}"
+        )
 
 
 def require_sparse(x: Any, dimension: int | None = None) -> SparseTensor:
@@ -784,15 +850,14 @@ def check_quantization_mode(mode: Any, choices: tuple[SparseTensorQuantizationMo
 def quantized(
     features: torch.Tensor,
     mode: SparseTensorQuantizationMode,
-    first: torch.Tensor | None,
     rows: torch.Tensor,
-    num_rows: int | None = None,
+    num_rows: int,
+    first: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Return features reduced by row, None for a mode that reduces nothing.
 
     `first` is a place of each row, found if None; `rows` may have -1, for what is left out.
     """
-    num_rows = len(first) if num_rows is None else num_rows
     rows = rows.int()
     if mode is _SUM:
         return functional.add_rows(features, rows, num_rows)
@@ -823,6 +888,8 @@ def interpolated(
     features: torch.Tensor, points: torch.Tensor, key: CoordinateMapKey, manager: CoordinateManager
 ) -> torch.Tensor:
     """Return features between sites at points, linearly; what is not there counts as zeros."""
+    manager.check_points(points, "the points")
+    manager.check_features(features, key)
     coords, unit = manager.coords_of(key)
     if list(unit) != key.get_tensor_stride() or not coords.num_sites:
         rows, at, weights = manager.interpolation_map_weight(key, points)
@@ -842,7 +909,9 @@ def interpolated(
     return out if inside.all() else torch.where(inside[:, None], out, 0)
 
 
-def _moved(features, coordinates, device) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _moved(
+    features: torch.Tensor, coordinates: torch.Tensor | None, device: Device | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return checked features and coordinates, on a device."""
     if not isinstance(features, torch.Tensor):
         raise TypeError(f"features must be a torch.Tensor, got {type(features).__name__}")
@@ -862,8 +931,13 @@ def _moved(features, coordinates, device) -> tuple[torch.Tensor, torch.Tensor | 
     return features, coordinates
 
 
-def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
-    """Return the manager of a new tensor, and check what names its coordinates."""
+def _placed(
+    coordinates: torch.Tensor | None,
+    key: CoordinateMapKey | None,
+    manager: CoordinateManager | None,
+    algorithm: MinkowskiAlgorithm | None,
+) -> tuple[CoordinateManager, torch.Tensor | CoordinateMapKey]:
+    """Return the manager of a new tensor, and its coordinates or the key of some that the manager has."""
     if manager is not None and not isinstance(manager, CoordinateManager):
         raise TypeError(f"coordinate_manager must be a CoordinateManager, got {type(manager).__name__}")
     if key is not None:
@@ -876,13 +950,13 @@ def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
         if coordinates is not None:
             raise ValueError("coordinates must be left out with coordinate_map_key, which names some")
         key._require()
-        return manager
+        return manager, key
     if coordinates is None:
         raise ValueError("coordinates must be given, or coordinate_map_key and coordinate_manager instead")
     if coordinates.dim() != 2:
         raise ValueError(f"coordinates must have shape (N, 1 + D), got shape {tuple(coordinates.shape)}")
     if manager is not None:
-        return manager
+        return manager, coordinates
     shared = sparse_tensor_operation_mode() is SparseTensorOperationMode.SHARE_COORDINATE_MANAGER
     manager = global_coordinate_manager() if shared else None
     if manager is None:
@@ -892,11 +966,13 @@ def _manager_for(coordinates, key, manager, algorithm) -> CoordinateManager:
         )
         if shared:
             set_global_coordinate_manager(manager)
-    return manager
+    return manager, coordinates
 
 
 def _check_rows(features: torch.Tensor, coordinates: torch.Tensor) -> None:
     check_tensor(coordinates, "coordinates", features)
+    if coordinates.is_complex():
+        raise TypeError(f"coordinates must be of an integer or a float dtype, got {coordinates.dtype}")
     if len(features) != len(coordinates):
         raise ValueError(
             f"features must have as many rows as coordinates, {len(coordinates)}, got {len(features)}"

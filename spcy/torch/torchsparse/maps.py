@@ -128,8 +128,10 @@ def _level(
     return derive_child(coords, ("torchsparse", transposed, stencil.key, stride, padding, shape), build)
 
 
-def _remake(parent: Coords, transposed: bool, offsets: np.ndarray, *arguments) -> Coords:
-    return _level(parent, transposed, Stencil(offsets), *arguments)[1]
+def _remake(
+    parent: Coords, transposed: bool, offsets: np.ndarray, stride: Ints, padding: Ints, shape: Ints | None
+) -> Coords:
+    return _level(parent, transposed, Stencil(offsets), stride, padding, shape)[1]
 
 
 def _require_inside(coords: Coords, spatial_range: Ints) -> None:

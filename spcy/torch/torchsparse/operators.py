@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
-from .tensor import SparseTensor, require_same_sites
+from .tensor import Sparse, SparseTensor, require_same_sites
 
 __all__ = ["cat", "generative_add"]
 
 
-def cat(inputs: Sequence[SparseTensor]) -> SparseTensor:
+def cat(inputs: Sparse | Sequence[Sparse]) -> Sparse:
     """Return tensors on the same sites joined along their channels.
 
     Parameters
     ----------
-    inputs : sequence of SparseTensor
+    inputs : SparseTensor or sequence of them
 
     Returns
     -------
@@ -35,14 +35,14 @@ def cat(inputs: Sequence[SparseTensor]) -> SparseTensor:
     >>> cat([x, x]).F.shape
     torch.Size([1, 4])
     """
-    inputs = [inputs] if isinstance(inputs, SparseTensor) else list(inputs)
-    if not inputs:
+    tensors = [inputs] if isinstance(inputs, SparseTensor) else list(inputs)
+    if not tensors:
         raise ValueError("inputs must have at least one SparseTensor, got none")
-    require_same_sites(inputs, "inputs")
-    return inputs[0].with_feats(torch.cat([x.feats for x in inputs], dim=1))
+    require_same_sites(tensors, "inputs")
+    return tensors[0].with_feats(torch.cat([x.feats for x in tensors], dim=1))
 
 
-def generative_add(a: SparseTensor, b: SparseTensor) -> SparseTensor:
+def generative_add(a: Sparse, b: Sparse) -> Sparse:
     """Return the sum of two tensors over the union of their sites, in ascending order of coordinates."""
     if a.stride != b.stride:
         raise ValueError(f"b must have the stride of a, {a.stride}, got {b.stride}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     """How a strided layer made a level: what a transposed layer goes back by."""
 
     level: Level  # where it came from
-    spatial_range: tuple[int, ...] | None  # there
+    spatial_range: Ints | None  # there
     key: tuple[Ints, ...]  # the tensor stride there, kernel_size, stride, dilation
 
 
@@ -62,23 +62,26 @@ class Level:
     ):
         self._tensor, self._coords, self.step = tensor, coords, step
         self.scale, self.batch_last = scale, batch_last
-        self._version = self._seen = None  # of the tensor, when it and the coords were the same
+        self._version: int | None = None  # of the tensor, when it and the coords were the same
+        self._seen: Any = None  # what stood in it then
         if tensor is not None and coords is not None:
-            self._remember(tensor)
+            self._remember(tensor, coords)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         coords = self._coords
         if self._tensor is not None and (coords is None or not self._is_current()):
             return Level, (self.scale, self.batch_last, self._tensor)
         return Level, (self.scale, self.batch_last, self._tensor, coords, self.step)
 
     @classmethod
-    def of(cls, owner: torch.Tensor | Coords, scale: Ints, batch_last: bool, step: Step | None = None):
+    def of(
+        cls, owner: torch.Tensor | Coords, scale: Ints, batch_last: bool, step: Step | None = None
+    ) -> Level:
         """Return the level of a coordinates tensor, or of coords that a layer made by a step."""
         level = _LEVELS.get(id(owner))
         if level is None or not level._is_of(owner) or (level.scale, level.batch_last) != (scale, batch_last):
-            name = "coords" if isinstance(owner, Coords) else "tensor"
-            level = _LEVELS[id(owner)] = cls(scale, batch_last, step=step, **{name: owner})
+            tensor, coords = (None, owner) if isinstance(owner, Coords) else (owner, None)
+            level = _LEVELS[id(owner)] = cls(scale, batch_last, tensor, coords, step)
         return level
 
     def _is_of(self, owner: torch.Tensor | Coords) -> bool:
@@ -87,22 +90,25 @@ class Level:
     def tensor(self, device: torch.device) -> torch.Tensor:
         """Return the coordinates tensor, the same every time."""
         if self._tensor is None:
-            indices = indices_of(self._coords, device)
+            coords = self.coords()
+            indices = indices_of(coords, device)
             if self.batch_last:
                 scale = torch.tensor(self.scale, dtype=indices.dtype, device=indices.device)
                 indices = torch.cat([indices[:, 1:] * scale, indices[:, :1]], dim=1)
             self._tensor = indices
-            self._remember(indices)
+            self._remember(indices, coords)
             _LEVELS[id(indices)] = self
         return self._tensor
 
     def coords(self) -> Coords:
         """Return the sites, made when first asked for or after a write to the coordinates."""
-        if self._coords is None or not self._is_current():
-            self._coords = self._coords_of(self._tensor)
+        coords = self._coords
+        if coords is None or not self._is_current():
+            tensor: Any = self._tensor  # either is there
+            coords = self._coords = self._coords_of(tensor)
             self.step = None
-            self._remember(self._tensor)
-        return self._coords
+            self._remember(tensor, coords)
+        return coords
 
     def _coords_of(self, value: torch.Tensor) -> Coords:
         _check_coords(value)
@@ -127,11 +133,11 @@ class Level:
             )
         return xp.concatenate([array[:, 3:], array[:, :3] // scale], axis=1)
 
-    def _remember(self, value: torch.Tensor) -> None:
+    def _remember(self, value: torch.Tensor, coords: Coords) -> None:
         """Keep what tells a later write to the coordinates tensor."""
         self._version = None if value.is_inference() else value._version
         if value.is_cpu:
-            self._seen = array_of(value).copy() if self.batch_last else self._coords.indices
+            self._seen = array_of(value).copy() if self.batch_last else coords.indices
 
     def _is_current(self) -> bool:
         """Return whether the coordinates are what the coords were made from.
@@ -198,6 +204,9 @@ class SparseTensor:
     # stride, and windows are centred on an output's own cell.
     batch_last = False
 
+    _given: torch.Tensor | None  # coordinates, with the level that they are of once it is asked for
+    _level: Level | None
+
     def __init__(
         self,
         feats: torch.Tensor,
@@ -218,10 +227,10 @@ class SparseTensor:
     @opaque
     def coords(self) -> torch.Tensor:
         """The sites' coordinates."""
-        return self._given if self._given is not None else self._level.tensor(self.feats.device)
+        return self._given if self._given is not None else self.level().tensor(self.feats.device)
 
     @coords.setter
-    def coords(self, value: torch.Tensor):
+    def coords(self, value: torch.Tensor) -> None:
         self._given, self._level = value, None
 
     @property
@@ -230,7 +239,7 @@ class SparseTensor:
         return self._stride
 
     @stride.setter
-    def stride(self, value: int | Sequence[int]):
+    def stride(self, value: int | Sequence[int]) -> None:
         stride = make_ntuple(value, ndim=3)
         if self.batch_last and stride != self._stride:  # it says what the coordinates mean
             self.coords = self.coords
@@ -242,7 +251,7 @@ class SparseTensor:
         return self.feats
 
     @F.setter
-    def F(self, value: torch.Tensor):
+    def F(self, value: torch.Tensor) -> None:
         self.feats = value
 
     @property
@@ -251,7 +260,7 @@ class SparseTensor:
         return self.coords
 
     @C.setter
-    def C(self, value: torch.Tensor):
+    def C(self, value: torch.Tensor) -> None:
         self.coords = value
 
     @property
@@ -260,32 +269,33 @@ class SparseTensor:
         return self.stride
 
     @s.setter
-    def s(self, value: int | Sequence[int]):
+    def s(self, value: int | Sequence[int]) -> None:
         self.stride = value
 
     @property
-    def cmaps(self) -> dict:
+    def cmaps(self) -> dict[Any, Any]:
         """What code keeps there; spcy's levels find each other without."""
         return self._caches.cmaps
 
     @cmaps.setter
-    def cmaps(self, value: dict):
+    def cmaps(self, value: dict[Any, Any]) -> None:
         self._caches.cmaps = value
 
     @property
-    def kmaps(self) -> dict:
+    def kmaps(self) -> dict[Any, Any]:
         """The levels that strided layers made, by (tensor stride, kernel_size, stride, dilation)."""
         return self._caches.kmaps
 
     @kmaps.setter
-    def kmaps(self, value: dict):
+    def kmaps(self, value: dict[Any, Any]) -> None:
         self._caches.kmaps = value
 
     def level(self) -> Level:
         """Return the level of the sites."""
         if self._level is None:
-            check_tensor(self._given, "coords")
-            self._level = Level.of(self._given, self._scale(), self.batch_last)
+            given: Any = self._given  # either is there
+            check_tensor(given, "coords")
+            self._level = Level.of(given, self._scale(), self.batch_last)
         return self._level
 
     def _scale(self) -> Ints:
@@ -321,7 +331,7 @@ class SparseTensor:
             return self.spatial_range[0]
         return self.level().coords().batch_size
 
-    def with_feats(self, feats: torch.Tensor) -> SparseTensor:
+    def with_feats(self, feats: torch.Tensor) -> Self:
         """Return a tensor on the same sites with other features."""
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
@@ -329,20 +339,22 @@ class SparseTensor:
         return made
 
     @opaque
-    def on_level(self, coords: Coords, stride: Ints, spatial_range: Ints | None, step: Step | None = None):
+    def on_level(
+        self, coords: Coords, stride: Ints, spatial_range: Ints | None, step: Step | None = None
+    ) -> Self:
         """Return a tensor on other sites, of the same family, without features yet."""
         made = self.with_feats(self.feats)
         made._stride, made.spatial_range = stride, spatial_range
         made._given, made._level = None, Level.of(coords, made._scale(), self.batch_last, step)
         return made
 
-    def with_rows(self, feats: torch.Tensor, coords: torch.Tensor, stride: Ints | None = None):
+    def with_rows(self, feats: torch.Tensor, coords: torch.Tensor, stride: Ints | None = None) -> Self:
         """Return a tensor on new sites: the levels that layers made are not theirs."""
         return type(self)(
             feats, coords, self.stride if stride is None else stride, spatial_range=self.spatial_range
         )
 
-    def to(self, device: Any, non_blocking: bool = True) -> SparseTensor:
+    def to(self, device: Any, non_blocking: bool = True) -> Self:
         """Move the tensor to a device, in place."""
         feats = self.feats.to(device, non_blocking=non_blocking)
         if self._given is not None or feats.device != self.feats.device:
@@ -352,20 +364,20 @@ class SparseTensor:
         self.feats = feats
         return self
 
-    def cpu(self) -> SparseTensor:
+    def cpu(self) -> Self:
         """Move the tensor to the CPU, in place."""
         return self.to("cpu")
 
-    def cuda(self) -> SparseTensor:
+    def cuda(self) -> Self:
         """Move the tensor to PyTorch's current GPU, in place."""
         return self.to("cuda")
 
-    def half(self) -> SparseTensor:
+    def half(self) -> Self:
         """Make the features float16, in place."""
         self.feats = self.feats.half()
         return self
 
-    def detach(self) -> SparseTensor:
+    def detach(self) -> Self:
         """Take the features out of autograd's graph, in place."""
         self.feats = self.feats.detach()
         return self
@@ -380,9 +392,12 @@ class SparseTensor:
         indices = indices_of(self.as_spcy().coords, self.feats.device)
         return to_dense(self.feats, indices, self.spatial_range)
 
-    def __add__(self, other: SparseTensor) -> SparseTensor:
+    def __add__(self, other: SparseTensor) -> Self:
         require_same_sites([self, other], "the operands of +")
         return self.with_feats(self.feats + other.feats)
+
+
+Sparse = TypeVar("Sparse", bound=SparseTensor)
 
 
 @opaque
@@ -429,13 +444,13 @@ class PointTensor:
         self,
         feats: torch.Tensor,
         coords: torch.Tensor,
-        idx_query: dict | None = None,
-        weights: dict | None = None,
+        idx_query: dict[Any, Any] | None = None,
+        weights: dict[Any, Any] | None = None,
     ):
         self.F, self.C = feats, coords
-        self.idx_query = {} if idx_query is None else idx_query
-        self.weights = {} if weights is None else weights
-        self.additional_features: dict[str, dict] = {"idx_query": {}, "counts": {}}
+        self.idx_query: dict[Any, Any] = {} if idx_query is None else idx_query
+        self.weights: dict[Any, Any] = {} if weights is None else weights
+        self.additional_features: dict[str, dict[Any, Any]] = {"idx_query": {}, "counts": {}}
 
     def to(self, device: Any, non_blocking: bool = True) -> PointTensor:
         """Move the tensor to a device, in place."""

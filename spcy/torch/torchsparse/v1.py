@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -61,8 +60,15 @@ class Conv3d(conv.Conv3d):
         bias: bool = False,
         transposed: bool = False,
     ):
-        options = {"dilation": dilation, "bias": bias, "transposed": transposed}
-        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            dilation=dilation,
+            bias=bias,
+            transposed=transposed,
+        )
 
     def _has_cells(self) -> bool:
         return self.kernel_volume > 1
@@ -78,8 +84,9 @@ def conv3d(
     transposed: bool = False,
 ) -> SparseTensor:
     """Return a convolution of a sparse tensor, with the arguments of version 1.4."""
-    options: dict[str, Any] = {"stride": stride, "dilation": dilation, "transposed": transposed}
-    return functional.conv3d(input, weight, kernel_size, bias, **options)
+    return functional.conv3d(
+        input, weight, kernel_size, bias, stride, dilation=dilation, transposed=transposed
+    )
 
 
 def calc_ti_weights(coords: torch.Tensor, idx_query: torch.Tensor, scale: float = 1) -> torch.Tensor:

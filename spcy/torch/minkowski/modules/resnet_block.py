@@ -43,11 +43,12 @@ class BasicBlock(Module):
         self.relu = MinkowskiReLU(inplace=True)
         self.downsample = downsample
 
-    def _make(self, inplanes, planes, stride, dilation, momentum, dimension) -> None:
-        window = {"kernel_size": 3, "dilation": dilation, "dimension": dimension}
-        self.conv1 = MinkowskiConvolution(inplanes, planes, stride=stride, **window)
+    def _make(
+        self, inplanes: int, planes: int, stride: int, dilation: int, momentum: float, dimension: int
+    ) -> None:
+        self.conv1 = MinkowskiConvolution(inplanes, planes, 3, stride, dilation, dimension=dimension)
         self.norm1 = MinkowskiBatchNorm(planes, momentum=momentum)
-        self.conv2 = MinkowskiConvolution(planes, planes, stride=1, **window)
+        self.conv2 = MinkowskiConvolution(planes, planes, 3, 1, dilation, dimension=dimension)
         self.norm2 = MinkowskiBatchNorm(planes, momentum=momentum)
 
     def _branch(self, x: SparseTensor) -> SparseTensor:
@@ -72,14 +73,15 @@ class Bottleneck(BasicBlock):
 
     expansion = 4
 
-    def _make(self, inplanes, planes, stride, dilation, momentum, dimension) -> None:
+    def _make(
+        self, inplanes: int, planes: int, stride: int, dilation: int, momentum: float, dimension: int
+    ) -> None:
         wide = planes * self.expansion
-        window = {"kernel_size": 3, "stride": stride, "dilation": dilation}
-        self.conv1 = MinkowskiConvolution(inplanes, planes, kernel_size=1, dimension=dimension)
+        self.conv1 = MinkowskiConvolution(inplanes, planes, 1, dimension=dimension)
         self.norm1 = MinkowskiBatchNorm(planes, momentum=momentum)
-        self.conv2 = MinkowskiConvolution(planes, planes, **window, dimension=dimension)
+        self.conv2 = MinkowskiConvolution(planes, planes, 3, stride, dilation, dimension=dimension)
         self.norm2 = MinkowskiBatchNorm(planes, momentum=momentum)
-        self.conv3 = MinkowskiConvolution(planes, wide, kernel_size=1, dimension=dimension)
+        self.conv3 = MinkowskiConvolution(planes, wide, 1, dimension=dimension)
         self.norm3 = MinkowskiBatchNorm(wide, momentum=momentum)
 
     def _branch(self, x: SparseTensor) -> SparseTensor:

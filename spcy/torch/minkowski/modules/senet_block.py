@@ -40,7 +40,7 @@ class SELayer(Module):
         return self.broadcast_mul(x, self.fc(self.pooling(x)))
 
 
-class _Weighed:
+class _Weighed(BasicBlock):
     """A residual block whose channels are weighed before what goes past them is added."""
 
     def __init__(

@@ -97,13 +97,15 @@ def sparse_collate(
     batched = batched_coordinates(coords, dtype, device), torch.cat(features)
     if labels is None:
         return batched
-    labels = [torch.from_numpy(each) if isinstance(each, np.ndarray) else each for each in labels]
-    if all(isinstance(each, torch.Tensor) for each in labels):
-        labels = torch.cat(labels)
-    return *batched, labels
+    kept = [torch.from_numpy(each) if isinstance(each, np.ndarray) else each for each in labels]
+    if all(isinstance(each, torch.Tensor) for each in kept):
+        return *batched, torch.cat(kept)
+    return *batched, kept
 
 
-def batch_sparse_collate(data: Sequence[Any], dtype: torch.dtype = torch.int32, device: Any = None):
+def batch_sparse_collate(
+    data: Sequence[Any], dtype: torch.dtype = torch.int32, device: Any = None
+) -> tuple[Any, ...]:
     """Return what `sparse_collate` does for a list of samples: a ``collate_fn`` for data loaders.
 
     Parameters
@@ -113,7 +115,15 @@ def batch_sparse_collate(data: Sequence[Any], dtype: torch.dtype = torch.int32, 
     dtype, device
         As of `batched_coordinates`.
     """
-    return sparse_collate(*zip(*data, strict=True), dtype=dtype, device=device)
+    if not len(data):
+        raise ValueError("data must hold at least one sample")
+    coords, feats, *labels = zip(*data, strict=True)
+    if len(labels) > 1:
+        raise ValueError(
+            f"data must hold coordinates, features and perhaps labels of each sample, got {2 + len(labels)} "
+            f"parts"
+        )
+    return sparse_collate(coords, feats, labels[0] if labels else None, dtype, device)
 
 
 class SparseCollation:
@@ -144,7 +154,7 @@ class SparseCollation:
                 len(list_data) - num,
                 len(list_data),
             )
-        return sparse_collate(*zip(*list_data[:num], strict=True), dtype=self.dtype, device=self.device)
+        return batch_sparse_collate(list_data[:num], self.dtype, self.device)
 
 
 def _tensor(value: Any, name: str) -> torch.Tensor:

@@ -10,5 +10,5 @@ from torch.autograd import gradcheck as _gradcheck
 
 def gradcheck(func: Any, inputs: Any, **kwargs: Any) -> bool:
     """Return whether the gradients of ``func.apply`` are right, as `torch.autograd.gradcheck` finds."""
-    call: Callable = func.apply
+    call: Callable[..., Any] = func.apply
     return _gradcheck(lambda *x: call(*x), inputs, **kwargs)

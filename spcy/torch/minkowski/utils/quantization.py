@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import convert_to_int_list
 from ..manager import CoordinateManager
 
 
@@ -22,6 +21,8 @@ def fnv_hash_vec(arr: np.ndarray) -> np.ndarray:
 
 def ravel_hash_vec(arr: np.ndarray) -> np.ndarray:
     """Return a number for each row, uint64, the same for equal rows alone: its place in the box of all."""
+    if not len(arr):
+        return np.zeros(0, np.uint64)
     shifted = (arr - arr.min(0)).astype(np.uint64)
     sizes = shifted.max(0) + np.uint64(1)
     keys = np.zeros(len(arr), np.uint64)
@@ -87,6 +88,8 @@ def sparse_quantize(
     for name, each in (("features", features), ("labels", labels)):
         if each is not None and len(each) != len(coordinates):
             raise ValueError(f"{name} must have {len(coordinates)} rows, as coordinates, got {len(each)}")
+    if labels is not None and np.ndim(labels) != 1:
+        raise ValueError(f"labels must have shape ({len(coordinates)},), got {tuple(labels.shape)}")
     cells = _cells(coordinates, quantization_size).to("cpu" if labels is not None else device)
     first, inverse = _distinct(cells)
     at = first.numpy() if isinstance(coordinates, np.ndarray) and labels is not None else first
@@ -116,7 +119,7 @@ def unique_coordinate_map(
     tensor_stride : int or sequence of D ints
     """
     manager = CoordinateManager(D=coordinates.shape[1] - 1)
-    return manager.insert_and_map(coordinates, convert_to_int_list(tensor_stride, manager.D))[1]
+    return manager.insert_and_map(coordinates, tensor_stride)[1]
 
 
 def _cells(coordinates: Any, size: Any) -> torch.Tensor:

@@ -54,6 +54,10 @@ class SparseResNet(nn.ModuleList):
 class SparseResNet21D(SparseResNet):
     """The encoder of detectors: 5 stages, 21 convolutions; keywords as for `SparseResNet`."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, *, in_channels: int = 4, width_multiplier: float = 1.0):
         stages = [(3, 16, 3, 1), (3, 32, 3, 2), (3, 64, 3, 2), (3, 128, 3, 2)]
-        super().__init__([*stages, (1, 128, (1, 3, 1), (1, 2, 1))], **kwargs)
+        super().__init__(
+            [*stages, (1, 128, (1, 3, 1), (1, 2, 1))],
+            in_channels=in_channels,
+            width_multiplier=width_multiplier,
+        )

@@ -75,13 +75,19 @@ class SparseResUNet(nn.Module):
         for encoder in self.encoders:
             outputs.append(encoder(outputs[-1]))
         for beside, decoder in zip(outputs[_LEVELS - 1 :: -1], self.decoders, strict=True):
-            up = decoder["upsample"](outputs[-1])
-            outputs.append(decoder["fuse"](cat([up, beside])))
+            up = decoder.get_submodule("upsample")(outputs[-1])
+            outputs.append(decoder.get_submodule("fuse")(cat([up, beside])))
         return outputs
 
 
 class SparseResUNet42(SparseResUNet):
     """The U-Net of 42 convolutions; keywords as for `SparseResUNet`."""
 
-    def __init__(self, **kwargs):
-        super().__init__(32, [32, 64, 128, 256], [256, 128, 96, 96], **kwargs)
+    def __init__(self, *, in_channels: int = 4, width_multiplier: float = 1.0):
+        super().__init__(
+            32,
+            [32, 64, 128, 256],
+            [256, 128, 96, 96],
+            in_channels=in_channels,
+            width_multiplier=width_multiplier,
+        )

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..tensor import SparseTensor
+from ..tensor import Sparse, SparseTensor
 
 __all__ = ["sparse_collate", "sparse_collate_fn"]
 
 
-def sparse_collate(inputs: Sequence[SparseTensor]) -> SparseTensor:
+def sparse_collate(inputs: Sequence[Sparse]) -> Sparse:
     """Return tensors of single samples, whose coordinates have no batch yet, as one.
 
     Parameters

@@ -29,7 +29,7 @@ class TensorCache:
         Empty: spcy needs none.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.cmaps: dict[Any, Any] = {}
         self.kmaps: dict[Any, Any] = {}
         self.hashmaps: dict[Any, Any] = {}

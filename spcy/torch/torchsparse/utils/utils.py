@@ -15,14 +15,22 @@ __all__ = ["make_divisible", "make_ntuple", "make_tensor"]
 Ints = tuple[int, ...]
 
 
-def make_ntuple(x: int | Sequence[int] | torch.Tensor, ndim: int, name: str = "x", least: int | None = None):
+def make_ntuple(
+    x: int | Sequence[int] | np.ndarray | torch.Tensor, ndim: int, name: str = "x", least: int | None = None
+) -> Ints:
     """Return an int for each of `ndim` axes, as a tuple."""
     least = _check.INT32.min if least is None else least
-    plain = type(x) is tuple and len(x) == ndim and {*map(type, x)} == {int}
-    if plain and least <= min(x) and max(x) <= _check.INT32.max:
+    if (
+        type(x) is tuple
+        and len(x) == ndim
+        and {*map(type, x)} == {int}
+        and least <= min(x)
+        and max(x) <= _check.INT32.max
+    ):
         return x  # what it is most often: a call costs little
     if isinstance(x, (torch.Tensor, np.ndarray)):
-        x = x.reshape(-1).tolist() if x.ndim else x.item()
+        values: Any = x.reshape(-1).tolist() if x.ndim else x.item()
+        return _check.per_axis(values, ndim, name, least)
     return _check.per_axis(x, ndim, name, least)
 
 

@@ -32,9 +32,15 @@ class SparseConvBlock(nn.Sequential):
         stride: int | Sequence[int] = 1,
         dilation: int = 1,
     ):
-        options = {"stride": stride, "dilation": dilation, "transposed": self._transposed}
         super().__init__(
-            spnn.Conv3d(in_channels, out_channels, kernel_size, **options),
+            spnn.Conv3d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                dilation=dilation,
+                transposed=self._transposed,
+            ),
             spnn.BatchNorm(out_channels),
             spnn.ReLU(True),
         )
@@ -66,6 +72,7 @@ class SparseResBlock(nn.Module):
             spnn.Conv3d(out_channels, out_channels, kernel_size, dilation=dilation),
             spnn.BatchNorm(out_channels),
         )
+        self.shortcut: nn.Module
         if in_channels == out_channels and first.stride == (1, 1, 1):
             self.shortcut = nn.Identity()
         else:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from torch.nn import functional
 
-from ...tensor import SparseTensor
+from ...tensor import Sparse
 from ..utils import fapply
 
 __all__ = ["leaky_relu", "relu", "silu"]
 
 
-def relu(input: SparseTensor, inplace: bool = True) -> SparseTensor:
+def relu(input: Sparse, inplace: bool = True) -> Sparse:
     """Return ``max(x, 0)`` of each feature."""
     return fapply(input, functional.relu, inplace=inplace)
 
 
-def silu(input: SparseTensor, inplace: bool = True) -> SparseTensor:
+def silu(input: Sparse, inplace: bool = True) -> Sparse:
     """Return ``x * sigmoid(x)`` of each feature."""
     return fapply(input, functional.silu, inplace=inplace)
 
 
-def leaky_relu(input: SparseTensor, negative_slope: float = 0.1, inplace: bool = True) -> SparseTensor:
+def leaky_relu(input: Sparse, negative_slope: float = 0.1, inplace: bool = True) -> Sparse:
     """Return x of each feature, times a slope where it is negative."""
     return fapply(input, functional.leaky_relu, negative_slope=negative_slope, inplace=inplace)

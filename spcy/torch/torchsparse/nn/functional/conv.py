@@ -11,15 +11,16 @@ import numpy as np
 import torch
 
 from ....._backend import array_module
-from .....conv import plan_on
+from .....conv import Plan, plan_on
 from .....coords import Coords, same_rows
 from .....rulebook import Rulebook
 from ...._bridge import check_tensor, on_device, opaque, tensor_of
 from ....functional import convolve
+from ....tensor import SparseTensor as SpcyTensor
 from ...maps import Windows, generative_map, range_behind, same_sites_map, strided_map, windows_of
-from ...tensor import Level, SparseTensor, Step, get_allow_negative_coordinates
+from ...tensor import Level, Sparse, SparseTensor, Step, get_allow_negative_coordinates
 from ...utils.utils import Ints, make_ntuple
-from .conv_config import complete, get_default_conv_config, get_global_conv_config
+from .conv_config import DownsampleMode, KmapMode, complete, get_default_conv_config, get_global_conv_config
 
 __all__ = ["build_kernel_map", "conv3d", "spdownsample"]
 
@@ -28,7 +29,7 @@ _ONES = (1, 1, 1)
 
 @opaque
 def conv3d(
-    input: SparseTensor,
+    input: Sparse,
     weight: torch.Tensor,
     kernel_size: int | Sequence[int],
     bias: torch.Tensor | None = None,
@@ -39,7 +40,7 @@ def conv3d(
     transposed: bool = False,
     generative: bool = False,
     training: bool = False,
-) -> SparseTensor:
+) -> Sparse:
     """Return a convolution of a sparse tensor.
 
     Parameters
@@ -82,7 +83,9 @@ def conv3d(
     return _backwards(input, x, cells, bias, (kernel_size, stride, dilation))
 
 
-def _one_dtype(input: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | None):
+def _one_dtype(
+    input: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[SpcyTensor, torch.Tensor, torch.Tensor | None]:
     """Return tensor, weight and bias in one dtype: in float16 if any part is, as TorchSparse computes."""
     feats = input.feats
     if feats.dtype != weight.dtype and torch.float16 in (feats.dtype, weight.dtype):
@@ -91,7 +94,7 @@ def _one_dtype(input: SparseTensor, weight: torch.Tensor, bias: torch.Tensor | N
     return input.as_spcy(), weight, bias
 
 
-def _cells_of(weight: torch.Tensor, kernel_size: Ints, x) -> torch.Tensor:
+def _cells_of(weight: torch.Tensor, kernel_size: Ints, x: SpcyTensor) -> torch.Tensor:
     """Return a weight as a box has it, checked; the order of its cells is the rulebook's."""
     volume = math.prod(kernel_size)
     is_matrix = volume == 1 and weight.dim() == 2
@@ -122,23 +125,25 @@ def _windows(
     return windows_of(kernel_size, stride, padding, dilation, centred, floor)
 
 
-def _run(x, rulebook: Rulebook, coords: Coords, cells: torch.Tensor, bias: torch.Tensor | None):
+def _run(
+    x: SpcyTensor, rulebook: Rulebook, coords: Coords, cells: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
     """Return the features that a kernel map gives."""
     return convolve(partial(_plan, rulebook, coords), x, cells, bias).features
 
 
-def _plan(rulebook: Rulebook, coords: Coords, x, weight, bias):
+def _plan(rulebook: Rulebook, coords: Coords, x: Any, weight: Any, bias: Any) -> Plan:
     return plan_on(x, rulebook, coords, weight, bias, 1)
 
 
-def _pointwise(input: SparseTensor, x, cells: torch.Tensor, bias: torch.Tensor | None) -> SparseTensor:
+def _pointwise(input: Sparse, x: SpcyTensor, cells: torch.Tensor, bias: torch.Tensor | None) -> Sparse:
     """Return a product of the features and a matrix: no sites are looked at."""
     return input.with_feats(torch.nn.functional.linear(x.features, cells[0, 0, 0].t(), bias))
 
 
 def _forwards(
-    input: SparseTensor, x, cells: torch.Tensor, bias: torch.Tensor | None, windows: Windows
-) -> SparseTensor:
+    input: Sparse, x: SpcyTensor, cells: torch.Tensor, bias: torch.Tensor | None, windows: Windows
+) -> Sparse:
     """Return the output of a layer that is not transposed."""
     if windows.stride == _ONES:
         return input.with_feats(_run(x, same_sites_map(x.coords, windows), x.coords, cells, bias))
@@ -153,17 +158,19 @@ def _forwards(
 
 
 def _backwards(
-    input: SparseTensor, x, cells: torch.Tensor, bias: torch.Tensor | None, layer: tuple[Ints, Ints, Ints]
-) -> SparseTensor:
+    input: Sparse,
+    x: SpcyTensor,
+    cells: torch.Tensor,
+    bias: torch.Tensor | None,
+    layer: tuple[Ints, Ints, Ints],
+) -> Sparse:
     """Return the output of a transposed layer: on the sites that its input's were made from."""
     key = (_finer_stride(input, layer[1]), *layer)
-    child = _level_made_by(input, x.coords, key)
-    parent = child.step.level
-    rulebook = child.coords()._child.rulebook.transposed()
-    feats = _run(x, rulebook, parent.coords(), cells, bias)
+    step, rulebook = _step_made_by(input, x.coords, key)
+    feats = _run(x, rulebook.transposed(), step.level.coords(), cells, bias)
     out = input.with_feats(feats)
-    out._stride, out.spatial_range = key[0], child.step.spatial_range
-    out._given, out._level = None, parent
+    out._stride, out.spatial_range = key[0], step.spatial_range
+    out._given, out._level = None, step.level
     return out
 
 
@@ -177,12 +184,15 @@ def _finer_stride(input: SparseTensor, stride: Ints) -> Ints:
     return tuple(a // b for a, b in zip(input.stride, stride, strict=True))
 
 
-def _level_made_by(input: SparseTensor, coords: Coords, key: tuple[Ints, ...]) -> Level:
-    """Return the level of a tensor as the layer of a key made it."""
+def _step_made_by(input: SparseTensor, coords: Coords, key: tuple[Ints, ...]) -> tuple[Step, Rulebook]:
+    """Return how the layer of a key made the level of a tensor, and the rulebook that it went along."""
     for level in (input.level(), input._caches.kmaps.get(key)):
-        fits = isinstance(level, Level) and level.step is not None and level.step.key == key
-        if fits and same_rows(level.coords(), coords):
-            return level
+        if not isinstance(level, Level) or level.step is None or level.step.key != key:
+            continue
+        sites = level.coords()
+        step, child = level.step, sites._child  # None if the level's coordinates were written to since
+        if step is not None and child is not None and same_rows(sites, coords):
+            return step, child.rulebook
     made = sorted(
         {known[1:3] for known in input._caches.kmaps if isinstance(known, tuple) and len(known) == 4}
     )
@@ -195,14 +205,14 @@ def _level_made_by(input: SparseTensor, coords: Coords, key: tuple[Ints, ...]) -
 
 
 def _generated(
-    input: SparseTensor,
-    x,
+    input: Sparse,
+    x: SpcyTensor,
     cells: torch.Tensor,
     bias: torch.Tensor | None,
     kernel_size: Ints,
     stride: Ints,
     dilation: Ints,
-) -> SparseTensor:
+) -> Sparse:
     """Return the output of a generative layer, on all sites that an input reaches."""
     finer, ahead = _finer_stride(input, stride), None
     if input.spatial_range is not None:
@@ -224,9 +234,9 @@ def build_kernel_map(
     hashmap_keys: Any = None,
     hashmap_vals: Any = None,
     spatial_range: Sequence[int] | None = None,
-    mode: str = "hashmap",
+    mode: KmapMode = "hashmap",
     dataflow: Any = None,
-    downsample_mode: str = "spconv",
+    downsample_mode: DownsampleMode = "spconv",
     **_: Any,
 ) -> dict[str, Any]:
     """Return the kernel map of a layer that is not transposed.
@@ -237,7 +247,8 @@ def build_kernel_map(
         The batch, then x, y, z.
     kernel_size, stride, padding : int or sequence of 3 ints
     spatial_range : sequence of 4 ints, optional
-    mode, downsample_mode : str
+    mode : {"hashmap", "hashmap_on_the_fly"}
+    downsample_mode : {"spconv", "minkowski"}
         As in a layer's config.
     input_node_num, hashmap_keys, hashmap_vals, dataflow, and further keywords
         Accepted, without effect.
@@ -251,12 +262,10 @@ def build_kernel_map(
     """
     check_tensor(_coords, "_coords")
     input = SparseTensor(_coords.new_zeros(len(_coords), 1, dtype=torch.float32), _coords, 1, spatial_range)
-    geometry = [
-        make_ntuple(value, 3, name, least)
-        for value, name, least in ((kernel_size, "kernel_size", 1), (stride, "stride", 1))
-    ]
+    kernel_size = make_ntuple(kernel_size, 3, "kernel_size", 1)
+    stride = make_ntuple(stride, 3, "stride", 1)
     config = {"kmap_mode": mode, "downsample_mode": downsample_mode}
-    windows = _windows(input, *geometry, padding, _ONES, config)
+    windows = _windows(input, kernel_size, stride, padding, _ONES, config)
     coords, behind = input.level().coords(), input.spatial_range
     if windows.stride == _ONES:
         rulebook, out, tensor = same_sites_map(coords, windows), coords, _coords
@@ -289,7 +298,7 @@ def spdownsample(
     kernel_size: int | Sequence[int] = 2,
     padding: int | Sequence[int] = 0,
     spatial_range: Sequence[int] | None = None,
-    downsample_mode: str = "spconv",
+    downsample_mode: DownsampleMode = "spconv",
 ) -> torch.Tensor:
     """Return the coordinates behind a strided layer.
 

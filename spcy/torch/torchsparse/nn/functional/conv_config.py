@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..... import _check
 
@@ -23,8 +23,8 @@ __all__ = [
     "set_kmap_mode",
 ]
 
-_KMAP_MODES = ("hashmap_on_the_fly", "hashmap")
-_DOWNSAMPLE_MODES = ("spconv", "minkowski")
+KmapMode = Literal["hashmap_on_the_fly", "hashmap"]
+DownsampleMode = Literal["spconv", "minkowski"]
 
 
 class Dataflow(enum.Enum):
@@ -44,7 +44,7 @@ class ConvMode(enum.Enum):
     mode2 = 2
 
 
-class ConvConfig(dict):
+class ConvConfig(dict[str, Any]):
     """A dict whose names are attributes too.
 
     Two have an effect: `downsample_mode` ("spconv", "minkowski") and `kmap_mode` ("hashmap_on_the_fly",
@@ -65,7 +65,9 @@ class ConvConfig(dict):
         return ConvConfig(self)
 
 
-_modes = {"conv": ConvMode.mode0, "kmap": _KMAP_MODES[0], "downsample": _DOWNSAMPLE_MODES[0]}
+_conv_mode = ConvMode.mode0
+_kmap_mode: KmapMode = "hashmap_on_the_fly"
+_downsample_mode: DownsampleMode = "spconv"
 _global_config: ConvConfig | None = None
 
 
@@ -74,8 +76,8 @@ def get_default_conv_config(conv_mode: ConvMode = ConvMode.mode0, training: bool
     return ConvConfig(
         dataflow=Dataflow.ImplicitGEMM,
         ifsort=conv_mode is not ConvMode.mode0,
-        kmap_mode=_KMAP_MODES[0],
-        downsample_mode=_modes["downsample"],
+        kmap_mode="hashmap_on_the_fly",
+        downsample_mode=_downsample_mode,
         split_mask_num=3 if conv_mode is ConvMode.mode2 else 1,
         split_mask_num_bwd=3,
         epsilon=0.0,
@@ -87,8 +89,8 @@ def get_default_conv_config(conv_mode: ConvMode = ConvMode.mode0, training: bool
 def complete(config: Mapping[str, Any]) -> ConvConfig:
     """Return a config with the defaults for what it leaves out, checked."""
     config = ConvConfig({**get_default_conv_config(), **config})
-    _check.choice(config.kmap_mode, _KMAP_MODES, "kmap_mode")
-    _check.choice(config.downsample_mode, _DOWNSAMPLE_MODES, "downsample_mode")
+    _check.choice(config.kmap_mode, get_args(KmapMode), "kmap_mode")
+    _check.choice(config.downsample_mode, get_args(DownsampleMode), "downsample_mode")
     return config
 
 
@@ -111,29 +113,34 @@ def clear_global_conv_config() -> None:
 
 def get_conv_mode() -> ConvMode:
     """Return what `set_conv_mode` set."""
-    return _modes["conv"]
+    return _conv_mode
 
 
 def set_conv_mode(conv_mode: int | ConvMode) -> None:
     """Set the mode of TorchSparse's kernels: accepted, without effect."""
-    _modes["conv"] = ConvMode(conv_mode)
+    global _conv_mode
+    _conv_mode = ConvMode(conv_mode)
 
 
-def get_kmap_mode() -> str:
+def get_kmap_mode() -> KmapMode:
     """Return what `set_kmap_mode` set."""
-    return _modes["kmap"]
+    return _kmap_mode
 
 
-def set_kmap_mode(kmap_mode: str) -> None:
+def set_kmap_mode(kmap_mode: KmapMode) -> None:
     """Set the way kernel maps are built: accepted, without effect, as in TorchSparse; a config's has one."""
-    _modes["kmap"] = _check.choice(kmap_mode, _KMAP_MODES, "kmap_mode")
+    global _kmap_mode
+    _check.choice(kmap_mode, get_args(KmapMode), "kmap_mode")
+    _kmap_mode = kmap_mode
 
 
-def get_downsample_mode() -> str:
+def get_downsample_mode() -> DownsampleMode:
     """Return what `set_downsample_mode` set."""
-    return _modes["downsample"]
+    return _downsample_mode
 
 
-def set_downsample_mode(downsample_mode: str) -> None:
+def set_downsample_mode(downsample_mode: DownsampleMode) -> None:
     """Set how strided layers choose their outputs where no config says it: "spconv" or "minkowski"."""
-    _modes["downsample"] = _check.choice(downsample_mode, _DOWNSAMPLE_MODES, "downsample_mode")
+    global _downsample_mode
+    _check.choice(downsample_mode, get_args(DownsampleMode), "downsample_mode")
+    _downsample_mode = downsample_mode

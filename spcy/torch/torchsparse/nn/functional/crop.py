@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
-from ...tensor import SparseTensor
+from ...tensor import Sparse
 from ...utils.utils import make_ntuple
 
 __all__ = ["spcrop"]
 
 
 def spcrop(
-    input: SparseTensor,
+    input: Sparse,
     coords_min: Sequence[int] | None = None,
     coords_max: Sequence[int] | None = None,
-) -> SparseTensor:
+) -> Sparse:
     """Return the sites with ``coords_min <= x, y, z < coords_max``.
 
     Parameters

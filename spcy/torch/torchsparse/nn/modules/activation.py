@@ -2,31 +2,18 @@
 
 from torch import nn
 
-from ...tensor import SparseTensor
-from ..utils import fapply
+from ..utils.apply import OnFeats
 
 __all__ = ["LeakyReLU", "ReLU", "SiLU"]
 
 
-class ReLU(nn.ReLU):
+class ReLU(OnFeats, nn.ReLU):
     """`torch.nn.ReLU` of sparse tensors."""
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
-        """Return the layer's output."""
-        return fapply(input, super().forward)
 
-
-class LeakyReLU(nn.LeakyReLU):
+class LeakyReLU(OnFeats, nn.LeakyReLU):
     """`torch.nn.LeakyReLU` of sparse tensors."""
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
-        """Return the layer's output."""
-        return fapply(input, super().forward)
 
-
-class SiLU(nn.SiLU):
+class SiLU(OnFeats, nn.SiLU):
     """`torch.nn.SiLU` of sparse tensors."""
-
-    def forward(self, input: SparseTensor) -> SparseTensor:
-        """Return the layer's output."""
-        return fapply(input, super().forward)

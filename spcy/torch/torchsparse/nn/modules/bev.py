@@ -10,7 +10,7 @@ from torch import nn
 
 from ...._bridge import opaque
 from ....tensor import indices_of
-from ...tensor import SparseTensor
+from ...tensor import Sparse, SparseTensor
 
 __all__ = ["ToBEVConvolution", "ToBEVHeightCompression", "ToBEVReduction", "ToDenseBEVConvolution"]
 
@@ -32,7 +32,7 @@ class ToBEVReduction(nn.Module):
         """Return the arguments that a repr has."""
         return f"dim = {self.dim}"
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
+    def forward(self, input: Sparse) -> Sparse:
         """Return the layer's output, in ascending order of batch and coordinates."""
         cells = _cells(input)
         cells[:, 1 + self.dim] = 0
@@ -86,6 +86,9 @@ class ToDenseBEVConvolution(_ByHeight):
     kernel : Parameter of shape (shape[dim], in_channels, out_channels)
     bias : Parameter of shape (1, out_channels), or 0
     """
+
+    offset: torch.Tensor
+    shape: torch.Tensor
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class ToBEVConvolution(_ByHeight):
             f"n_kernels={self.n_kernels}, stride={self.stride}"
         )
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
+    def forward(self, input: Sparse) -> Sparse:
         """Return the layer's output, in ascending order of batch and coordinates."""
         cells = _cells(input)
         feats = self._products(input.feats, cells[:, 1 + self.dim])
@@ -179,6 +182,9 @@ class ToBEVHeightCompression(nn.Module):
     dim : int
         The axis of the height, of x, y, z.
     """
+
+    offset: torch.Tensor
+    shape: torch.Tensor
 
     def __init__(
         self,
@@ -251,9 +257,7 @@ def _sums(feats: torch.Tensor, cells: torch.Tensor) -> tuple[torch.Tensor, torch
     return feats.new_zeros(len(unique), feats.shape[1]).index_add(0, rows, feats), unique, counts
 
 
-def _on_cells(
-    input: SparseTensor, feats: torch.Tensor, cells: torch.Tensor, stride: tuple[int, ...]
-) -> SparseTensor:
+def _on_cells(input: Sparse, feats: torch.Tensor, cells: torch.Tensor, stride: tuple[int, ...]) -> Sparse:
     """Return a tensor on cells, their coordinates as the input's class has them."""
     coords = cells
     if input.batch_last:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..... import _check
-from ...tensor import SparseTensor
+from ...tensor import Sparse
 from ...utils.utils import make_ntuple
 from .. import functional
 from ..functional.conv_config import complete
@@ -62,6 +62,8 @@ class Conv3d(nn.Module):
     >>> net(SparseTensor(torch.ones(2, 1), coords)).F.shape
     torch.Size([2, 8])
     """
+
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class Conv3d(nn.Module):
             if parameter is not None:
                 nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
+    def forward(self, input: Sparse) -> Sparse:
         """Return the layer's output."""
         return functional.conv3d(
             input,

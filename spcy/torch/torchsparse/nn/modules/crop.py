@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ...tensor import SparseTensor
+from ...tensor import Sparse
 from .. import functional
 
 __all__ = ["SparseCrop"]
@@ -24,6 +24,6 @@ class SparseCrop(nn.Module):
         super().__init__()
         self.coords_min, self.coords_max = coords_min, coords_max
 
-    def forward(self, input: SparseTensor) -> SparseTensor:
+    def forward(self, input: Sparse) -> Sparse:
         """Return the layer's output."""
         return functional.spcrop(input, self.coords_min, self.coords_max)
