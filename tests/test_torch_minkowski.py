@@ -1,10 +1,15 @@
 """spcy.torch.minkowski: MinkowskiEngine's own outputs, its formulas by plain loops, names and mistakes."""
 
 import ast
+import copy
+import gc
 import inspect
 import itertools
+import pickle
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +336,42 @@ def test_pools(kind, geometry):
 
 
 @pytest.mark.parametrize("kernel_size", [2, 3])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"dilation": 2}, {"kernel_generator": ME.KernelGenerator(3, 3, region_type=CROSS, dimension=3)}],
+    ids=str,
+)
+def test_pools_of_whole_cells(kernel_size, more):
+    """All sites of a cell, where they are no multiples of the tensor stride too."""
+    size = 3 if "kernel_generator" in more else kernel_size
+    features, coordinates = scene()
+    x = ME.SparseTensor(features, coordinates, tensor_stride=2)
+    y = ME.MinkowskiSumPooling(size, size, **more, dimension=3)(x)
+    cells = {}
+    for (b, *c), f in zip(coordinates.tolist(), features.numpy(), strict=True):
+        cell = (b, *(a // (2 * size) * 2 * size for a in c))
+        cells[cell] = cells.get(cell, 0) + f
+    same(y, cells)
+    back = ME.MinkowskiPoolingTranspose(size, size, **more, dimension=3)(y)
+    same(
+        back,
+        {(b, *c): cells[b, *(a // (2 * size) * 2 * size for a in c)] for b, *c in coordinates.tolist()},
+    )
+
+
+def test_expanding_convolution_keeps_multiples_of_the_tensor_stride():
+    features, coordinates = scene(step=2)
+    odd = coordinates.clone()
+    odd[::2, 1] += 1
+    x = ME.SparseTensor(features, odd, tensor_stride=2)
+    y = ME.MinkowskiConvolution(3, 2, kernel_size=3, expand_coordinates=True, dimension=3).double()(x)
+    even = ME.SparseTensor(features[1::2], odd[1::2], tensor_stride=2)
+    z = ME.MinkowskiConvolution(3, 2, kernel_size=3, expand_coordinates=True, dimension=3).double()(even)
+    assert not (y.C[:, 1:] % 2).any()
+    assert torch.equal(y.C, z.C)
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3])
 def test_transposed_pool_copies(kernel_size):
     features, coordinates = scene()
     x = ME.SparseTensor(features, coordinates)
@@ -353,6 +394,22 @@ def test_global_pools(kind, of):
         part = features[coordinates[:, 0] == b]
         expected = {"Sum": part.sum(0), "Avg": part.mean(0), "Max": part.amax(0)}[kind]
         torch.testing.assert_close(row, expected)
+
+
+@pytest.mark.parametrize("kind", ["Sum", "Avg", "Max"])
+def test_global_pools_where_other_tensors_have_other_batches(kind):
+    features, coordinates = scene()
+    coordinates[:, 0] *= 2  # as many numbers below the greatest as the manager has batches
+    x = ME.SparseTensor(features, coordinates)
+    last = torch.IntTensor([[2**31 - 2, 0, 0, 0]])
+    ME.SparseTensor(features[:1], last, coordinate_manager=x.coordinate_manager)
+    y = getattr(ME, f"MinkowskiGlobal{kind}Pooling")()(x)
+    assert y.C[:, 0].tolist() == [0, 2, 2**31 - 2]
+    for b, row in zip([0, 2], y.F, strict=False):
+        part = features[coordinates[:, 0] == b]
+        expected = {"Sum": part.sum(0), "Avg": part.mean(0), "Max": part.amax(0)}[kind]
+        torch.testing.assert_close(row, expected)
+    assert not y.F[2].any()
 
 
 def test_broadcasts_and_instance_norm():
@@ -601,6 +658,101 @@ def test_a_manager_that_tensors_share():
     assert ME.SparseTensor(features, coordinates).coordinate_manager is not x.coordinate_manager
 
 
+def test_tensors_do_not_change_with_their_arguments():
+    features, coordinates = scene()
+    points, given = coordinates + 0.25, coordinates.clone()
+    field, x = ME.TensorField(features, points), ME.SparseTensor(features, given)
+    points += 9
+    given += 9
+    field.coordinate_manager.get_coordinate_field(field.coordinate_key).zero_()
+    x.coordinate_manager.get_coordinates(1).zero_()
+    assert torch.equal(field.sparse().C, coordinates)
+    assert torch.equal(field.C, coordinates + 0.25)
+    assert torch.equal(x.C, coordinates)
+    conv = ME.MinkowskiConvolution(3, 2, kernel_size=3, dimension=3).double()
+    expected = conv(x).F
+    x.C.zero_()
+    assert torch.equal(conv(x).F, expected)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_copies(how):
+    features, coordinates = scene()
+    x, field = ME.SparseTensor(features, coordinates), ME.TensorField(features, coordinates + 0.25)
+    net = torch.nn.Sequential(
+        ME.MinkowskiConvolution(3, 4, kernel_size=2, stride=2, dimension=3),
+        ME.MinkowskiReLU(),
+        ME.MinkowskiConvolutionTranspose(4, 3, kernel_size=2, stride=2, dimension=3),
+    ).double()
+    y = net(x)
+    assert torch.equal(how(net)(how(x)).F, y.F)
+    a, b = how((x, y._with(y.F.detach())))
+    assert torch.equal((a + b).F, (x + y).F)
+    assert torch.equal(how(field).sparse().F, field.sparse().F)
+
+
+def test_managers_go_with_their_tensors():
+    features, coordinates = scene()
+    conv = ME.MinkowskiConvolution(3, 3, kernel_size=2, expand_coordinates=True, dimension=3).double()
+
+    def run():
+        x, field = ME.SparseTensor(features, coordinates), ME.TensorField(features, coordinates + 0.25)
+        y = conv(x)
+        loss = (x + y).F.sum() + ME.MinkowskiGlobalMaxPooling()(y).F.sum()
+        loss += field.splat().interpolate(field).F.sum() + field.sparse().slice(field).F.sum()
+        loss.backward()
+        return weakref.ref(x.coordinate_manager), weakref.ref(field.coordinate_manager)
+
+    gc.disable()
+    try:
+        assert [each() for each in run()] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_manager_that_threads_share():
+    features, coordinates = scene(dtype=torch.float32)
+    x = ME.SparseTensor(features, coordinates)
+    start, wrong = threading.Barrier(4), []
+
+    def run(number):
+        mask = coordinates[:, 1] % 4 == number
+        start.wait()
+        for _ in range(50):
+            field = ME.TensorField(features, coordinates + float(number), coordinate_manager=x._manager)
+            if not torch.equal(ME.MinkowskiPruning()(x, mask).C, coordinates[mask]):
+                wrong.append("pruned")
+            if not torch.equal(field.sparse().C, coordinates + number):
+                wrong.append("field")
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not wrong
+
+
+def test_kernel_maps_of_whole_cells():
+    features, coordinates = scene()
+    x = ME.SparseTensor(features, coordinates)
+    manager, fine = x.coordinate_manager, x.coordinate_map_key
+    coarse = manager.stride(fine, 2)
+    geometry = {"stride": 2, "kernel_size": 2, "is_pool": True}
+    down = manager.kernel_map(fine, coarse, **geometry)
+    up = manager.kernel_map(coarse, fine, **geometry, is_transpose=True)
+    assert [*down] == [*up] == [0]
+    assert torch.equal(down[0].flip(0), up[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's compiler
+def test_compiled():
+    features, coordinates = scene(dtype=torch.float32)
+    norm = ME.MinkowskiInstanceNorm(3).requires_grad_(False)
+    compiled, x = torch.compile(norm, backend="eager"), ME.SparseTensor(features, coordinates)
+    torch.testing.assert_close(compiled(x).F, norm(x).F)
+
+
 # Gradients.
 
 
@@ -817,6 +969,7 @@ def mistakes():
     features, coordinates = scene()
     x = ME.SparseTensor(features, coordinates)
     stranger = ME.SparseTensor(features, coordinates)
+    field, pooled = ME.TensorField(features, coordinates), ME.MinkowskiGlobalAvgPooling()(x)
     conv = ME.MinkowskiConvolution(3, 2, kernel_size=3, dimension=3).double()
     up = ME.MinkowskiConvolutionTranspose(3, 2, kernel_size=2, stride=2, dimension=3).double()
     negative = coordinates.clone()
@@ -858,6 +1011,76 @@ def mistakes():
         ),
         "min_coordinate must be given where coordinates are negative": lambda: x.dense(),
         "shape must hold all sites": lambda: x.dense(torch.Size([2, 3, 4, 4, 4]), torch.IntTensor([0, 0, 0])),
+        "tensor_stride must be an int or 3 ints, .* got 1.5": lambda: ME.SparseTensor(
+            features, coordinates, tensor_stride=1.5
+        ),
+        "tensor_stride must fit in int32, got 2147483648": lambda: ME.SparseTensor(
+            features, coordinates, tensor_stride=2**31
+        ),
+        "kernel_size must be an int or 3 ints": lambda: ME.MinkowskiConvolution(
+            3, 2, kernel_size=2.5, dimension=3
+        ),
+        "in_channels must be an int of at least 1, got 0": lambda: ME.MinkowskiConvolution(
+            0, 2, kernel_size=3, dimension=3
+        ),
+        "kernel_generator must have 3 axes, the dimension of the layer, got 2": lambda: (
+            ME.MinkowskiSumPooling(kernel_generator=ME.KernelGenerator(3, dimension=2), dimension=3)
+        ),
+        "kernel_generator must be a KernelGenerator": lambda: ME.MinkowskiSumPooling(
+            kernel_generator=3, dimension=3
+        ),
+        "features must have 59 rows, one for each of the points": lambda: ME.TensorField(
+            features[:3], coordinate_field_map_key=field.coordinate_key, coordinate_manager=field._manager
+        ),
+        "must have points for": lambda: x._manager.get_coordinate_field(x.coordinate_map_key),
+        "features must have 59 rows, one per site, got shape": lambda: x + torch.zeros(4, 59, 3),
+        "a CoordinateMapKey must be given, got str": lambda: field.sparse(coordinate_map_key="a"),
+        "features must have 2 rows, one per site": lambda: ME.MinkowskiBroadcastFunction.apply(
+            features,
+            features[:1],
+            ME.BroadcastMode.ELEMENTWISE_ADDITON,
+            x.coordinate_map_key,
+            None,
+            x._manager,
+        ),
+        r"in_map must be 2 rows in \[0, 3\)": lambda: ME.MinkowskiDirectMaxPoolingFunction.apply(
+            torch.tensor([0, 9]), torch.tensor([0, 1]), features[:3], 2
+        ),
+        r"out_map must be 2 rows in \[0, 2\)": lambda: ME.MinkowskiDirectMaxPoolingFunction.apply(
+            torch.tensor([0, 1]), torch.tensor([0, 9]), features[:3], 2
+        ),
+        r"mask must have dtype bool and shape \(59,\)": lambda: x._manager.prune(
+            x.coordinate_map_key, torch.ones(3, dtype=torch.bool)
+        ),
+        "as many channels to be united, got 3 and 1": lambda: ME.MinkowskiUnion()(
+            x, x._with(features[:, :1])
+        ),
+        "input_glob must have 3 channels, as input, got 2": lambda: ME.MinkowskiBroadcastAddition()(
+            x, pooled._with(pooled.F[:, :2])
+        ),
+        "out_coordinate_map_key must be the origin's or not set": lambda: ME.MinkowskiGlobalAvgPooling()(
+            x, x.coordinate_map_key
+        ),
+        "input must have 5 channels, as the layer, got 3": lambda: ME.MinkowskiInstanceNorm(5)(x),
+        "input must be a SparseTensor or a TensorField, got Tensor": lambda: ME.MinkowskiReLU()(features),
+        "tensors must be SparseTensors or TensorFields, got Tensor at 0": lambda: ME.cat(features, features),
+        "tensors must be at least two, got 0": lambda: ME.cat(),
+        "X must be a TensorField or a SparseTensor": lambda: x.slice(features),
+        r"samples must be of a float dtype and of shape \(N, 4\)": lambda: (
+            x._manager.interpolation_map_weight(x.coordinate_map_key, coordinates)
+        ),
+        r"the points must be of a float dtype and of shape \(N, 4\)": lambda: x.features_at_coordinates(
+            features
+        ),
+        "max_coords must hold all sites": lambda: x.sparse(max_coords=torch.IntTensor([0, 0, 0])),
+        "rows must be ints": lambda: ME.spmm(
+            features[:2, 0], features[:2, 0], features[:2, 0], (2, 3), features
+        ),
+        "coordinates must begin with a batch index of at least 0": lambda: field._manager.insert_and_map(
+            negative
+        ),
+        "stride must be at least 1, got": lambda: x._manager.stride(x.coordinate_map_key, -2),
+        "data must hold at least one sample": lambda: ME.utils.batch_sparse_collate([]),
         "must have as many samples": lambda: ME.utils.sparse_collate([coordinates], []),
         "quantization_size must be a positive number": lambda: ME.utils.sparse_quantize(
             far, quantization_size=-1
@@ -898,6 +1121,19 @@ def test_coordinates_of_another_dtype_are_rounded_down_with_a_warning():
     with pytest.warns(UserWarning, match="implicitly converted"):
         x = ME.SparseTensor(features, coordinates + 0.7)
     assert torch.equal(x.C, coordinates)
+
+
+def test_far_sites():
+    """At the ends of int32, where differences do not fit."""
+    coordinates = torch.IntTensor([[0, 2**31 - 1], [0, -(2**31)]])
+    x = ME.SparseTensor(torch.ones(2, 1), coordinates)
+    conv = ME.MinkowskiConvolution(1, 1, kernel_size=3, dimension=1)
+    torch.testing.assert_close(conv(x).F, conv.kernel[1].expand(2, 1))
+    down = ME.MinkowskiConvolution(1, 1, kernel_size=2, stride=2, dimension=1)
+    assert down(x).C.tolist() == [[0, -(2**31)], [0, 2**31 - 2]]
+    assert x.sparse()[0].shape == (1, 2**32, 1)
+    with pytest.raises(ValueError, match="int32"):
+        ME.MinkowskiConvolution(1, 1, kernel_size=3, expand_coordinates=True, dimension=1)(x)
 
 
 def test_no_sites():

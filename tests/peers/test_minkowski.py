@@ -343,6 +343,8 @@ def points(d, num=40):
 
 TO_FINER = "up 2 new", "up 3 new", "up pool 2 new", "generative 2", "generative 3", "generative uneven"
 
+POOLS_BY_NUMBER = "global Sum", "global Avg", "Broadcast", "weighed"
+
 GEOMETRIES = {
     "1-D": {"ndim": 1},
     "2-D": {"ndim": 2},
@@ -350,6 +352,7 @@ GEOMETRIES = {
     "4-D": {"ndim": 4},
     "one batch": {"batches": (0,)},
     "five batches": {"batches": range(5), "num": 120},
+    "a batch without sites": {"batches": (0, 2)},
     "stride 2": {"step": 2},
     "stride 4, 2-D": {"ndim": 2, "step": 4},
     "stride 4, no multiples": {"step": 4, "off": True},
@@ -369,7 +372,9 @@ def wrong_in_minkowski_engine(name, geometry, d):
         return "it aborts where a finer site lies in no cell of the coarser ones"
     if geometry == "one site" and name.startswith(("global", "Broadcast", "instance norm", "weighed")):
         return "it aborts where a global pool has a row for each batch"
-    if geometry == "five batches" and name.startswith(("global Sum", "global Avg", "Broadcast", "weighed")):
+    if geometry == "a batch without sites" and name.startswith(POOLS_BY_NUMBER):
+        return "it takes the number of a batch for its row"
+    if geometry == "five batches" and name.startswith(POOLS_BY_NUMBER):
         return "it mixes up batches where its hash table has them in another order"
     if few and name == "global Max":
         return "it gives the gradient of a maximum over one batch to other rows"
