@@ -1,8 +1,7 @@
-"""MinkowskiEngine's own MinkUNet, unmodified, on spcy: beside `spcy.models.MinkUNet`, or beside the engine.
+"""MinkowskiEngine's own MinkUNet, unmodified, on spcy: beside `spcy.models.MinkUNet`, or the engine.
 
-``python asv_bench/minkowski.py SOURCE`` takes a checkout of MinkowskiEngine, whose ``examples/minkunet.py``
-runs. With ``--engine`` MinkowskiEngine itself runs it, where it is installed: the data and the weights are the
-same.
+``python asv_bench/minkowski.py SOURCE`` runs a MinkowskiEngine checkout's ``examples/minkunet.py``.
+With ``--engine`` MinkowskiEngine itself runs it, where it is installed: data and weights are the same.
 """
 
 import argparse
@@ -58,7 +57,7 @@ def main():
 
 
 def example(source):
-    """Return the example's networks; the point cloud that it reads, by open3d, nothing here needs."""
+    """Return the example's networks; the point cloud that it reads, by open3d, is not needed here."""
     sys.modules.setdefault("open3d", types.ModuleType("open3d"))
     sys.path.insert(0, str(source.resolve()))
     os.chdir(tempfile.mkdtemp())
