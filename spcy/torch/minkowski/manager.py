@@ -122,17 +122,19 @@ class _Map(NamedTuple):
 
     def in_units(self, unit: Ints) -> _Map:
         """Return the map with another unit, which divides its own."""
-        if unit == self.unit:
-            return self
-        indices = self.coords.indices.copy()
-        indices[:, 1:] *= array_module(indices).array(
-            [u // v for u, v in zip(self.unit, unit, strict=True)], indices.dtype
-        )
-        return _Map(distinct_sites(indices)[0], unit)
+        return self if unit == self.unit else _Map(distinct_sites(self._cells(unit))[0], unit)
 
     def coordinates(self) -> Any:
         """Return the coordinates, (N, 1 + D) int32: a copy."""
-        return self.in_units((1,) * len(self.unit)).coords.indices.copy()
+        return self._cells((1,) * len(self.unit))
+
+    def _cells(self, unit: Ints) -> Any:
+        """Return the cells in another unit, a copy."""
+        indices = self.coords.indices.copy()
+        if unit != self.unit:
+            steps = [u // v for u, v in zip(self.unit, unit, strict=True)]
+            indices[:, 1:] *= array_module(indices).array(steps, indices.dtype)
+        return indices
 
 
 class CoordinateManager:
