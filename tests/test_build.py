@@ -113,6 +113,7 @@ def test_other_machines_are_refused_with_a_sentence(sdist, other):
     assert "64-bit little-endian machines" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.thorough
 def test_wheel_of_the_sdist_works_and_is_single_threaded_without_openmp(sdist, tmp_path):
     """As every other test runs what was built with OpenMP, and optimized, this one need not take as long."""
     output = build(sdist, tmp_path, "--wheel", SPCY_NO_OPENMP="1", CXXFLAGS="-O0")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "asv_bench" / "busy.py"
 
 
@@ -13,6 +15,7 @@ def busy(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.thorough
 def test_every_row_is_there(tmp_path):
     out = busy("--runs", 1, "--seconds", 0, "--against", sys.executable, "--json", tmp_path / "found.json")
     assert out.returncode == 0, out.stderr

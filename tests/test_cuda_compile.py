@@ -9,7 +9,8 @@ import pytest
 from cuda_on_cpu import nvrtc
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
-ARCHITECTURES = ["sm_75", "sm_90"]  # the oldest, and one that has all that newer ones have
+# The oldest, and one that has all that newer ones have.
+ARCHITECTURES = [pytest.param("sm_75", marks=pytest.mark.thorough), "sm_90"]
 FLOATS = ["float", "double"]
 MAXIMA = ("find_maxima", "return_maxima", "move_maxima", "find_segment_maxima")
 LAYER = ("layer", "layer_gradient", "layer_gradient_sums")

@@ -63,6 +63,7 @@ def replace(path, pattern, text):
     path.write_text(after)
 
 
+@pytest.mark.thorough
 def test_every_stage(check, tmp_path):
     status, printed, rows = check()
     assert status == 0, printed

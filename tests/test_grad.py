@@ -419,6 +419,7 @@ def many_sites(rng, channels, dtype):
     return random_tensor(rng, 9_000, (22, 22, 22), channels, dtype)
 
 
+@pytest.mark.emulated(channels=[(9, 20)])
 @pytest.mark.parametrize("channels", [(9, 20), (64, 72), (130, 16)], ids=str)
 def test_chunks(dtype, rng, channels):
     x = many_sites(rng, channels[0], dtype)
