@@ -22,6 +22,7 @@ def run(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.thorough
 def test_every_row(tmp_path):
     file = tmp_path / "speed.jsonl"
     status, printed, errors = run("speed", "--tiny", "--out", file)
