@@ -836,6 +836,7 @@ def test_functions_by_themselves():
     mat = torch.randn(3, 2, requires_grad=True)
     dense = torch.zeros(4, 3).index_put((rows, cols), vals)
     torch.testing.assert_close(ME.spmm(rows, cols, vals, (4, 3), mat), dense @ mat)
+    torch.testing.assert_close(ME.spmm(rows.float(), cols.double(), vals, [4, 3], mat), dense @ mat)
     mean = (dense != 0).float() / (dense != 0).sum(1, keepdim=True).clamp(min=1)
     torch.testing.assert_close(ME.MinkowskiSPMMAverageFunction.apply(rows, cols, (4, 3), mat), mean @ mat)
 

@@ -57,13 +57,14 @@ def spmm_average(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the mean of the rows of `mat` that each row has, the entries by row, and their weights."""
     _check_entries(rows, cols, size, mat)
+    rows, cols = rows.long(), cols.long()
     order = torch.argsort(rows, stable=True)
     weights = 1 / torch.bincount(rows, minlength=size[0]).clamp(min=1).to(mat.dtype)
     total = functional.add_rows(functional.take_rows(mat, cols.int()), rows.int(), size[0])
     return (
         total * weights[:, None],
-        torch.stack([rows[order], cols[order]]).long(),
-        weights[rows[order].long()],
+        torch.stack([rows[order], cols[order]]),
+        weights[rows[order]],
     )
 
 
@@ -75,7 +76,8 @@ def _check_entries(rows: torch.Tensor, cols: torch.Tensor, size: Sequence[int], 
         raise ValueError(f"mat must have shape ({size[1]}, C), got shape {tuple(mat.shape)}")
     for name, each in (("rows", rows), ("cols", cols)):
         check_tensor(each, name, mat)
-        if each.dim() != 1 or each.is_floating_point() or each.dtype is torch.bool:
+        whole = not each.is_floating_point() or bool((each == each.floor()).all())  # floats too, as there
+        if each.dim() != 1 or not whole or each.dtype is torch.bool:
             raise ValueError(f"{name} must be ints of shape (N,), got {each.dtype} {tuple(each.shape)}")
     if len(rows) != len(cols):
         raise ValueError(f"cols must be {len(rows)}, as rows, got {len(cols)}")
