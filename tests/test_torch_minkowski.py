@@ -396,6 +396,19 @@ def test_global_pools(kind, of):
         torch.testing.assert_close(row, expected)
 
 
+def test_a_field_and_the_sites_of_its_cells_keep_apart():
+    """They have one tensor stride, and layers find each."""
+    features, coordinates = twice(*scene())
+    field = ME.TensorField(features, coordinates + 0.25)
+    x = field.sparse()
+    assert x.coordinate_map_key != field.coordinate_field_map_key
+    assert x.coordinate_map_key == ME.CoordinateMapKey([1, 1, 1], "")  # what transposed layers go back to
+    y = ME.MinkowskiGlobalSumPooling()(field)
+    torch.testing.assert_close(y.F.sum(0), features.sum(0))
+    assert len(y) == 2
+    assert field.coordinate_manager.size(field.coordinate_field_map_key) == len(features)
+
+
 @pytest.mark.parametrize("kind", ["Sum", "Avg", "Max"])
 def test_global_pools_where_other_tensors_have_other_batches(kind):
     features, coordinates = scene()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -232,7 +232,8 @@ class CoordinateManager:
             raise TypeError(f"coordinates must be of a float dtype, got {coordinates.dtype}")
         self._check_coordinates(coordinates, coordinates.dtype)
         self.check_points(coordinates, "coordinates")
-        key = tuple(ints_of(tensor_stride, self.D, "tensor_stride")), string_id
+        # Points and sites of one name could not be told apart, and layers look for sites without a string.
+        key = tuple(ints_of(tensor_stride, self.D, "tensor_stride")), string_id or "field"
         points = coordinates.detach().clone()  # what becomes of the argument is not to matter
         return CoordinateMapKey._of(self._put(key, points, self._fields))
 
@@ -257,13 +258,9 @@ class CoordinateManager:
                 raise ValueError(
                     "the coordinate manager must hold coordinates to have an origin, it has none"
                 )
-            with on_device(self._device):
-                batches = [tensor_of(m.coords.indices[:, 0].copy()) for m in self._maps.values()]
-                batches += [c[:, 0].round().int() for c in self._fields.values()]
-                rows = torch.zeros((0, 1 + self.D), dtype=torch.int32, device=self._device)
-                batches = torch.unique(torch.cat(batches))
-                rows = rows.new_zeros((len(batches), 1 + self.D))
-                rows[:, 0] = batches
+            batches = torch.cat([self._batches(name) for name in (*self._maps, *self._fields)]).unique()
+            rows = torch.zeros((len(batches), 1 + self.D), dtype=torch.int32, device=self._device)
+            rows[:, 0] = batches
             self.insert_and_map(rows, *key)
         return CoordinateMapKey._of(key)
 
@@ -272,9 +269,7 @@ class CoordinateManager:
     def size(self, coordinate_map_key: CoordinateMapKey) -> int:
         """Return how many coordinates, or points, a key names."""
         key = name_of(coordinate_map_key)
-        if key not in self._maps and key in self._fields:
-            return len(self._fields[key])
-        return self._map(key).coords.num_sites
+        return len(self._fields[key]) if key in self._fields else self._map(key).coords.num_sites
 
     def get_coordinates(self, coords_key_or_tensor_strides: Any) -> torch.Tensor:
         """Return the coordinates of a key, or of the first key with a tensor stride, (N, 1 + D) int32."""
@@ -479,7 +474,7 @@ class CoordinateManager:
 
     def holds_points(self, key: CoordinateMapKey) -> bool:
         """Return whether a key names points and not sites."""
-        return name_of(key) not in self._maps and name_of(key) in self._fields
+        return name_of(key) in self._fields
 
     def check_points(self, points: torch.Tensor, name: str) -> None:
         """Raise unless an argument is points, (N, 1 + D) of a float dtype and finite."""
@@ -542,22 +537,20 @@ class CoordinateManager:
 
     def _put(self, key: Key, value: Value, taken: dict[Key, Value]) -> Key:
         """Keep a value under a key, or one like it; return which. Several threads may do so at a time."""
-        key = self._new_key(key, taken)
+        key = self._new_key(key)
         while taken.setdefault(key, value) is not value:
-            key = self._new_key(key, taken)
+            key = self._new_key(key)
         return key
 
     def _number(self) -> int:
         self._last_number += 1
         return self._last_number
 
-    def _new_key(self, key: Key, taken: Container[Key]) -> Key:
+    def _new_key(self, key: Key) -> Key:
+        """Return a key, or one like it that names nothing yet."""
         tensor_stride, string_id = key
-        while key in taken:
-            key = (
-                tensor_stride,
-                f"{string_id}-{self._number()}" if string_id else f"{self._number()}",
-            )
+        while key in self._maps or key in self._fields:
+            key = tensor_stride, f"{string_id}-{self._number()}" if string_id else f"{self._number()}"
         return key
 
     def _check_coordinates(self, coordinates: torch.Tensor, dtype: torch.dtype) -> None:
@@ -591,8 +584,7 @@ class CoordinateManager:
 
     def _batches(self, key: Key) -> torch.Tensor:
         """Return the batch of each row."""
-        map = self._maps.get(key)
-        if map is None and key in self._fields:
+        if key in self._fields:
             return self._fields[key][:, 0].round().long()
         with on_device(self._device):
             return tensor_of(self._map(key).coords.indices[:, 0].copy()).long()
@@ -609,7 +601,7 @@ class CoordinateManager:
                 )
             key = tuple(t // s for t, s in zip(tensor_stride, stride, strict=True)), ""
             if key not in self._maps or kernel.expand_coordinates:
-                return self._generated(in_key, self._new_key(key, self._maps), kernel, pool)
+                return self._generated(in_key, self._new_key(key), kernel, pool)
             return key
         if kernel.expand_coordinates and not pool:
             return self._expanded(in_key, kernel)
@@ -766,19 +758,17 @@ class CoordinateManager:
 
     def _cells(self, points: torch.Tensor, tensor_stride: Ints) -> torch.Tensor:
         """Return ``floor(p / s) * s`` with the tensor stride s, and the batch, int32."""
-        if 0 in tensor_stride:
-            cells = torch.zeros_like(points, dtype=torch.int32)
-        else:
+        real = points.is_floating_point()
+        cells = torch.zeros(points.shape, dtype=torch.int32, device=points.device)
+        cells[:, 0] = points[:, 0].round() if real else points[:, 0]
+        if 0 not in tensor_stride:
             steps = torch.tensor(tensor_stride, dtype=torch.int32, device=points.device)
-            if points.is_floating_point():
-                floors = torch.floor(points[:, 1:] / steps)
-            else:
-                floors = torch.div(points[:, 1:], steps, rounding_mode="floor")
+            places = points[:, 1:]
+            floors = (places / steps).floor() if real else places.div(steps, rounding_mode="floor")
             if len(floors) and (floors.abs() * steps).max() >= 2.0**31:
                 raise ValueError("coordinates must have cells in int32")
-            cells = torch.cat([points[:, :1].int(), floors.int() * steps], 1)
-        cells[:, 0] = (points[:, 0].round() if points.is_floating_point() else points[:, 0]).int()
-        return cells.contiguous()
+            cells[:, 1:] = floors.int() * steps
+        return cells
 
 
 CoordsManager = CoordinateManager
