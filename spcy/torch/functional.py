@@ -229,6 +229,12 @@ def add_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch
     return _AddRows.apply(features, rows, num_rows)
 
 
+def mean_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Return the means of the features of each row, 0 where there are none; those of -1 go nowhere."""
+    counts = torch.bincount(rows + 1, minlength=num_rows + 1)[1:].clamp(min=1)
+    return add_rows(features, rows, num_rows) / counts[:, None].to(features.dtype)
+
+
 def max_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
     """Return the greatest of the features of each row, -inf where there are none; those of -1 go nowhere."""
     return _MaxRows.apply(features, rows, num_rows)

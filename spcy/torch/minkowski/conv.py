@@ -64,8 +64,6 @@ class _ConvolutionFunction:
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the features of the outputs, on `out_coordinate_map_key`, which is set if it is not."""
-        if out_coordinate_map_key is None:
-            out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
         keys = in_coordinate_map_key, out_coordinate_map_key
         plan = require_manager(coordinate_manager).convolution(*keys, kernel_generator, cls._transposed)
         return functional.convolve_on(input_features, *plan, kernel_weights, bias)
@@ -149,11 +147,7 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
         -------
         SparseTensor
         """
-        require_sparse(input, self.dimension)
-        if input.shape[1] != self.in_channels:
-            raise ValueError(
-                f"input must have {self.in_channels} channels, in_channels of the layer, got {input.shape[1]}"
-            )
+        _require_input(input, self.dimension, self.in_channels)
         kernel, manager = self.kernel_generator, input._manager
         if self.use_mm and coordinates is None:
             features = input._F.mm(self.kernel)
@@ -175,11 +169,7 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
     def reset_parameters(self, is_transpose: bool = False) -> None:
         """Draw the weights uniformly from what the number of summands gives."""
         channels = self.out_channels if is_transpose else self.in_channels
-        reach = 1.0 / math.sqrt(channels * self.kernel_generator.kernel_volume)
-        with torch.no_grad():
-            for each in (self.kernel, self.bias):
-                if each is not None:
-                    each.uniform_(-reach, reach)
+        _draw(channels * self.kernel_generator.kernel_volume, self.kernel, self.bias)
 
     def __repr__(self) -> str:
         kernel = self.kernel_generator
@@ -192,7 +182,41 @@ class MinkowskiConvolutionBase(MinkowskiModuleBase):
         )
 
 
-class MinkowskiConvolution(MinkowskiConvolutionBase):
+class _Convolution(MinkowskiConvolutionBase):
+    """A convolution of a direction, with the arguments that MinkowskiEngine gives it."""
+
+    _transposed: bool
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int] = -1,
+        stride: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        bias: bool = False,
+        kernel_generator: KernelGenerator | None = None,
+        expand_coordinates: bool = False,
+        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
+        dimension: int | None = None,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            dilation,
+            bias,
+            kernel_generator,
+            is_transpose=self._transposed,
+            expand_coordinates=expand_coordinates,
+            convolution_mode=convolution_mode,
+            dimension=dimension,
+        )
+        self.reset_parameters(self._transposed)
+
+
+class MinkowskiConvolution(_Convolution):
     """Convolution: ``y[u] = sum_k x[u + offset_k] @ kernel[k]`` at the input's sites, coarser with a stride.
 
     Parameters
@@ -204,36 +228,10 @@ class MinkowskiConvolution(MinkowskiConvolutionBase):
         Whether the output has all sites that the kernel reaches.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int] = -1,
-        stride: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1,
-        bias: bool = False,
-        kernel_generator: KernelGenerator | None = None,
-        expand_coordinates: bool = False,
-        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int | None = None,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            dilation,
-            bias,
-            kernel_generator,
-            is_transpose=False,
-            expand_coordinates=expand_coordinates,
-            convolution_mode=convolution_mode,
-            dimension=dimension,
-        )
-        self.reset_parameters()
+    _transposed = False
 
 
-class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase):
+class MinkowskiConvolutionTranspose(_Convolution):
     """Transposed convolution, to the finer sites that the manager has; to those it reaches if it has none.
 
     Parameters
@@ -245,33 +243,7 @@ class MinkowskiConvolutionTranspose(MinkowskiConvolutionBase):
         Whether the output has all sites that the kernel reaches, whatever the manager has.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int] = -1,
-        stride: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1,
-        bias: bool = False,
-        kernel_generator: KernelGenerator | None = None,
-        expand_coordinates: bool = False,
-        convolution_mode: ConvolutionMode = ConvolutionMode.DEFAULT,
-        dimension: int | None = None,
-    ):
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            dilation,
-            bias,
-            kernel_generator,
-            is_transpose=True,
-            expand_coordinates=expand_coordinates,
-            convolution_mode=convolution_mode,
-            dimension=dimension,
-        )
-        self.reset_parameters(True)
+    _transposed = True
 
 
 class MinkowskiGenerativeConvolutionTranspose(MinkowskiConvolutionTranspose):
@@ -346,11 +318,7 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
     @opaque
     def forward(self, input: SparseTensor, coords: Coordinates | None = None) -> SparseTensor:
         """Return the convolution's output, on sites as of `MinkowskiConvolution`."""
-        require_sparse(input, self.dimension)
-        if input.shape[1] != self.in_channels:
-            raise ValueError(
-                f"input must have {self.in_channels} channels, in_channels of the layer, got {input.shape[1]}"
-            )
+        _require_input(input, self.dimension, self.in_channels)
         kernel, manager = self.kernel_generator, input._manager
         key = out_key_of(input, coords, kernel.kernel_stride)
         plan = manager.convolution(input.coordinate_map_key, key, kernel)
@@ -361,11 +329,7 @@ class MinkowskiChannelwiseConvolution(MinkowskiModuleBase):
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         """Draw the weights uniformly from what the number of summands gives."""
-        reach = 1.0 / math.sqrt(self.in_channels * self.kernel_generator.kernel_volume)
-        with torch.no_grad():
-            for each in (self.kernel, self.bias):
-                if each is not None:
-                    each.uniform_(-reach, reach)
+        _draw(self.in_channels * self.kernel_generator.kernel_volume, self.kernel, self.bias)
 
     def __repr__(self) -> str:
         kernel = self.kernel_generator
@@ -412,3 +376,19 @@ def _require_channels(channels: Any, name: str) -> int:
     if not isinstance(channels, (int, np.integer)) or channels < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {channels!r}")
     return int(channels)
+
+
+def _require_input(x: Any, dimension: int, channels: int) -> None:
+    """Raise unless a layer's input has its axes and channels."""
+    require_sparse(x, dimension)
+    if x.shape[1] != channels:
+        raise ValueError(f"input must have {channels} channels, in_channels of the layer, got {x.shape[1]}")
+
+
+def _draw(num_summands: int, *parameters: Parameter | None) -> None:
+    """Draw parameters uniformly from what the number of summands gives."""
+    reach = 1.0 / math.sqrt(num_summands)
+    with torch.no_grad():
+        for each in parameters:
+            if each is not None:
+                each.uniform_(-reach, reach)

@@ -128,12 +128,16 @@ def offsets_of(region_type: RegionType, kernel_size: Ints, custom: tuple[Ints, .
     return np.concatenate(cells)
 
 
-@lru_cache(maxsize=256)
-def box_order(kernel_size: Ints) -> tuple[int, ...] | None:
-    """Return where each cell of a box is in C order, in which a rulebook is found faster; None if there."""
-    offsets = offsets_of(RegionType.HYPER_CUBE, kernel_size, ())
-    places = np.argsort(np.lexsort(offsets.T[::-1]))
-    return None if (places == np.arange(len(places))).all() else tuple(places.tolist())
+def cells_of(coordinates: torch.Tensor, name: str) -> torch.Tensor:
+    """Return coordinates rounded down to int32, checked to fit."""
+    floors = coordinates.floor() if coordinates.is_floating_point() else coordinates
+    bad = ~((floors >= -(2.0**31)) & (floors < 2.0**31))
+    if bad.any():
+        row = int(bad.any(1).nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite and fit in int32, got {coordinates[row].tolist()} in row {row}"
+        )
+    return floors.int()
 
 
 class KernelGenerator:

@@ -12,11 +12,11 @@ import torch
 
 from ... import _check
 from ..._backend import array_module, to_host
-from ..._stencil import Stencil
+from ..._stencil import Stencil, first_axis_fastest
 from ...coords import Coords, distinct_sites, union
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
 from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
-from .kernels import Ints, KernelGenerator, box_order, custom_offsets, ints_of
+from .kernels import Ints, KernelGenerator, custom_offsets, ints_of
 from .modes import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
 
 Pairs = tuple[torch.Tensor, torch.Tensor]
@@ -309,7 +309,7 @@ class CoordinateManager:
             kernel_size, stride, dilation, False, region_type, region_offset, dimension=self.D
         )
         in_key, out_key = self._key_of(in_key), self._key_of(out_key)
-        if _takes_a_cell(kernel, is_pool):
+        if takes_a_cell(kernel, is_pool):
             fine, coarse = (out_key, in_key) if is_transpose else (in_key, out_key)
             rows = self._stride_map(fine, coarse)
             return {0: torch.stack(rows[::-1] if is_transpose else rows).int()}
@@ -444,13 +444,14 @@ class CoordinateManager:
     def convolution(
         self,
         in_key: CoordinateMapKey,
-        out_key: CoordinateMapKey,
+        out_key: CoordinateMapKey | None,
         kernel: KernelGenerator,
         transposed: bool = False,
         pool: bool = False,
     ) -> tuple[Rulebook, Coords, Coords]:
         """Return a layer's rulebook, its inputs' coords and its outputs'; set `out_key` if it is not."""
         key = name_of(in_key)
+        out_key = CoordinateMapKey(self.D + 1) if out_key is None else out_key
         with on_device(self._device):
             if not out_key.is_key_set():
                 out_key.set_key(*self._out_key(key, kernel, transposed, pool))
@@ -700,7 +701,7 @@ class CoordinateManager:
         and region are.
         """
         tensor_stride = np.array(key[0])
-        if not _takes_a_cell(kernel, pool):
+        if not takes_a_cell(kernel, pool):
             return kernel.offsets * kernel.kernel_dilation * tensor_stride
         map = self._maps.get(key)
         if map is None or not (np.array(map.unit) % tensor_stride).any():
@@ -715,15 +716,15 @@ class CoordinateManager:
 
     def _sorted(self, offsets: np.ndarray, kernel: KernelGenerator, pool: bool) -> np.ndarray:
         """Return the cells of a box in C order, in which pairs are found fastest."""
-        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
+        if kernel.region_type is not RegionType.HYPER_CUBE or takes_a_cell(kernel, pool):
             return offsets
         return offsets[np.lexsort(offsets.T[::-1])]
 
     def _in_order(self, rulebook: Rulebook, kernel: KernelGenerator, pool: bool) -> Rulebook:
         """Return a rulebook of `_sorted` offsets with the kernel's own."""
-        if kernel.region_type is not RegionType.HYPER_CUBE or _takes_a_cell(kernel, pool):
+        if kernel.region_type is not RegionType.HYPER_CUBE or takes_a_cell(kernel, pool):
             return rulebook
-        order = box_order(tuple(kernel.kernel_size))
+        order = first_axis_fastest(tuple(kernel.kernel_size))
         return rulebook if order is None else reordered(rulebook, order)
 
     def _stride_map(self, in_key: Key, out_key: Key) -> Pairs:
@@ -774,7 +775,7 @@ class CoordinateManager:
 CoordsManager = CoordinateManager
 
 
-def _takes_a_cell(kernel: KernelGenerator, pool: bool) -> bool:
+def takes_a_cell(kernel: KernelGenerator, pool: bool = True) -> bool:
     """Return whether the windows of a pool are the cells that its outputs begin."""
     return pool and kernel.kernel_stride == kernel.kernel_size
 

@@ -12,7 +12,7 @@ from .._bridge import opaque
 from ..tensor import SparseTensor as Sites
 from .conv import Coordinates, MinkowskiModuleBase, generator_of, out_key_of, require_manager
 from .kernels import KernelGenerator, require_dimension
-from .manager import CoordinateManager, CoordinateMapKey
+from .manager import CoordinateManager, CoordinateMapKey, takes_a_cell
 from .modes import BroadcastMode, PoolingMode
 from .tensor import SparseTensor, Tensor, require_same_manager, require_sparse
 
@@ -37,17 +37,12 @@ class MinkowskiLocalPoolingFunction:
         coordinate_manager: CoordinateManager | None = None,
     ) -> torch.Tensor:
         """Return the features of the outputs, on `out_coordinate_map_key`, which is set if it is not."""
-        if out_coordinate_map_key is None:
-            out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
         if pooling_mode not in _LOCAL:
             raise ValueError(f"pooling_mode must be one of PoolingMode's local ones, got {pooling_mode!r}")
         keys = in_coordinate_map_key, out_coordinate_map_key
         plan = require_manager(coordinate_manager).convolution(*keys, kernel_generator, pool=True)
         out = functional.pool_on(input_features, *plan, _LOCAL[pooling_mode])
-        if (
-            pooling_mode is not PoolingMode.LOCAL_MAX_POOLING
-            or kernel_generator.kernel_size == kernel_generator.kernel_stride
-        ):
+        if pooling_mode is not PoolingMode.LOCAL_MAX_POOLING or takes_a_cell(kernel_generator):
             return out
         # The maximum of an empty window is the least number, as in MinkowskiEngine.
         return out.masked_fill(torch.isneginf(out), torch.finfo(out.dtype).min)
@@ -67,8 +62,6 @@ class MinkowskiLocalPoolingTransposeFunction:
         coordinate_manager: CoordinateManager | None = None,
     ) -> torch.Tensor:
         """Return the features of the outputs, on `out_coordinate_map_key`, which is set if it is not."""
-        if out_coordinate_map_key is None:
-            out_coordinate_map_key = CoordinateMapKey(in_coordinate_map_key.get_coordinate_size())
         keys = in_coordinate_map_key, out_coordinate_map_key
         manager = require_manager(coordinate_manager)
         plan = manager.convolution(*keys, kernel_generator, transposed=True, pool=True)
@@ -243,12 +236,6 @@ class MinkowskiGlobalPoolingFunction:
         return over_rows(input_features, manager.batch_rows(in_coordinate_map_key), num_rows)
 
 
-def _mean_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
-    """Return the mean of the features of each row."""
-    counts = torch.bincount(rows, minlength=num_rows).clamp(min=1)
-    return functional.add_rows(features, rows, num_rows) / counts[:, None].to(features.dtype)
-
-
 def _max_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torch.Tensor:
     """Return the greatest of the features of each row, zeros for none."""
     none = torch.bincount(rows, minlength=num_rows) == 0
@@ -257,7 +244,7 @@ def _max_rows(features: torch.Tensor, rows: torch.Tensor, num_rows: int) -> torc
 
 _GLOBAL = {
     "SUM": (functional.global_sum_pool, functional.add_rows),
-    "AVG": (functional.global_avg_pool, _mean_rows),
+    "AVG": (functional.global_avg_pool, functional.mean_rows),
     "MAX": (functional.global_max_pool, _max_rows),
 }
 

@@ -15,7 +15,7 @@ from .. import functional
 from .._bridge import check_tensor, opaque
 from ..tensor import FLOATS
 from ..tensor import SparseTensor as Sites
-from .kernels import ints_of
+from .kernels import cells_of, ints_of
 from .manager import CoordinateManager, CoordinateMapKey
 from .modes import (
     CoordinateMapType,
@@ -400,7 +400,7 @@ class SparseTensor(Tensor):
                 "coordinates.floor().int() does so without this warning",
                 stacklevel=3,
             )
-            coordinates = _floor(coordinates)
+            coordinates = cells_of(coordinates, "coordinates")
         key, (self.unique_index, self.inverse_mapping) = self._manager.insert_and_map(
             coordinates, tensor_stride
         )
@@ -862,8 +862,7 @@ def quantized(
     if mode is _SUM:
         return functional.add_rows(features, rows, num_rows)
     if mode is _AVERAGE:
-        counts = torch.bincount(rows.clamp(min=-1) + 1, minlength=num_rows + 1)[1:]
-        return functional.add_rows(features, rows, num_rows) / counts.clamp(min=1)[:, None].to(features.dtype)
+        return functional.mean_rows(features, rows, num_rows)
     if mode is _SUBSAMPLE:
         if first is None:
             places = torch.arange(len(rows), device=rows.device)
@@ -977,15 +976,3 @@ def _check_rows(features: torch.Tensor, coordinates: torch.Tensor) -> None:
         raise ValueError(
             f"features must have as many rows as coordinates, {len(coordinates)}, got {len(features)}"
         )
-
-
-def _floor(coordinates: torch.Tensor) -> torch.Tensor:
-    """Return coordinates rounded down to int32, checked to fit."""
-    floors = torch.floor(coordinates) if coordinates.is_floating_point() else coordinates
-    bad = (floors < -(2.0**31)) | (floors >= 2.0**31) | (floors != floors)
-    if bad.any():
-        row = int(bad.any(1).nonzero()[0])
-        raise ValueError(
-            f"coordinates must be finite and fit in int32, got {coordinates[row].tolist()} in row {row}"
-        )
-    return floors.int()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from ... import _check
 from ..._backend import array_module
-from ..._stencil import Stencil, box_stencil
+from ..._stencil import Stencil, box_stencil, first_axis_fastest
 from ...coords import Child, Coords, derive, derive_child
 from ...rulebook import Rulebook, _neighbours, _strided_level, _transposed_level, floored, reordered
 from .utils.utils import Ints
@@ -59,7 +60,7 @@ def same_sites_map(coords: Coords, windows: Windows) -> Rulebook:
         found = _neighbours(
             coords._sites, _box_before(windows.kernel_size, windows.dilation, windows.padding)
         )
-        return found if order is None else reordered(found, order.tolist())
+        return found if order is None else reordered(found, order)
 
     return derive(coords, ("torchsparse", windows), build)
 
@@ -153,7 +154,7 @@ def _require_inside(coords: Coords, spatial_range: Ints) -> None:
 def _stencil(kernel_size: Ints, dilation: Ints) -> Stencil:
     """Return a box from 0 on with its cells in TorchSparse's order."""
     box, order = box_stencil(kernel_size, dilation), _order(kernel_size)
-    return box if order is None else Stencil(box.offsets[order])
+    return box if order is None else Stencil(box.offsets[list(order)])
 
 
 @lru_cache(maxsize=256)
@@ -169,14 +170,9 @@ def _generative_stencil(kernel_size: Ints, dilation: Ints) -> Stencil:
     return Stencil(-offsets if all(k % 2 for k in kernel_size) else offsets)
 
 
-@lru_cache(maxsize=256)
-def _order(kernel_size: Ints) -> np.ndarray | None:
+def _order(kernel_size: Ints) -> tuple[int, ...] | None:
     """Return the place in C order of each cell, None where that is TorchSparse's too.
 
     Where all sizes are odd, TorchSparse has the first axis fastest.
     """
-    cells = np.arange(np.prod(kernel_size))
-    if not len(cells) % 2:
-        return None
-    order = cells.reshape(kernel_size).T.ravel()
-    return None if np.array_equal(order, cells) else order
+    return first_axis_fastest(kernel_size) if math.prod(kernel_size) % 2 else None

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..kernels import cells_of
+
 
 def batched_coordinates(
     coords: Sequence[Any], dtype: torch.dtype = torch.int32, device: Any = None
@@ -50,7 +52,7 @@ def batched_coordinates(
                 f"{tuple(samples[0].shape)} at 0"
             )
     if dtype is torch.int32:
-        samples = [_floor(each, place) for place, each in enumerate(samples)]
+        samples = [cells_of(each, f"coords[{place}]") for place, each in enumerate(samples)]
     device = samples[0].device if device is None else device
     batches = [torch.full((len(each), 1), b, dtype=dtype, device=device) for b, each in enumerate(samples)]
     parts = [torch.cat([b, each.to(device, dtype)], 1) for b, each in zip(batches, samples, strict=True)]
@@ -163,15 +165,3 @@ def _tensor(value: Any, name: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(value).__name__}")
     return value
-
-
-def _floor(coordinates: torch.Tensor, place: int) -> torch.Tensor:
-    """Return coordinates rounded down, checked to fit in int32."""
-    floors = coordinates.floor() if coordinates.is_floating_point() else coordinates
-    bad = ~((floors >= -(2.0**31)) & (floors < 2.0**31))
-    if bad.any():
-        row = int(bad.any(1).nonzero()[0])
-        raise ValueError(
-            f"coords[{place}] must be finite and fit in int32, got {coordinates[row].tolist()} in row {row}"
-        )
-    return floors

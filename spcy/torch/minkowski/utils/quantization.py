@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..kernels import cells_of
 from ..manager import CoordinateManager
 
 
@@ -135,12 +136,7 @@ def _cells(coordinates: Any, size: Any) -> torch.Tensor:
         points = points / (
             size if points.dtype is torch.float64 or size.dim() == 0 else size.to(points.dtype)
         )
-    cells = points.floor() if points.is_floating_point() else points
-    bad = ~((cells >= -(2.0**31)) & (cells < 2.0**31))
-    if bad.any():
-        row = int(bad.any(1).nonzero()[0])
-        raise ValueError(f"coordinates must have cells in int32, got {points[row].tolist()} in row {row}")
-    return cells.int()
+    return cells_of(points, "the cells of coordinates")
 
 
 def _distinct(cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
