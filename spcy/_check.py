@@ -174,7 +174,7 @@ def weight(
 ) -> np.ndarray:
     """Return a (*kernel_size, C_in // groups, C_out) weight of the features' dtype, where they are.
 
-    (K, C_in // groups, C_out) if it is not that of a box.
+    (K, C_in // groups, C_out) if it is not that of a box. On the CPU it may be a view of any layout.
     """
     array = array_beside(value, "weight", backend)
     axes = ndim if box else 1
@@ -196,6 +196,9 @@ def weight(
         if groups == 1:
             words = f"C_in = {channels}, the channels of x"
         raise ValueError(f"weight must have {words}, on its axis {axes}, got shape {array.shape}")
+    whole = not any(step % dtype.itemsize for step in array.strides)
+    if backend == "cpu" and array.dtype == dtype and array.flags.aligned and whole:
+        return array
     return like_features(array, "weight", dtype)
 
 

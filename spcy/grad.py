@@ -194,7 +194,6 @@ def input_gradient(dy: np.ndarray, plan: Plan, coords: Coords) -> np.ndarray:
     cells, c_in, c_out = plan.weight.shape
     grouped = plan.weight.reshape(cells, c_in, plan.groups, c_out // plan.groups)
     weight = grouped.transpose(0, 3, 2, 1).reshape(cells, c_out // plan.groups, plan.groups * c_in)
-    weight = array_module(weight).ascontiguousarray(weight)
     back = plan._replace(rulebook=plan.rulebook.transposed(), coords=coords, weight=weight, bias=None)
     return execute(SparseTensor._of(plan.coords, dy), back, None, None).features
 

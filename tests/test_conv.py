@@ -395,6 +395,32 @@ def test_one_site_paints_the_kernel():
     np.testing.assert_array_equal(get(spcy.subm_conv(x, put(weight)).features), [[5]])
 
 
+VIEWS = {
+    "channels first": lambda w: np.moveaxis(np.moveaxis(w, -1, 0).copy(), 0, -1),
+    "transposed": lambda w: w.swapaxes(-1, -2).copy().swapaxes(-1, -2),
+    "every second": lambda w: np.repeat(w, 2, -1)[..., ::2],
+    "backwards": lambda w: w[::-1, :, ::-1, ::-1].copy()[::-1, :, ::-1, ::-1],
+    "one of a record": lambda w: np.rec.fromarrays([w.view(np.int8).reshape(*w.shape, -1)[..., 0], w]).f1,
+}
+
+
+@pytest.mark.emulated(view=["channels first"])
+@pytest.mark.parametrize("channels", [(17, 21, 1), (40, 24, 1), (6, 4, 2), (4, 4, 4)], ids=str)
+@pytest.mark.parametrize("view", VIEWS)
+def test_weights_may_be_views_of_any_layout(view, channels, dtype, simd, rng):
+    c_in, c_out, groups = channels
+    x = random_tensor(rng, 40, (5, 6), c_in, dtype)
+    weight, bias = random_weight(rng, (3, 3), c_in // groups, c_out, dtype)
+    other = put(VIEWS[view](get(weight)))
+    assert not isinstance(other, np.ndarray) or c_in == groups or not other.flags.c_contiguous
+    for rule in (spcy.subm_conv, spcy.conv, spcy.conv_transpose):
+        y, vjp = spcy.vjp(rule, x, weight, bias, groups=groups)
+        z, pull = spcy.vjp(rule, x, other, bias, groups=groups)
+        np.testing.assert_array_equal(get(z.features), get(y.features))
+        for ours, expected in zip(pull(z.features), vjp(y.features), strict=True):
+            np.testing.assert_array_equal(get(ours), get(expected))
+
+
 @pytest.mark.parametrize(
     ("kernel", "args", "shape"),
     [((9, 3), {"padding": 2}, (1, 6)), ((3, 3), {"dilation": (2, 1), "padding": (0, 0)}, (1, 2))],

@@ -20,7 +20,7 @@ _RELU = 1
 def conv(
     tiles: Tiles,
     features: cupy.ndarray,  # IN, (n_in, C_in)
-    weight: cupy.ndarray,  # IN, (K, C_in / groups, C_out)
+    weight: cupy.ndarray,  # IN, (K, C_in / groups, C_out), a view of any layout
     bias: cupy.ndarray | None,  # IN, (C_out,)
     residual: cupy.ndarray | None,  # IN, (n_out, C_out)
     out: cupy.ndarray,  # OUT, (n_out, C_out)
@@ -36,6 +36,7 @@ def conv(
     """
     if not out.size:
         return
+    weight = cupy.ascontiguousarray(weight)
     for group in range(groups if groups > 1 else 0):
         x = _part(features, group, groups)
         w, b, more, y = (_part(array, group, groups) for array in (weight, bias, residual, out))

@@ -14,7 +14,6 @@ from torch.autograd.function import once_differentiable
 import spcy
 
 from .. import grad, pool, tensor, voxel
-from .._backend import array_module
 from ..conv import Plan, conv_plan, execute, inverse_plan, plan_on, subm_plan, transpose_plan
 from ..coords import Coords
 from ..pointwise import Activation, ActivationLike, activation_of
@@ -25,8 +24,6 @@ from ._bridge import array_of, check_tensor, contiguous_array, entering, on_devi
 from .tensor import SparseTensor, array_tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_COLUMNS = 64
 
 
 class Voxels(NamedTuple):
@@ -169,7 +166,7 @@ def convolve(
     with on_device(device):
         array = tensor.SparseTensor._of(x.coords, contiguous_array(features))
         plan = plan_of(
-            array, _copied(_box(weight, channels_first)), None if bias is None else array_of(bias), **geometry
+            array, _box(weight, channels_first), None if bias is None else array_of(bias), **geometry
         )
         more = None
         if residual is not None and added is not None:
@@ -296,17 +293,6 @@ def _box(weight: torch.Tensor, channels_first: bool) -> Any:
     """Return a weight as spcy has it, C_out last: a view."""
     array = array_of(weight)
     return array.transpose(*range(1, array.ndim), 0) if channels_first else array
-
-
-def _copied(box: Any) -> Any:
-    """Return a wide view of `_box` as an array of its own, 64 channels at a time: more spoil the cache."""
-    if box.flags.c_contiguous or box.shape[-1] <= _COLUMNS:
-        return box  # what checks it copies it
-    out = array_module(box).empty(box.shape, box.dtype)
-    for first in range(0, box.shape[-1], _COLUMNS):
-        columns = slice(first, first + _COLUMNS)
-        out[..., columns] = box[..., columns]
-    return out
 
 
 class _Convolution(torch.autograd.Function):

@@ -5,8 +5,8 @@
 #include "cpu/team.h"
 #include "cpu/tile.h"
 
-static inline void spcy_pack_weight(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, const void* weight,
-                                    bool depthwise, void* packed, spcy_team team) {
+static inline void spcy_pack_weight(const spcy_tile_kernels* kernels, const spcy_conv_plan* plan,
+                                    const spcy_weight* weight, bool depthwise, void* packed, spcy_team team) {
     const auto pack = depthwise ? kernels->pack_depthwise : kernels->pack;
     spcy_parallel_for(team, plan->n_offsets, [=](int64_t k, int) {
         const int64_t* cuts = plan->tile_ptr + k * (plan->n_tiles + 1);

@@ -39,6 +39,9 @@ cdef extern from "cpu/tile.h" nogil:
         bint relu
         spcy_activation activation
         void (*activate)(const spcy_activation*, const void*, int64_t, void*) noexcept nogil
+    ctypedef struct spcy_weight:
+        const void* numbers
+        int64_t offset, row, column
     ctypedef struct spcy_tile_kernels:
         int64_t lanes
         int64_t sum_bytes
@@ -48,8 +51,8 @@ cdef extern from "cpu/tile.h" nogil:
 
 cdef extern from "cpu/conv.h" nogil:
     void spcy_pack_weight(
-        const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, const void* weight, bint depthwise,
-        void* packed, spcy_team team,
+        const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, const spcy_weight* weight,
+        bint depthwise, void* packed, spcy_team team,
     ) noexcept
     void spcy_conv(
         const spcy_tile_kernels* kernels, const spcy_conv_plan* plan, bint depthwise, char* scratch,
@@ -142,7 +145,7 @@ cdef int64_t _tile_bytes(const spcy_tile_kernels* kernels, const spcy_conv_plan*
 def conv(
     Tiles tiles,
     const number[:, ::1] features,  # IN, (n_in, C_in)
-    const number[:, :, ::1] weight,  # IN, (K, C_in / groups, C_out)
+    const number[:, :, :] weight,  # IN, (K, C_in / groups, C_out), a view of any layout
     const number[::1] bias,  # IN or None, (C_out,)
     const number[:, ::1] residual,  # IN or None, (n_out, C_out)
     number[:, ::1] out,  # OUT, (n_out, C_out)
@@ -161,6 +164,10 @@ def conv(
     cdef char* padded_bias = <char*>(
         <uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1)
     )
+    cdef spcy_weight source
+    source.numbers, source.offset = &weight[0, 0, 0], weight.strides[0] // <int64_t>sizeof(number)
+    source.row = weight.strides[1] // <int64_t>sizeof(number)
+    source.column = weight.strides[2] // <int64_t>sizeof(number)
     plan.n_in = features.shape[0]
     _set_channels(&plan, kernels, features.shape[1], weight.shape[2], groups)
     cdef char* packed = padded_bias + kernels.sum_bytes * plan.width
@@ -179,7 +186,7 @@ def conv(
         plan.activate = spcy_pointwise_kernels_of(level(), kind_of(&weight[0, 0, 0])).apply
     with nogil:
         spcy_pack_weight(
-            kernels, &plan, &weight[0, 0, 0], plan.steps > 0, packed,
+            kernels, &plan, &source, plan.steps > 0, packed,
             team(n_threads if sums - packed > PARALLEL_PACK else 1),
         )
         spcy_conv(kernels, &plan, plan.steps > 0, sums, tile_bytes, team(n_threads))

@@ -325,30 +325,47 @@ void conv_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
     activate_rows<T>(plan, first, rows);
 }
 
+// A unit of a packed weight: an input channel of it, or two, of which the second is 0 behind the last.
 template <typename T>
-void pack_weight(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
+inline typename Arithmetic<T>::Unit pack_unit(const T* number, int64_t row, bool last) {
+    typename Arithmetic<T>::Unit unit;
+    if constexpr (Arithmetic<T>::channels == 2)
+        unit = number->bits | (last ? 0 : (typename Arithmetic<T>::Unit)number[row].bits << 16);
+    else
+        convert(*number, &unit);
+    return unit;
+}
+
+template <typename T>
+void pack_weight(const spcy_weight* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
     typedef typename Arithmetic<T>::Unit Unit;
     constexpr int lanes = Vector<typename Arithmetic<T>::Sum>::lanes;
+    constexpr int64_t channels = Arithmetic<T>::channels, line = 64 / sizeof(T);
     const int64_t c_in = plan->c_in / plan->groups, units = units_of<T>(c_in);
     const int64_t width = plan->width / plan->groups, c_out = plan->c_out / plan->groups;
+    const int64_t row = source->row, column_step = source->column;
+    const T* weight = static_cast<const T*>(source->numbers) + offset * source->offset;
+    const auto last = [=](int64_t unit) { return channels * (unit + 1) > c_in; };
     for (int64_t group = 0; group < plan->groups; ++group)
         for (int64_t column = 0; column < width;) {
-            const T* weight = static_cast<const T*>(source) + offset * c_in * plan->c_out + group * c_out + column;
+            const T* corner = weight + (group * c_out + column) * column_step;
             const int64_t block = block_vectors((width - column) / lanes) * lanes;
             const int64_t used = c_out - column < block ? c_out - column : block;
             const int64_t place = plan->n_offsets * (group * width + column) + offset * block;
             Unit* packed = static_cast<Unit*>(target) + place * units;
-            for (int64_t u = 0; u < units; ++u, packed += block) {
-                const T* row = weight + u * Arithmetic<T>::channels * plan->c_out;
-                if constexpr (Arithmetic<T>::channels == 2) {
-                    const bool last = 2 * u + 1 == c_in;
-                    for (int64_t i = 0; i < used; ++i) packed[i] = row[i].bits;
-                    for (int64_t i = 0; i < used && !last; ++i) packed[i] |= (Unit)row[plan->c_out + i].bits << 16;
-                } else {
-                    for (int64_t i = 0; i < used; ++i) convert(row[i], packed + i);
-                }
-                memset(packed + used, 0, (block - used) * sizeof(Unit));
+            if (column_step == 1) {
+                for (int64_t u = 0; u < units; ++u)
+                    for (int64_t i = 0; i < used; ++i)
+                        packed[u * block + i] = pack_unit(corner + u * channels * row + i, row, last(u));
+            } else {  // perhaps transposed: whole lines of it, while they are in cache
+                for (int64_t first = 0; first < units; first += line)
+                    for (int64_t i = 0; i < used; ++i)
+                        for (int64_t u = first; u < units && u < first + line; ++u)
+                            packed[u * block + i] =
+                                pack_unit(corner + u * channels * row + i * column_step, row, last(u));
             }
+            for (int64_t u = 0; u < units && used < block; ++u)
+                memset(packed + u * block + used, 0, (block - used) * sizeof(Unit));
             column += block;
         }
 }

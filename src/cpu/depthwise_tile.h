@@ -142,12 +142,12 @@ void depthwise_tile(const spcy_conv_plan* plan, int64_t tile, void* memory) {
 }
 
 template <typename T>
-void pack_depthwise(const void* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
+void pack_depthwise(const spcy_weight* source, int64_t offset, const spcy_conv_plan* plan, void* target) {
     typedef typename Arithmetic<T>::Sum Sum;
-    const T* weight = static_cast<const T*>(source) + offset * plan->steps * plan->c_in;
+    const T* weight = static_cast<const T*>(source->numbers) + offset * source->offset;
     Sum* packed = static_cast<Sum*>(target) + offset * plan->steps * plan->width;
-    for (int64_t step = 0; step < plan->steps; ++step, weight += plan->c_in, packed += plan->width)
-        for (int64_t c = 0; c < plan->c_in; ++c) convert(weight[c], packed + c);
+    for (int64_t step = 0; step < plan->steps; ++step, weight += source->row, packed += plan->width)
+        for (int64_t c = 0; c < plan->c_in; ++c) convert(weight[c * source->column], packed + c);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ typedef struct {
     const int32_t* in_rows;   // (pairs,)
     const int32_t* out_rows;  // (pairs,)
     const int64_t* tile_ptr;  // (offsets, tiles + 1)
-    void* sums;               // (chunks, offsets, c_in, width)
+    void* sums;               // (chunks, offsets, c_in, width), one chunk less if the sums are in place
     void* out;                // (offsets, c_in, groups * c_out)
     int64_t n_offsets, n_tiles, n_chunks, tiles_per_chunk;
     int64_t c_in, c_out, groups;  // the channels are those of one group
@@ -34,6 +34,17 @@ typedef struct {
 } spcy_grad_kernels;
 
 SPCY_LEVEL_TABLES(spcy_grad_kernels)
+
+// Whether the first chunk's sums are the result: of the type that numbers are summed in, without padding.
+static inline bool spcy_sums_in_place(const spcy_grad_plan* plan, int64_t number_bytes, int64_t sum_bytes) {
+    return number_bytes == sum_bytes && plan->width == plan->groups * plan->c_out;
+}
+
+// How far rows that are copied lie apart: an odd number of cache lines, so that a line of each finds a place in cache.
+static inline int64_t spcy_copied_step(int64_t channels, int64_t sum_bytes) {
+    const int64_t line = 64 / sum_bytes;
+    return ((channels + line - 1) / line | 1) * line;
+}
 
 // Share the chunks among threads, each in parts of so many input channels; every thread has `copy_bytes` of the
 // copies. Then add up the chunks.

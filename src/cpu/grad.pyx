@@ -29,6 +29,10 @@ cdef extern from "cpu/grad.h" nogil:
         int64_t sum_bytes
         int64_t run
     const spcy_grad_kernels* spcy_grad_kernels_of(int level, int number) noexcept
+    bint spcy_sums_in_place(
+        const spcy_grad_plan* plan, int64_t number_bytes, int64_t sum_bytes
+    ) noexcept
+    int64_t spcy_copied_step(int64_t channels, int64_t sum_bytes) noexcept
     void spcy_weight_gradient(
         const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part, char* copies,
         int64_t copy_bytes, spcy_team team,
@@ -68,20 +72,27 @@ cdef int64_t _up(int64_t count, int64_t divisor) noexcept nogil:
     return (count + divisor - 1) // divisor
 
 
-cdef int64_t _width(
-    const spcy_grad_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
+cdef void _set_channels(
+    spcy_grad_plan* plan, const spcy_grad_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
 ) noexcept nogil:
-    """Sums of a row of the weight's gradient: whole vectors for each group, or for all of one channel."""
+    """Set how many sums a row of the gradient has: whole vectors for each group, or for all of one channel."""
+    plan.c_in, plan.c_out, plan.groups = c_in, c_out, groups
     if c_in == 1 and c_out == 1:
-        return _up(groups, kernels.lanes) * kernels.lanes
-    return groups * _up(c_out, kernels.lanes) * kernels.lanes
+        plan.width = _up(groups, kernels.lanes) * kernels.lanes
+    else:
+        plan.width = groups * _up(c_out, kernels.lanes) * kernels.lanes
 
 
-cdef int64_t _copies(
-    const spcy_grad_kernels* kernels, int64_t c_in, int64_t groups, int64_t width
-) noexcept nogil:
-    """Sums that a thread's copies of the rows of two runs take, in whole cache lines."""
-    return _up(2 * kernels.run * (groups * c_in + width + kernels.lanes), CACHE_LINE) * CACHE_LINE
+cdef int64_t _chunk_bytes(const spcy_grad_kernels* kernels, const spcy_grad_plan* plan) noexcept nogil:
+    return kernels.sum_bytes * plan.n_offsets * plan.c_in * plan.width
+
+
+cdef int64_t _copy_bytes(const spcy_grad_kernels* kernels, const spcy_grad_plan* plan) noexcept nogil:
+    """Bytes that a thread's copies of the rows of two runs take, in whole cache lines."""
+    cdef int64_t x = plan.width if plan.c_in == 1 and plan.c_out == 1 else plan.groups * plan.c_in
+    return 2 * kernels.run * kernels.sum_bytes * (
+        spcy_copied_step(x, kernels.sum_bytes) + spcy_copied_step(plan.width, kernels.sum_bytes)
+    )
 
 
 def num_chunks(
@@ -100,10 +111,11 @@ def scratch_bytes(
 ):
     """Return how much scratch `weight_gradient` needs: sums for each chunk, copied rows for each thread."""
     cdef const spcy_grad_kernels* kernels = _kernels(kind_of_dtype(dtype))
-    cdef int64_t width = _width(kernels, c_in, c_out, groups)
-    return CACHE_LINE + kernels.sum_bytes * (
-        n_chunks * n_offsets * c_in * width + n_threads * _copies(kernels, c_in, groups, width)
-    )
+    cdef spcy_grad_plan plan
+    plan.n_offsets = n_offsets
+    _set_channels(&plan, kernels, c_in, c_out, groups)
+    cdef int64_t chunks = n_chunks - spcy_sums_in_place(&plan, dtype.itemsize, kernels.sum_bytes)
+    return 2 * CACHE_LINE + chunks * _chunk_bytes(kernels, &plan) + n_threads * _copy_bytes(kernels, &plan)
 
 
 def weight_gradient(
@@ -125,13 +137,13 @@ def weight_gradient(
     plan.in_rows, plan.out_rows, plan.tile_ptr = &in_rows[0], &out_rows[0], &tile_ptr[0, 0]
     plan.n_offsets, plan.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
     plan.n_chunks, plan.tiles_per_chunk = n_chunks, _up(plan.n_tiles, n_chunks)
-    plan.c_in, plan.c_out, plan.groups = out.shape[1], out.shape[2] // groups, groups
-    plan.width = _width(kernels, plan.c_in, plan.c_out, groups)
+    _set_channels(&plan, kernels, out.shape[1], out.shape[2] // groups, groups)
     plan.sums = <void*>(<uintptr_t>(&scratch[0] + CACHE_LINE - 1) & ~<uintptr_t>(CACHE_LINE - 1))
     plan.out = &out[0, 0, 0]
-    cdef int64_t chunk_bytes = kernels.sum_bytes * plan.n_offsets * plan.c_in * plan.width
-    cdef int64_t copy_bytes = kernels.sum_bytes * _copies(kernels, plan.c_in, groups, plan.width)
-    cdef char* copies = <char*>plan.sums + n_chunks * chunk_bytes
+    cdef int64_t chunks = n_chunks - spcy_sums_in_place(&plan, sizeof(number), kernels.sum_bytes)
+    cdef int64_t sums_bytes = _up(chunks * _chunk_bytes(kernels, &plan), CACHE_LINE) * CACHE_LINE
+    cdef char* copies = <char*>plan.sums + sums_bytes
+    cdef int64_t copy_bytes = _copy_bytes(kernels, &plan)
     cdef int64_t wanted = TASKS * n_threads if n_threads > 1 else 1
     cdef int64_t part = max(_up(plan.c_in, _up(wanted, n_chunks)), min(FEWEST_CHANNELS, plan.c_in))
     with nogil:

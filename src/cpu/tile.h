@@ -31,17 +31,23 @@ typedef struct {
     void (*activate)(const spcy_activation* activation, const void* x, int64_t count, void* y);
 } spcy_conv_plan;
 
+// A (n_offsets, c_in / groups, c_out) weight as it was given: from one number to the next on each axis there are so many.
+typedef struct {
+    const void* numbers;
+    int64_t offset, row, column;
+} spcy_weight;
+
 typedef struct {
     int64_t lanes;        // sums in a vector; a plan's width is a multiple of it
     int64_t sum_bytes;    // of a sum, and of a unit of packed weights
     int64_t channels;     // input channels in a unit
     int64_t copied_rows;  // input rows that a tile's scratch has room for
-    // Pack one offset of a (n_offsets, c_in / groups, c_out) weight into its places in the packed array.
-    void (*pack)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
+    // Pack one offset of a weight into its places in the packed array.
+    void (*pack)(const spcy_weight* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     // Compute a tile of outputs, with a scratch of tile_size * width + copied_rows * c_in sums.
     void (*conv)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
     // The same for groups of `steps`, with a scratch of width sums and (n_offsets + 1) * tile_size int64.
-    void (*pack_depthwise)(const void* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
+    void (*pack_depthwise)(const spcy_weight* weight, int64_t offset, const spcy_conv_plan* plan, void* packed);
     void (*depthwise)(const spcy_conv_plan* plan, int64_t tile, void* scratch);
 } spcy_tile_kernels;
 
