@@ -3,7 +3,7 @@ Move a pipeline to CUDA
 =======================
 
 A pipeline that runs on the CPU runs on a GPU with the same calls: one flag says where arrays enter, and two
-lines say where the weights live and where results come back. The backend's tests pass on GPUs of two kinds
+lines say where the weights live and where results come back. The backend ran on GPUs of two kinds
 (:doc:`/backends`), but no GPU has run this page yet: it takes what the machine has, and what is printed and
 drawn here is that of the backend which the first line names.
 """
@@ -18,7 +18,8 @@ from spcy import nn
 from spcy.demo import network
 from spcy.demo.scene import generate_scene
 
-spcy.set_backend("auto")  # a CUDA GPU if there is one, else the CPU; "cuda" raises where there is none
+# A CUDA GPU if there is one, else the CPU; "cuda" raises there.
+spcy.set_backend("auto")
 place = spcy.get_backend()
 print("backend:", place)
 
@@ -26,10 +27,12 @@ print("backend:", place)
 # What changes
 # ------------
 #
-# Only the lines with a comment. Everything between them follows its arrays: no call says ``cuda``.
+# Only the lines below a comment. Everything between them follows its arrays: no call says ``cuda``.
 
-cloud = generate_scene(0).points  # NumPy's, as a driver or a file gives it
-net = network.load().to(place)  # weights go there once; in place, for networks
+cloud = generate_scene(0).points
+
+# Weights go there once; networks move in place.
+net = network.load().to(place)
 
 
 def at_home(array):
@@ -39,10 +42,12 @@ def at_home(array):
 
 def step(cloud):
     """Label a cloud."""
-    voxels = network.voxelize(cloud)  # NumPy's arrays enter here: the flag takes them to the GPU
+    # NumPy's arrays enter here: the flag takes them to the GPU.
+    voxels = network.voxelize(cloud)
     scores = net(voxels.tensor).features
-    labels = scores.argmax(axis=1)[voxels.rows]  # NumPy's methods are CuPy's too
-    return at_home(labels.astype(np.uint8))  # the only line that waits for the result, and brings it back
+    labels = scores.argmax(axis=1)[voxels.rows].astype(np.uint8)
+    # Wait for the result, and bring it back.
+    return at_home(labels)
 
 
 labels = step(cloud)
@@ -54,6 +59,7 @@ print(type(labels).__module__, labels.dtype, labels.shape)
 # - ``tensor.to("cuda")`` and ``tensor.to("cpu")`` return tensors, with their sites; networks move in place.
 # - Arrays that are on the GPU already, CuPy's or PyTorch's, enter whatever the flag says, without a copy.
 # - Code of your own between the calls takes the module that fits: ``cupy.get_array_module(features)``.
+#   Methods of arrays, as ``argmax`` here, are the same in both.
 #
 # What raises
 # -----------
@@ -64,7 +70,8 @@ print(type(labels).__module__, labels.dtype, labels.shape)
 x = network.voxelize(cloud).tensor
 try:
     if place == "cuda":
-        spcy.subm_conv(x, np.ones((3, 3, 3, 4, 8), np.float32))  # NumPy's weight, and a tensor on the GPU
+        weight = np.ones((3, 3, 3, 4, 8), np.float32)  # left behind
+        spcy.subm_conv(x, weight)
     else:
         spcy.set_backend("cuda")
 except (RuntimeError, TypeError) as error:
@@ -87,13 +94,17 @@ except (RuntimeError, TypeError) as error:
 
 voxels = network.voxelize(cloud)
 ran = nn.summary(net, voxels.tensor)
-plans = {(*sorted((layer.sites_in, layer.sites_out)), layer.pairs) for layer in ran.layers if layer.pairs}
+# Layers of one geometry share a rulebook: pairs of two int32.
+plans = {(*sorted((r.sites_in, r.sites_out)), r.pairs) for r in ran.layers}
+features = sum(r.sites_out * r.channels_out for r in ran.layers)
+num, scores = len(cloud), len(network.LABELS)
+weights = sum(a.nbytes for a in net.state_dict().values())
 size = {
-    "points and their features": cloud.size * 8 + len(cloud) * 4 * 4,  # float64, and 4 of float32
-    "weights": sum(array.nbytes for array in net.state_dict().values()),
-    "rulebooks": sum(pairs * 2 * 4 for *_, pairs in plans),  # pairs of int32; layers share them
-    "features of all layers": sum(layer.sites_out * layer.channels_out * 4 for layer in ran.layers),
-    "scores of each point": len(cloud) * len(network.LABELS) * 4,
+    "points (float64), features": num * (3 * 8 + 4 * 4),
+    "weights": weights,
+    "rulebooks": sum(8 * pairs for *_, pairs in plans),
+    "features of all layers": 4 * features,
+    "scores of the points": 4 * num * scores,
     "labels of the points": labels.nbytes,
 }
 
@@ -106,7 +117,7 @@ size = {
 # cloud that a CPU labels in less is better left there. Here: the time of the network on clouds of growing
 # size, on this machine's backend, with rulebooks built and ready, and with those of new sites.
 
-calls = sum(layer.flop > 0 for layer in ran.layers)
+calls = sum(r.flop > 0 for r in ran.layers)
 counts, ready, new = [], [], []
 order = np.random.default_rng(0).permutation(len(cloud))
 for count in np.geomspace(300, len(cloud), 7).astype(int):
@@ -121,29 +132,37 @@ for count in np.geomspace(300, len(cloud), 7).astype(int):
     new.append(min(times[::2]))
     ready.append(min(times[1::2]))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-colours = {"crosses for each cloud": "#d35400", "crosses once": "#f5b041", "stays on the device": "#2e86c1"}
-kinds = [0, 1, 2, 2, 2, 0]
-megabytes = np.array([*size.values()]) / 1e6
-for kind, (name, colour) in enumerate(colours.items()):
-    rows = [row for row, its in enumerate(kinds) if its == kind]
-    bars = left.barh(rows, megabytes[rows], color=colour, label=name)
+figure, panels = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+left, right = panels
+colours = {
+    "crosses for each cloud": "#d35400",
+    "crosses once": "#f5b041",
+    "stays on the device": "#2e86c1",
+}
+values = np.array([*size.values()]) / 1e6
+shown = zip(colours.items(), ([0, 5], [1], [2, 3, 4]), strict=True)
+for (kind, colour), rows in shown:
+    bars = left.barh(rows, values[rows], color=colour, label=kind)
     left.bar_label(bars, fmt="%.1f", padding=3, fontsize="small")
-left.set(title="what crosses the border, MB", yticks=range(len(size)), yticklabels=[*size])
+left.set(title="what crosses the border, MB")
+left.set_yticks(range(len(size)), [*size])
 left.margins(x=0.12)
 left.invert_yaxis()
 left.legend(fontsize="small", loc="lower right")
-right.plot(counts, new, ".-", color="#7f8c8d", label=f"new sites, on {place}")
-right.plot(counts, ready, ".-", color="#2e86c1", label=f"rulebooks ready, on {place}")
-right.axhline(0.04 * calls, color="#d35400", label=f"what {calls} calls cost the host on CUDA, at least")
-right.set(title="time of the network", xlabel="sites", ylabel="ms", xscale="log", yscale="log")
+right.plot(counts, new, ".-", label=f"new sites, {place}")
+right.plot(counts, ready, ".-", label=f"rulebooks ready, {place}")
+least = f"{calls} calls of 40 us on CUDA"
+right.axhline(0.04 * calls, color="black", label=least)
+right.set(title="time of the network, ms", xlabel="sites")
+right.set(xscale="log", yscale="log")
 right.legend(fontsize="small", loc="upper left")
 plt.show()
 
 # %%
-# Below the line no GPU is faster. Above it one may be, and the more so the wider the layers: rulebooks of new
-# sites wait for the host too, which is most of what a whole lidar network takes there. Sites that stay the
-# same leave no waits, and then a CUDA graph makes one launch of all calls (:doc:`/backends` shows it).
+# Below the line the same calls on a GPU are no faster. Above it they may be, and the more so the wider the
+# layers. Rulebooks of new sites are the host's time too, and on the H200 the host's is most of a whole lidar
+# network's. Sites that stay the same leave no waits, and then a CUDA graph makes one launch of all calls
+# (:doc:`/backends` shows it).
 #
 # Half precision
 # --------------
@@ -153,15 +172,16 @@ plt.show()
 # halves memory, not time. Look at what it does to your results before you look at the clock:
 
 net.astype(np.float16)
-halves = at_home(net(voxels.tensor.map(lambda features: features.astype(np.float16))).features.argmax(axis=1))
-print(f"labels that float16 keeps: {np.mean(halves[at_home(voxels.rows)] == labels):.2%}")
+x = voxels.tensor.map(lambda features: features.astype(np.float16))
+again = net(x).features.argmax(axis=1)[voxels.rows]
+print(f"labels that float16 keeps: {np.mean(at_home(again) == labels):.2%}")
 
 # %%
 # Streams and memory
 # ------------------
 #
-# - spcy launches on CuPy's current stream: inside ``with stream:`` a cloud's copy in, network and copy out
-#   run in order, and beside those of another stream. What waits for the host: a rulebook, once for its sites.
+# - spcy launches on CuPy's current stream: inside ``with stream:`` all of a cloud's work is that stream's.
+#   Layers never make the host wait, but for a rulebook, once for its sites.
 # - The rulebooks of a tensor's sites live as long as its ``coords``: keep the ``coords`` of sites that stay,
 #   drop the tensors of clouds that are done. What they leave goes to CuPy's pool, which keeps it for the next
 #   cloud; ``cupy.get_default_memory_pool().free_all_blocks()`` gives it to other programs.
