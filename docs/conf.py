@@ -26,6 +26,8 @@ html_theme_options = {
     "show_prev_next": False,
 }
 html_show_sourcelink = False
+html_sidebars = {"*": []}  # pages that have none below them would say "Section Navigation" over nothing
+html_static_path, html_css_files = ["_static"], ["spcy.css"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -201,8 +201,11 @@ def open_npz(path: Path) -> Iterator[Any]:
             yield arrays
 
 
-def check_npy(archive: Any, record: Any) -> None:
-    """Raise ValueError unless a member is an array of numbers or text of the size that its header says."""
+def check_npy(archive: Any, record: Any, records: bool = False) -> None:
+    """Raise ValueError unless a member is an array of numbers or text of the size that its header says.
+
+    `records` allows an array of records too, of whatever but Python's objects.
+    """
     if record.compress_type not in (0, 8):  # stored, deflated: others may want any memory before they start
         raise ValueError(f"{record.filename[:80]} is packed in a way that NumPy never does")
     with archive.open(record) as file:
@@ -211,7 +214,8 @@ def check_npy(archive: Any, record: Any) -> None:
         except ValueError as error:
             raise ValueError(f"{record.filename[:80]}: {str(error)[:160]}") from error
         expected = file.tell() + prod(shape) * dtype.itemsize
-    if dtype.kind not in "biufcU" or dtype.itemsize == 0:
+    known = dtype.kind in "biufcU" or (records and dtype.names is not None and not dtype.hasobject)
+    if not known or dtype.itemsize == 0:
         raise ValueError(f"{record.filename[:80]} must be an array of numbers, got dtype {dtype}")
     if record.file_size != expected:
         raise ValueError(

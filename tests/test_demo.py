@@ -301,6 +301,18 @@ def test_refuses_a_folder_it_may_not_write(tmp_path, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
+def test_far_coordinates_are_written_whole():
+    """As surveyors write them, and within the picture."""
+    pictures = pytest.importorskip("spcy.demo.pictures")
+    points = np.array([[691_200.0, 5_335_100, 0], [691_300, 5_335_130, 5]])
+    figure, [axes] = pictures._panels(points, "", legend=True)
+    figure.canvas.draw()
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    labels = [label for label in axes.get_yticklabels() if label.get_text()]
+    assert {label.get_text()[:4] for label in labels} == {"5335"}
+    assert min(label.get_window_extent().x0 for label in labels) > 0
+
+
 @pytest.mark.parametrize("library", ["matplotlib", "plotly"])
 def test_libraries_are_needed_for_pictures_alone(library, tmp_path):
     code = (

@@ -77,6 +77,13 @@ def test_page_holds_the_sites(street):
     assert document["base"] == [0, 0, 0]
 
 
+def test_what_is_far_is_counted_from_near(street):
+    """A surveyor's x and y are; heights are metres above the sea as they are."""
+    points = generate_scene().points[::20] + np.array([691_000.0, -5_335_000, 520])
+    document = page.document(run_demo(Scan("far", points), Steps()))
+    assert document["base"] == [691_000, -5_335_000, 0]
+
+
 def test_colours_are_those_of_the_pictures(street):
     document = page.document(street)
     arrays, ways = unpacked(document), {way["title"]: way for way in document["colours"]}

@@ -129,6 +129,23 @@ def test_reads_npz(arrays, save, tmp_path):
     np.testing.assert_array_equal(read_scan(tmp_path / "a.npz").points, POINTS)
 
 
+@pytest.mark.parametrize("save", ["npy", "npz"])
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])  # (1, 5) as of a sensor that keeps its rows
+def test_reads_records(save, shape, tmp_path):
+    fields = [("Z", "<f4"), ("ring", "u2"), ("x", "<f4"), ("y", "<f4"), ("name", "U3"), ("rgb", "u1", (3,))]
+    records = np.zeros(shape, fields)
+    records["x"], records["y"], records["Z"] = POINTS.T.reshape(3, *shape)
+    records["ring"] = np.arange(5).reshape(shape)
+    path = tmp_path / f"a.{save}"
+    (np.save if save == "npy" else np.savez)(path, records)
+    scan = read_scan(path)
+    assert scan.names == ("x", "y", "z", "ring")
+    np.testing.assert_array_equal(scan.columns, np.column_stack([POINTS, range(5)]))
+    assert read_scan(path, "x,y,z").names == ("x", "y", "z")
+    with pytest.raises(ValueError, match=r"columns must be of the file's, .*, got 'i'"):
+        read_scan(path, "i")
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.bin", "ascii.pcd", "ascii.ply", "binary.pcd"])
 def test_points_that_are_not_finite_are_left_out_and_counted(name, tmp_path):
     points = POINTS.copy()
@@ -227,6 +244,37 @@ def test_columns_in_doubt_must_be_given(name, tmp_path):
     assert scan.names == ("x", "y", "z", "i")
 
 
+@pytest.mark.parametrize("name", [name for name, rows in BARE.items() if len(rows) > 50])
+def test_a_row_that_is_cut_is_seen(name, tmp_path):
+    """Numbers of 7 columns less some are whole rows of others, in which nothing is a coordinate."""
+    rows = BARE[name].astype("<f4")
+    width = rows.shape[1]
+    for num in range(len(rows) - 8, len(rows)):
+        for cut in range(1, width):
+            if (width, cut) == (8, 4):  # two columns of numbers like any: it may be rows of 4, by turns
+                continue
+            (tmp_path / "a.bin").write_bytes(rows.tobytes()[: 4 * (num * width - cut)])
+            with pytest.raises(ValueError, match=r"a\.bin: (truncated, or|columns must be given: rows of)"):
+                read_scan(tmp_path / "a.bin")
+
+
+def test_a_cut_row_and_a_number_of_columns(tmp_path):
+    rows = ring(4)
+    (tmp_path / "a.bin").write_bytes(rows.tobytes()[: 4 * 1500])
+    assert len(read_scan(tmp_path / "a.bin").points) == 375
+    (tmp_path / "a.bin").write_bytes(rows.tobytes()[: 4 * 1497])  # which 3 divides
+    with pytest.raises(ValueError, match="rows of 4 float32 are likely, and 5988 bytes are no whole number"):
+        read_scan(tmp_path / "a.bin")
+    assert len(read_scan(tmp_path / "a.bin", 3).points) == 499  # who says so is believed
+
+
+@pytest.mark.parametrize("num", [1999, 1997])
+def test_rows_by_turns_are_not_taken_for_cut_ones(num, tmp_path):
+    rows = firing()[:num].astype("<f4")
+    (tmp_path / "a.bin").write_bytes(rows.tobytes())
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.bin").columns, rows)
+
+
 def test_columns_in_any_order(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(20.0).reshape(5, 4))
     scan = read_scan(tmp_path / "a.npy", "t, z, y, x")
@@ -279,6 +327,32 @@ def test_reads_text(name, tmp_path):
     assert read_scan(tmp_path / name, names).names == names
 
 
+EMPTY = {
+    "first.csv": "x,y,z,i\n,2,3,4\n5,6,7,8\n",
+    "later.csv": "x,y,z,i\n5,6,7,8\n1,,3,4\n",
+    "index.csv": ",x,y,z,i\n0,5,6,7,8\n1,1,2,,4\n",
+    "bare.csv": ",2,3,4\n5,6,7,8\n",
+    "semicolons.txt": 'x;y;z;i\r\n"5";"6";"7";"8"\r\n1; ;3;4\r\n',
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_cells_are_nan(name, tmp_path):
+    """As pandas writes NaN; the row is left out and counted, as of other kinds of files."""
+    (tmp_path / name).write_bytes(EMPTY[name].encode())
+    scan = read_scan(tmp_path / name)
+    assert scan.left_out == 1
+    np.testing.assert_array_equal(scan.points, [[5, 6, 7]])
+
+
+def test_a_column_that_is_empty_all_along_is_none_of_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,z,i\n" + "1,2,3,\n" * 1200)
+    assert read_scan(tmp_path / "a.csv").names == ("x", "y", "z")
+    (tmp_path / "a.csv").write_text("x,y,z,i\n" + ",2,3,4\n" * 1200)
+    with pytest.raises(ValueError, match="columns of numbers must have x, got y, z, i"):
+        read_scan(tmp_path / "a.csv")
+
+
 def test_text_keeps_far_coordinates(tmp_path):
     (tmp_path / "utm.xyz").write_text("500000.001 5400000.0005 100\n500000.002 5400000.0015 nan\n")
     scan = read_scan(tmp_path / "utm.xyz")
@@ -309,7 +383,7 @@ BAD = {
     "empty.bin": (b"", "the file is empty"),
     "empty.ply": (b"", "the file is empty"),
     "points.abc": (b"1 2 3\n", "unknown kind of scan '.abc', expected .bin, .npy, .npz, .pcd, .ply"),
-    "noextension": (b"1 2 3\n", "unknown kind of scan ''"),
+    "noextension": (b"1 2 3\n", "the name says no kind of scan, expected .bin, .npy"),
     "truncated.bin": (kitti()[:-5], "75 bytes are not whole rows of 3 .. 8 float32"),
     "text.bin": (b"this is no scan!" * 8, "not a coordinate in metres"),
     "bytes.bin": (b"13 bytes long", "13 bytes are not whole rows of 3 .. 8 float32"),
@@ -411,6 +485,18 @@ def test_refuses_arrays(array, message, tmp_path):
         read_scan(tmp_path / "a.npy")
 
 
+def test_what_is_wrong_with_an_array_of_an_archive_is_not_the_archive_s(tmp_path):
+    np.savez(tmp_path / "a.npz", points=np.float32(5))
+    with pytest.raises(ValueError, match=r"a\.npz: expected an array of shape \(M, >= 3\), got \(\)$"):
+        read_scan(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", points=np.zeros(3, [("x", "f4"), ("y", "f4")]))
+    with pytest.raises(ValueError, match=r"a\.npz: columns of numbers must have z, got x, y$"):
+        read_scan(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", points=np.zeros(3, [("x", "f4"), ("y", object)]))
+    with pytest.raises(ValueError, match=r"a\.npz: .*points\.npy must be an array of numbers, got dtype"):
+        read_scan(tmp_path / "a.npz")
+
+
 def test_refuses_an_archive_of_several_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", first=POINTS, second=POINTS)
     with pytest.raises(
@@ -418,7 +504,7 @@ def test_refuses_an_archive_of_several_arrays(tmp_path):
     ):
         read_scan(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz")
-    with pytest.raises(ValueError, match=r"b\.npz: expected an array"):
+    with pytest.raises(ValueError, match=r"b\.npz: expected an array .* found none$"):
         read_scan(tmp_path / "b.npz")
 
 

@@ -32,7 +32,7 @@ for name, half in (("west.laz", points[:, 0] < 691_000), ("east.laz", points[:, 
 # %%
 # On the command line that is ``spcy run street 'tiles/*.laz' --out labelled --workers 4``. Here the same
 # from Python, with threads as workers. A file of one's own network, made by ``spcy convert`` or
-# `spcy.models.save`, takes the place of ``street``.
+# ``spcy.models.save``, takes the place of ``street``.
 
 with Client(processes=False, dashboard_address=None, silence_logs="ERROR") as client:
     done = spcy.dask.label_files(
@@ -57,7 +57,7 @@ for path, axes in zip(done.written[::-1], panels, strict=True):
         these = label == number
         axes.plot(x[these], y[these], ",", color=f"C{number}")
         axes.plot([], [], "s", color=f"C{number}", label=name)
-    axes.set(title=path.name, aspect="equal")
+    axes.set(title=path.name, aspect="equal", adjustable="datalim")
     axes.ticklabel_format(useOffset=False, style="plain")
     axes.tick_params(axis="x", labelrotation=30)
 panels[1].legend(fontsize="small", loc="upper right")

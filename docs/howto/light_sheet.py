@@ -49,7 +49,7 @@ print(
 )
 
 # %%
-# Volumes that fit no memory are zarr or Dask arrays: `spcy.dask.label_volume` runs a network over them,
+# Volumes that fit no memory are zarr or Dask arrays: ``spcy.dask.label_volume`` runs a network over them,
 # block by block with exact halos, and gives an array of labels.
 
 figure, panels = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")

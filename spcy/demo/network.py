@@ -12,7 +12,7 @@ from spcy.demo.scene import CLASSES
 LABELS = (*CLASSES, "other")
 VOXEL_SIZE = 0.2  # metres
 CHANNELS = (16, 24, 32, 48)  # of the levels
-WEIGHTS = "street.npz"  # the network's state_dict in float16, as spcy.demo.train writes it
+WEIGHTS = "street.npz"  # the network's state_dict in float16, as tools/train_demo.py writes it
 
 
 def unet(rng: np.random.Generator | int | None = None) -> nn.Sequential:

@@ -106,7 +106,7 @@ def document(result: Result, most: int = MOST_SITES) -> dict[str, Any]:
     arrays |= {colour["title"]: colour.pop("index")[rows] for colour in colours}
     names = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # so all are aligned in one buffer
     packed = zlib.compress(b"".join(arrays[name].tobytes() for name in names), 9)
-    base = 1000 * np.rint(first * VOXEL_SIZE / 1000) * (np.abs(first * VOXEL_SIZE).max() > 10_000)
+    base = 1000 * np.rint(first * VOXEL_SIZE / 1000) * (np.abs(first * VOXEL_SIZE) > 10_000)
     thinned = f"{shown:,} of {num:,} sites, evenly thinned" if shown < num else f"{num:,} sites"
     return {
         "num": num,

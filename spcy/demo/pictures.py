@@ -75,7 +75,7 @@ def _panels(
     ratio = np.clip((high - low)[1] / (high - low)[0], 0.1, 1.5)
     columns = 1 if legend or ratio < 0.25 else 2
     rows = -(-count // columns)
-    left, gap = 0.7, 0.45  # inches
+    left, gap = (0.7 if np.abs([low, high]).max() < 1e5 else 1.1), 0.45  # inches; numbers like UTM's are long
     right, top, bottom = (0.2, 0.5 if count == 1 else 0.75, 0.9) if legend else (1.2, 0.75, 0.55)
     width = (WIDTH - left - right - gap * (columns - 1)) / columns
     height = width * ratio
@@ -92,6 +92,7 @@ def _panels(
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False, gridspec_kw=edges | gaps)
     for axes in panels.flat:
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+        axes.ticklabel_format(style="plain", useOffset=False)  # 5335120, not 20 beside +5.3351e6
     for axes in panels[-1]:
         axes.set_xlabel("x (m)")
     for axes in panels[:, 0]:

@@ -152,11 +152,12 @@ def open_scan(path: str | Path, columns: int | str | Sequence[str] | None = None
     Parameters
     ----------
     path : str or Path
-        ``.bin``: bare float32 rows (KITTI, nuScenes). ``.npy``: an array (M, >= 3). ``.npz``: the same, named
-        "points" or the only one. ``.csv``, ``.txt``, ``.xyz``: lines of numbers, with names above them or
-        without. ``.pcd``, ``.ply``: ascii or binary; pypcd4 and trimesh read these two. ``.las``, ``.laz``:
-        by laspy. All these come with ``pip install "spcy[scan]"``. ``.e57``: by pye57
-        (``pip install "spcy[e57]"``). ``.parquet``: by pyarrow (``pip install "spcy[dask]"``).
+        ``.bin``: bare float32 rows (KITTI, nuScenes). ``.npy``: an array (M, >= 3), or of records with the
+        fields x, y and z. ``.npz``: the same, named "points" or the only one. ``.csv``, ``.txt``, ``.xyz``:
+        lines of numbers, with names above them or without; what is empty between commas is NaN. ``.pcd``,
+        ``.ply``: ascii or binary; pypcd4 and trimesh read these two. ``.las``, ``.laz``: by laspy. All these
+        come with ``pip install "spcy[scan]"``. ``.e57``: by pye57 (``pip install "spcy[e57]"``).
+        ``.parquet``: by pyarrow (``pip install "spcy[dask]"``).
     columns : int, str or sequence of str, optional
         Of a file that names its columns: those to read beside x, y, z; default all numbers. Of one that does
         not: what a row holds, with x, y, z among it, such as ``"x,y,z,intensity,ring"``, or how many numbers.
@@ -196,7 +197,8 @@ def open_scan(path: str | Path, columns: int | str | Sequence[str] | None = None
         raise IsADirectoryError(f"{path}: is a folder, expected a scan file")
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise ValueError(f"{path}: unknown kind of scan {path.suffix!r}, expected {', '.join(READERS)}")
+        kind = f"unknown kind of scan {path.suffix!r}" if path.suffix else "the name says no kind of scan"
+        raise ValueError(f"{path}: {kind}, expected {', '.join(READERS)}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     columns = _layout(columns)

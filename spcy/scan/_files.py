@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ._width import number_of_columns
 
 XYZ = ("x", "y", "z")
 _MOST_POINTS = 1 << 20  # that a decompressor is asked for at once
+_LOOKED_AT = 1000  # lines, for the first number of a column
 Layout = int | Sequence[str] | None  # how many columns, which, or as the file says
 
 
@@ -50,9 +52,9 @@ class _Las:
     """A file of surveyors, by laspy."""
 
     def __init__(self, path: Path, columns: Layout):
-        self._path = path
+        self._path, self._kind = path, path.suffix[1:].lower()
         open_las = laspy().open
-        with parsing("las"):
+        with parsing(self._kind):
             check_las(path)
             with open_las(path) as reader:
                 self.num_points = reader.header.point_count
@@ -64,7 +66,7 @@ class _Las:
     def read(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
         _known(names, sorted(self._dimensions))
         parts = []
-        with parsing("las"), laspy().open(self._path) as reader:
+        with parsing(self._kind), laspy().open(self._path) as reader:
             if start:
                 reader.seek(start)
             # Nothing tells how many points compressed bytes are but to read them.
@@ -163,8 +165,24 @@ def _named(columns: Mapping[str, np.ndarray], wanted: Layout) -> Columns:
     return Columns({name: columns[name] for name in _wanted(wanted, tuple(columns))})
 
 
+def _by_name(columns: Sequence[tuple[str, np.ndarray]], wanted: Layout) -> Columns:
+    """Return columns of numbers that have names, of which x, y and z may be written large."""
+    named = {name.lower() if name.lower() in XYZ else name: column for name, column in columns}
+    for axis in XYZ:
+        if axis not in named:
+            raise ValueError(f"columns of numbers must have {axis}, got {', '.join([*named][:10])}")
+    return _named(named, wanted)
+
+
 def _table(array: np.ndarray, columns: Layout, usual: Sequence[str] = ()) -> Columns:
-    """Return the columns of an array (M, >= 3) as they are called, else x, y, z and numbers."""
+    """Return the columns of an array (M, >= 3) as they are called, else x, y, z and numbers.
+
+    An array of records, such as ROS's and laspy's, calls them by itself.
+    """
+    if array.dtype.names is not None:
+        dtypes = {name: array.dtype[name] for name in array.dtype.names}
+        numbers = [name for name, dtype in dtypes.items() if dtype.kind in "biuf" and dtype.shape == ()]
+        return _by_name([(name, array[name].reshape(-1)) for name in numbers], columns)
     if array.ndim != 2 or array.shape[1] < 3:
         raise ValueError(f"expected an array of shape (M, >= 3), got {array.shape}")
     number, told = array.shape[1], _number(columns)
@@ -220,7 +238,8 @@ def _heading(lines: Iterable[str]) -> _Heading:
                 remark = words
             continue
         numbers = [*map(_is_number, words)]
-        if all(numbers) or (names is not None and any(numbers)):
+        whole = all(known or not word for known, word in zip(numbers, words, strict=True))
+        if any(numbers) and (whole or names is not None):
             if names is None and remark is not None and len(remark) == len(words):
                 names = remark
             return _Heading(names, number, text)
@@ -236,19 +255,34 @@ def _read_text(path: Path, columns: Layout) -> Columns:
     with parsing(kind):
         with path.open(encoding="utf-8-sig") as file:
             names, skipped, first = _heading(file)
-        words = _words(first)
+            words, mark = _words(first), _delimiter(first)
+            for line in islice(file, _LOOKED_AT):  # what is in columns whose first cells are empty
+                below = _words(line)
+                if all(words) or len(below) != len(words):
+                    break
+                words = [word or other for word, other in zip(words, below, strict=True)]
         if names is not None and len(names) != len(words):
             raise ValueError(f"{len(names)} names above {len(words)} columns")
         numbers = [i for i, word in enumerate(words) if _is_number(word)]
-        options: dict[str, Any] = {"delimiter": _delimiter(first), "skiprows": skipped, "quotechar": '"'}
-        array = np.loadtxt(path, usecols=numbers, encoding="utf-8-sig", ndmin=2, **options)
+        options: dict[str, Any] = {"delimiter": mark, "usecols": numbers, "quotechar": '"', "ndmin": 2}
+        try:
+            array = np.loadtxt(path, skiprows=skipped, encoding="utf-8-sig", **options)
+        except ValueError:
+            if mark is None:
+                raise
+            with path.open(encoding="utf-8-sig") as file:
+                lines = (_with_nan(line, mark) for line in islice(file, skipped, None))
+                array = np.loadtxt(lines, **options)
     if names is None:
         return _table(array, columns)
-    names = [names[i].lower() if names[i].lower() in XYZ else names[i] for i in numbers]
-    for axis in XYZ:
-        if axis not in names:
-            raise ValueError(f"columns of numbers must have {axis}, got {', '.join(names[:10])}")
-    return _named(dict(zip(names, array.T, strict=True)), columns)
+    return _by_name([(names[i], column) for i, column in zip(numbers, array.T, strict=True)], columns)
+
+
+def _with_nan(line: str, mark: str) -> str:
+    """Return a line of numbers with NaN in empty cells, as pandas and R leave them for it."""
+    if mark not in line:
+        return line
+    return mark.join(cell if cell.strip() else "nan" for cell in line.rstrip("\r\n").split(mark))
 
 
 def _delimiter(line: str) -> str | None:
@@ -270,7 +304,7 @@ def _is_number(word: str) -> bool:
 
 
 def _read_npy(path: Path, columns: Layout) -> Columns:
-    """One array (M, >= 3)."""
+    """One array (M, >= 3), or one of records."""
     with path.open("rb") as file:
         if file.read(6) != b"\x93NUMPY":
             raise ValueError("not a .npy file")
@@ -280,7 +314,7 @@ def _read_npy(path: Path, columns: Layout) -> Columns:
 
 
 def _read_npz(path: Path, columns: Layout) -> Columns:
-    """One array (M, >= 3) of an archive: "points", or the only one."""
+    """One array (M, >= 3), or one of records, of an archive: "points", or the only one."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(2) != b"PK":
@@ -293,14 +327,16 @@ def _read_npz(path: Path, columns: Layout) -> Columns:
             name = names[0] if len(names) == 1 else "points"
             if name not in names:
                 found = f"{len(names)}: {', '.join(names[:5])}{', ..' if len(names) > 5 else ''}"
+                found = found if names else "none"
                 raise ValueError(f"expected an array named 'points' or only one array, found {found}")
             with parsing("npz"):
                 member = f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name
                 record = archive.zip.getinfo(member)
                 if record.file_size > 1100 * size:  # deflate packs 1032 bytes into one at most
                     raise ValueError(f"{size} bytes are said to unpack to {record.file_size}")
-                check_npy(archive.zip, record)  # NumPy allocates what is said
-                return _table(archive[member], columns)
+                check_npy(archive.zip, record, records=True)  # NumPy allocates what is said
+                array = archive[member]
+            return _table(array, columns)
 
 
 def _read_pcd(path: Path, columns: Layout) -> Columns:

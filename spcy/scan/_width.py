@@ -14,6 +14,7 @@ _JUDGED = range(3, 17)  # rows that repeat, such as those of a sensor's rings, l
 _NUMBERS = 1 << 17  # that are looked at
 _FEW = 16  # rows, of which the steps say nothing
 _NATS = 20  # by which the best must be better: e**20 to one
+_CLEARLY = 0.05  # nats of each number by which it is better that the last row is cut
 
 
 class _Width(NamedTuple):
@@ -34,13 +35,14 @@ def number_of_columns(values: np.ndarray) -> int:
     Raises
     ------
     ValueError
-        If several numbers are as likely, or none of 3 .. 8 is likely.
+        If several numbers are as likely, or none of 3 .. 8 is likely, or the likely one leaves part of a row.
     """
     widths = [w for w in WIDTHS if len(values) % w == 0]
     if not widths:
         raise ValueError(
             f"truncated, or not a scan: {4 * len(values)} bytes are not whole rows of 3 .. 8 float32"
         )
+    _refuse_cut(values, widths)
     if len(widths) == 1:
         return widths[0]
     widths = [w for w in _JUDGED if len(values) % w == 0 and (len(values) >= 4 * w or w in WIDTHS)]
@@ -62,6 +64,24 @@ def number_of_columns(values: np.ndarray) -> int:
     if rivals:
         raise _doubt(sorted({best, *rivals}))
     return best
+
+
+def _refuse_cut(values: np.ndarray, whole: Sequence[int]) -> None:
+    """Raise ValueError if the numbers are clearly rows of a width that leaves part of a row at their end."""
+    others = [w for w in WIDTHS if w not in whole]
+    if not others or len(values) < _FEW * WIDTHS[-1]:
+        return
+    judged = {w: _judge(values, w) for w in WIDTHS}
+    nats = min(judged[w].nats for w in whole if judged[w].near or not any(judged[v].near for v in whole))
+    width = min(others, key=lambda w: (not judged[w].near, judged[w].nats))
+    better = nats - judged[width].nats > _NATS + _CLEARLY * min(len(values), _NUMBERS)
+    half = width // 2 if width % 2 == 0 else 0
+    by_turns = half in whole and _alike(values, half).any()  # rows of the half that differ, but not in all
+    if judged[width].near and better and not by_turns:
+        raise ValueError(
+            f"truncated, or columns must be given: rows of {width} float32 are likely, and {4 * len(values)} "
+            f"bytes are no whole number of them"
+        )
 
 
 def _judge(values: np.ndarray, width: int) -> _Width:
