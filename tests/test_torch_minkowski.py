@@ -952,6 +952,21 @@ def test_install():
     assert out.stdout == "0.5.4 spcy.torch.minkowski.pool\n", out.stderr
 
 
+def test_install_gives_loaders_the_next_of_their_time():
+    code = """
+import spcy.torch, torch
+loader = torch.utils.data.DataLoader([3, 4])
+assert not hasattr(iter(loader), "next")
+spcy.torch.install("MinkowskiEngine")
+rows = iter(loader)
+assert rows.next() == torch.tensor([3]) and rows.next() == torch.tensor([4])
+try: rows.next()
+except StopIteration: print("end")
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.stdout == "end\n", out.stderr
+
+
 def test_a_script_runs(tmp_path):
     (tmp_path / "train.py").write_text(NAMES)
     command = [sys.executable, "-m", "spcy.torch", str(tmp_path / "train.py"), "--epochs", "3"]

@@ -17,7 +17,8 @@ def install(name: str = "spconv", version: str | None = None) -> None:
     """Put a module of `spcy.torch` under the name of the engine whose code runs on it.
 
     For code that imports that engine and cannot be edited. From then on these names are spcy's, in this
-    process.
+    process. What MinkowskiEngine's own examples call and PyTorch took away since, the `next` of a
+    `torch.utils.data.DataLoader`'s iterators, they have again.
 
     Parameters
     ----------
@@ -105,6 +106,7 @@ def _minkowski() -> Modules:
     }
     own["MinkowskiCommon"] = common
     own["sparse_matrix_functions"] = importlib.import_module(f"{top.__name__}.spmm")
+    _give_loaders_next()
     inner = {"utils": top.utils, "modules": top.modules}
     for parent, parts in _INNER.items():
         for part in parts:
@@ -141,6 +143,13 @@ _INNER = {
     "utils": ("collation", "gradcheck", "init", "quantization", "summary"),
     "modules": ("resnet_block", "senet_block"),
 }
+
+
+def _give_loaders_next() -> None:
+    """Let ``iter(loader).next()`` be ``next(iter(loader))``, as it was in PyTorch until 1.12."""
+    base = getattr(importlib.import_module("torch.utils.data.dataloader"), "_BaseDataLoaderIter", None)
+    if base is not None and not hasattr(base, "next"):
+        base.next = base.__next__
 
 
 def _torchsparse() -> Modules:
