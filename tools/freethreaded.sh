@@ -61,7 +61,7 @@ say "build"
 rm -rf "$work/spcy"
 copy "$work/spcy"
 cd "$work/spcy"
-"$python" setup.py -q build_ext --inplace
+"$python" setup.py -q build_ext --inplace >build.log 2>&1 || { tail build.log && exit 1; }
 export PYTHONPATH=$PWD
 
 say "test"
