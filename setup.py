@@ -79,6 +79,7 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "wraparound": False,
     "cdivision": True,
+    "freethreading_compatible": True,  # by what spcy/_once.py says
 }
 
 

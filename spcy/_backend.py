@@ -19,7 +19,8 @@ BACKENDS = ("cpu", "cuda", "auto")
 _HOST = {np.ndarray}
 _DLPACK_CUDA = (2, 13)  # DLDeviceType: device memory, managed memory
 
-_default: Backend | None = None  # not chosen yet: SPCY_BACKEND decides when it is first asked for
+_chosen: Backend | None = None  # by set_backend
+_initial: Backend | None = None  # by SPCY_BACKEND when it is first needed, while other threads may choose
 _override: ContextVar[Backend | None] = ContextVar("spcy_backend", default=None)
 _tf32: ContextVar[bool] = ContextVar("spcy_tf32", default=False)
 
@@ -53,8 +54,8 @@ def set_backend(name: Literal["cpu", "cuda", "auto"]) -> None:
     >>> spcy.get_backend()
     'cpu'
     """
-    global _default
-    _default = _resolve(name)
+    global _chosen
+    _chosen = _resolve(name)
 
 
 def get_backend() -> Backend:
@@ -75,18 +76,19 @@ def get_backend() -> Backend:
     >>> spcy.get_backend()
     'cpu'
     """
-    global _default
-    override = _override.get()
-    if override is not None:
-        return override
-    if _default is None:
-        _default = _resolve(os.environ.get("SPCY_BACKEND") or "cpu")
-    return _default
+    global _initial
+    backend = _override.get() or _chosen or _initial
+    if backend is None:
+        backend = _initial = _resolve(os.environ.get("SPCY_BACKEND") or "cpu")
+    return backend
 
 
 @contextmanager
 def use_backend(name: Literal["cpu", "cuda", "auto"]) -> Iterator[None]:
     """Use a backend inside a ``with`` block, in this thread or task only.
+
+    Where threads take over their starter's context, as in free-threaded Python from 3.14 on, it holds in
+    those that are started inside too.
 
     Parameters
     ----------

@@ -78,8 +78,9 @@ def get_num_threads() -> int:
     """
     if not _native.has_openmp():
         return 1
-    if _num_threads is not None:
-        return _num_threads
+    asked = _num_threads  # read once: another thread may set it
+    if asked is not None:
+        return asked
     global _default, _cores
     followed = _followed() if _followed is not None else None
     if followed is not None:

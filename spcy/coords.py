@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import _check, _html
 from ._backend import Backend, array_module, backend_of, freeze, kernels_for, move, require, to_host
+from ._once import Kept, Lock
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
 
@@ -63,16 +62,18 @@ class RowOrder:
 
     num_rows: int
     order: np.ndarray | None = None
-    _rank: np.ndarray | None = None
+    _kept: Kept = field(default_factory=Kept)
 
     @property
     def rank(self) -> np.ndarray | None:
         """The inverse of `order`."""
-        if self.order is not None and self._rank is None:
-            rank = array_module(self.order).empty_like(self.order)
-            rank[self.order] = array_module(rank).arange(self.num_rows, dtype=np.int32)
-            self._rank = rank
-        return self._rank
+        order = self.order
+        return None if order is None else self._kept.once("rank", lambda: self._inverse(order))
+
+    def _inverse(self, order: np.ndarray) -> np.ndarray:
+        rank = array_module(order).empty_like(order)
+        rank[order] = array_module(rank).arange(self.num_rows, dtype=np.int32)
+        return rank
 
 
 @dataclass(eq=False)
@@ -89,34 +90,23 @@ class Sites:
     rows: RowOrder
     origin: np.ndarray  # (D,) float64
     voxel_size: np.ndarray
-    derived: dict[Hashable, Any] = field(default_factory=dict)
+    derived: Kept = field(default_factory=Kept)
     moved: dict[Backend, weakref.ref[Coords]] = field(default_factory=dict)  # by backend
-    children: dict[Hashable, Child] = field(default_factory=dict)
-
-    _hashmap: HashMap | None = None
-    _lock: threading.RLock = field(default_factory=threading.RLock)
-    _lock_owner: int = field(default_factory=os.getpid)
+    children: Kept = field(default_factory=Kept)  # of `Child`
 
     def __post_init__(self) -> None:
         freeze(self.indices, self.origin, self.voxel_size)
         self.indices = self.indices.view()  # a view of a read-only array cannot be made writeable
 
     @property
-    def lock(self) -> threading.RLock:
-        """Held while something is derived, so that two threads do not derive the same.
-
-        A forked child gets a new one: the thread that held the old one is not there to let it go.
-        """
-        if self._lock_owner != os.getpid():
-            self._lock, self._lock_owner = threading.RLock(), os.getpid()
-        return self._lock
+    def lock(self) -> Lock:
+        """Held while something is derived, or moved to another backend."""
+        return self.derived.lock
 
     @property
     def hashmap(self) -> HashMap:
         """The coordinate hash, from key to rank."""
-        if self._hashmap is None:
-            self._hashmap = HashMap._of(self.keys[:-1])
-        return self._hashmap
+        return self.derived.once("hashmap", lambda: HashMap._of(self.keys[:-1]))
 
     def rows_of_keys(self, keys: np.ndarray) -> np.ndarray:
         """Return the row of each key of the layout, -1 where there is no site."""
@@ -137,6 +127,10 @@ class Child:
     remake: Callable[..., Coords]  # makes the level again, from its parent and these arguments
     arguments: tuple[Any, ...]
     handle: weakref.ref[Coords] | None = None
+
+    def alive(self) -> Coords | None:
+        """Return the handle if it is alive."""
+        return None if self.handle is None else self.handle()
 
 
 class Coords:
@@ -309,7 +303,7 @@ class Coords:
         if backend == self.backend:
             return self
         sites = self._sites
-        with sites.lock:
+        with sites.lock():
             known = sites.moved.get(backend)
             moved = None if known is None else known()
             if moved is None:
@@ -618,25 +612,21 @@ def layout_for(sites: Sites, low: np.ndarray, high: np.ndarray) -> Layout:
 
 def derive(coords: Coords, key: Hashable, build: Callable[[], Any]) -> Any:
     """Return what `build` makes from the coords, made once for each key."""
-    sites = coords._sites
-    with sites.lock:
-        if key not in sites.derived:
-            sites.derived[key] = build()
-        return sites.derived[key]
+    return coords._sites.derived.once(key, build)
 
 
 def derive_child(coords: Coords, key: Hashable, build: Callable[[], Child]) -> tuple[Any, Coords]:
     """Return the rulebook and the level that `build` makes from the coords, made once for each key."""
     sites = coords._sites
-    with sites.lock:
-        if key not in sites.children:
-            sites.children[key] = build()
-        child = sites.children[key]
-        handle = child.handle() if child.handle is not None else None
-        if handle is None:
-            handle = Coords._of(child.sites, parent=coords, child=child)
-            child.handle = weakref.ref(handle)
-        return child.rulebook, handle
+    child = sites.children.once(key, build)
+    handle = child.alive()
+    if handle is None:
+        with sites.children.lock():
+            handle = child.alive()
+            if handle is None:
+                handle = Coords._of(child.sites, parent=coords, child=child)
+                child.handle = weakref.ref(handle)
+    return child.rulebook, handle
 
 
 def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:

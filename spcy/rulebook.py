@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _check, _html
 from ._backend import array_module, freeze, kernels_for, to_host
+from ._once import Kept
 from ._stencil import Stencil, stencil_of
 from ._threads import threads_for
 from .coords import (
@@ -62,7 +63,7 @@ class Rulebook:
     offset_ptr: np.ndarray
     _in: RowOrder
     _out: RowOrder
-    _cache: dict[Any, Any] = field(default_factory=dict)
+    _kept: Kept = field(default_factory=Kept)
 
     @property
     def num_offsets(self) -> int:
@@ -132,33 +133,31 @@ class Rulebook:
         Rulebook
             In the canonical order too. The same object every time.
         """
-        if "transposed" not in self._cache:
-            self._cache["transposed"] = Rulebook(
-                self.out_rows, self.in_rows, self.offset_ptr, self._out, self._in
-            )
-        return self._cache["transposed"]
+        swapped = self.out_rows, self.in_rows, self.offset_ptr, self._out, self._in
+        return self._kept.once("transposed", lambda: Rulebook(*swapped))
 
     def _tiles(self, tile_size: int) -> np.ndarray:
         """Return (K, tiles + 1) cut points: where the pairs of each tile of output ranks begin."""
-        if tile_size not in self._cache:
-            tiles = -(-self.num_out // tile_size)
-            tile_ptr = array_module(self.out_rows).empty((self.num_offsets, tiles + 1), np.int64)
-            kernels_for(self.out_rows).rulebook.cut_tiles(
-                self.out_rows,
-                self.offset_ptr,
-                self._out.rank,
-                tile_size,
-                tile_ptr,
-                threads_for(30 * tile_ptr.size),
-            )
-            self._cache[tile_size] = tile_ptr
-        return self._cache[tile_size]
+        return self._kept.once(tile_size, lambda: self._cut_points(tile_size))
+
+    def _cut_points(self, tile_size: int) -> np.ndarray:
+        tiles = -(-self.num_out // tile_size)
+        tile_ptr = array_module(self.out_rows).empty((self.num_offsets, tiles + 1), np.int64)
+        kernels_for(self.out_rows).rulebook.cut_tiles(
+            self.out_rows,
+            self.offset_ptr,
+            self._out.rank,
+            tile_size,
+            tile_ptr,
+            threads_for(30 * tile_ptr.size),
+        )
+        return tile_ptr
 
     def _conv_tiles(self, tile_size: int) -> Any:
         """Return the pairs as a convolution's kernels take them."""
-        if ("conv", tile_size) not in self._cache:
-            self._cache["conv", tile_size] = kernels_for(self.out_rows).builders.conv_tiles(self, tile_size)
-        return self._cache["conv", tile_size]
+        return self._kept.once(
+            ("conv", tile_size), lambda: kernels_for(self.out_rows).builders.conv_tiles(self, tile_size)
+        )
 
 
 def submanifold_rulebook(coords: Coords, offsets: ArrayLike) -> Rulebook:
@@ -299,7 +298,7 @@ def floored(coords: Coords, stencil: Stencil, stride: Ints, padding: Ints) -> tu
         rulebook = between(coords._sites, out, stencil, stride, padding)
         # The levels of other kernels have these sites too, and share what is derived, but no children and
         # no copies on another backend, which know the kernel.
-        out = replace(out, children={}, moved={})
+        out = replace(out, children=Kept(), moved={})
         return Child(out, rulebook, stencil.kernel_size, _remake_floored, (stencil.offsets, stride, padding))
 
     return derive_child(coords, ("floor", stencil.key, stride, padding), build)

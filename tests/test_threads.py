@@ -156,24 +156,6 @@ def test_large_convolution_is_the_sum_over_its_pairs(channels, dtype, simd, thre
     assert_close(y.features, expected, dtype)
 
 
-def test_python_threads_share_coords():
-    """Several Python threads build the same plans at once and agree."""
-    rng = np.random.default_rng(2)
-    x = random_tensor(rng, 3000, (20, 20, 20), 4)
-    weight, bias = random_weight(rng, (3, 3, 3), 4, 4)
-
-    def work(_):
-        y = spcy.conv(spcy.subm_conv(x, weight, bias), weight, stride=2)
-        return y, spcy.inverse_conv(y, weight).features
-
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(work, range(24)))
-    for y, back in results:
-        assert y.coords is results[0][0].coords
-        np.testing.assert_array_equal(y.features, results[0][0].features)
-        np.testing.assert_array_equal(back, results[0][1])
-
-
 FORK = """
 import os, numpy as np, spcy
 from spcy import _threads
@@ -234,34 +216,6 @@ def test_fork_after_use():
         pytest.skip("this system has no fork")
     out = run(FORK)
     assert out.stdout.strip() == "both", out.stderr
-
-
-def test_a_forked_child_does_not_wait_for_a_thread_that_is_not_there():
-    """Fork while another thread derives a plan of the same coords; its lock must not hang the child."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system cannot fork")
-    code = """
-import os, threading, warnings, numpy as np, spcy
-warnings.simplefilter("ignore")
-sites = np.argwhere(np.ones((1, 8, 8, 8), bool))
-coords = spcy.Coords(sites)
-held, go = threading.Event(), threading.Event()
-
-def hold():
-    with coords._sites.lock:
-        held.set()
-        go.wait()
-
-threading.Thread(target=hold, daemon=True).start()
-held.wait()
-pid = os.fork()
-if pid == 0:
-    book = spcy.submanifold_rulebook(coords, spcy.kernel_offsets((3, 3, 3)) - 1)
-    os._exit(0 if book.num_pairs == 22 ** 3 else 1)
-go.set()
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    assert run(code).stdout.strip() == "0"
 
 
 BUSY = """

@@ -21,6 +21,7 @@ from .._backend import (
     to_host,
     widened,
 )
+from .._once import update
 from ..pointwise import Activation, activate, activation_gradient
 from ..tensor import SparseTensor, require_tensor
 
@@ -83,7 +84,7 @@ class Parameter(Buffer):
             Of the data's shape.
         """
         grad = grad.astype(self.data.dtype, copy=False)
-        self.grad = grad if self.grad is None else self.grad + grad
+        update(self, "grad", lambda old: grad if old is None else old + grad)
 
 
 class LoadReport(NamedTuple):
@@ -192,7 +193,7 @@ class Module:
 
     def _own(self, kind: type) -> Iterator[tuple[str, Any]]:
         """Yield (name, value) of attributes of a kind, and of those in lists."""
-        for name, value in vars(self).items():
+        for name, value in vars(self).copy().items():  # another thread may fold a norm, or call eval
             if isinstance(value, kind):
                 yield name, value
             elif isinstance(value, (list, tuple)):

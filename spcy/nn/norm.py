@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _check
 from .._backend import array_module, widened
+from .._once import update
 from ..norm import Norm, RowNorm, column_moments
 from .conv import Weighted
 from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
@@ -106,8 +107,10 @@ class BatchNorm(_Norm):
         return Norm(mean.astype(dtype), scale.astype(dtype), self.bias.data.astype(dtype)), inverse
 
     def _update(self, running: Buffer, value: np.ndarray) -> None:
-        step = self.momentum * (value - running.data)
-        running.data = (running.data + step).astype(running.data.dtype, copy=False)
+        def step(old: np.ndarray) -> np.ndarray:
+            return (old + self.momentum * (value - old)).astype(old.dtype, copy=False)
+
+        update(running, "data", step)
 
     def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what the norm does after `eval`, in double precision."""

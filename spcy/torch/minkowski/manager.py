@@ -12,6 +12,7 @@ import torch
 
 from ... import _check
 from ..._backend import array_module, to_host
+from ..._once import Kept, Lock
 from ..._stencil import Stencil, first_axis_fastest
 from ...coords import Coords, distinct_sites, union
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
@@ -170,6 +171,7 @@ class CoordinateManager:
         self._batch_rows: dict[Key, torch.Tensor] = {}
         self._last_number = -1
         self._device = torch.device("cpu")
+        self._lock = Lock()  # held while it is looked for what is made if it is not there
 
     def __repr__(self) -> str:
         lines = [
@@ -246,22 +248,24 @@ class CoordinateManager:
         if min(stride) < 1:
             raise ValueError(f"stride must be at least 1, got {list(stride)}")
         key = tuple(t * s for t, s in zip(in_key[0], stride, strict=True)), string_id or in_key[1]
-        if key not in self._maps:
-            self._floored(in_key, stride, key, Stencil(np.zeros((1, self.D), np.int64)))
+        with self._lock():
+            if key not in self._maps:
+                self._floored(in_key, stride, key, Stencil(np.zeros((1, self.D), np.int64)))
         return CoordinateMapKey._of(key)
 
     def origin(self) -> CoordinateMapKey:
         """Return the key of a site for each batch that there is, at 0 along all axes."""
         key = (0,) * self.D, ""
-        if key not in self._maps:
-            if not self._maps and not self._fields:
-                raise ValueError(
-                    "the coordinate manager must hold coordinates to have an origin, it has none"
-                )
-            batches = torch.cat([self._batches(name) for name in (*self._maps, *self._fields)]).unique()
-            rows = torch.zeros((len(batches), 1 + self.D), dtype=torch.int32, device=self._device)
-            rows[:, 0] = batches
-            self.insert_and_map(rows, *key)
+        with self._lock():
+            if key not in self._maps:
+                if not self._maps and not self._fields:
+                    raise ValueError(
+                        "the coordinate manager must hold coordinates to have an origin, it has none"
+                    )
+                batches = torch.cat([self._batches(name) for name in (*self._maps, *self._fields)]).unique()
+                rows = torch.zeros((len(batches), 1 + self.D), dtype=torch.int32, device=self._device)
+                rows[:, 0] = batches
+                self.insert_and_map(rows, *key)
         return CoordinateMapKey._of(key)
 
     origin_field = origin
@@ -452,7 +456,7 @@ class CoordinateManager:
         """Return a layer's rulebook, its inputs' coords and its outputs'; set `out_key` if it is not."""
         key = name_of(in_key)
         out_key = CoordinateMapKey(self.D + 1) if out_key is None else out_key
-        with on_device(self._device):
+        with on_device(self._device), self._lock():
             if not out_key.is_key_set():
                 out_key.set_key(*self._out_key(key, kernel, transposed, pool))
             rulebook = self._rulebook(key, out_key._require(), kernel, transposed, pool)
@@ -461,7 +465,8 @@ class CoordinateManager:
     def batch_rows(self, key: CoordinateMapKey) -> torch.Tensor:
         """Return the row of the origin that each row's batch has, int32."""
         name = name_of(key)
-        if name not in self._batch_rows:
+        known = self._batch_rows.get(name)
+        if known is None:
             there = self.get_coordinates(self.origin())[:, 0].contiguous()
             batches = self._batches(name)
             rows = torch.searchsorted(there, batches.int())
@@ -470,8 +475,8 @@ class CoordinateManager:
                     "all coordinates of a manager must be inserted before a global pool makes its origin: "
                     "some have a batch index that the origin has not"
                 )
-            self._batch_rows[name] = rows.int()
-        return self._batch_rows[name]
+            known = self._batch_rows.setdefault(name, rows.int())
+        return known
 
     def holds_points(self, key: CoordinateMapKey) -> bool:
         """Return whether a key names points and not sites."""
@@ -520,7 +525,7 @@ class CoordinateManager:
         if isinstance(key_or_tensor_stride, CoordinateMapKey):
             return key_or_tensor_stride._require()
         tensor_stride = tuple(ints_of(key_or_tensor_stride, self.D, "tensor_stride"))
-        for key in self._maps:
+        for key in (*self._maps,):
             if key[0] == tensor_stride:
                 return key
         raise ValueError(
@@ -537,15 +542,16 @@ class CoordinateManager:
         return CoordinateMapKey._of(self._put(key, map, self._maps))
 
     def _put(self, key: Key, value: Value, taken: dict[Key, Value]) -> Key:
-        """Keep a value under a key, or one like it; return which. Several threads may do so at a time."""
-        key = self._new_key(key)
-        while taken.setdefault(key, value) is not value:
+        """Keep a value under a key, or one like it; return which."""
+        with self._lock():
             key = self._new_key(key)
+            taken[key] = value
         return key
 
     def _number(self) -> int:
-        self._last_number += 1
-        return self._last_number
+        with self._lock():
+            self._last_number += 1
+            return self._last_number
 
     def _new_key(self, key: Key) -> Key:
         """Return a key, or one like it that names nothing yet."""
@@ -661,13 +667,14 @@ class CoordinateManager:
     ) -> Rulebook:
         """Return the rulebook of a layer between two sets of coordinates."""
         name = self._name(in_key, out_key, kernel, transposed, pool)
-        if name not in self._rulebooks:
-            if transposed:
-                swapped = self._rulebook(out_key, in_key, kernel, False, pool)
-                self._rulebooks[name] = swapped.transposed()
-            else:
-                self._rulebooks[name] = self._found(in_key, out_key, kernel, pool)
-        return self._rulebooks[name]
+        with self._lock():
+            if name not in self._rulebooks:
+                if transposed:
+                    swapped = self._rulebook(out_key, in_key, kernel, False, pool)
+                    self._rulebooks[name] = swapped.transposed()
+                else:
+                    self._rulebooks[name] = self._found(in_key, out_key, kernel, pool)
+            return self._rulebooks[name]
 
     def _name(
         self, in_key: Key, out_key: Key, kernel: KernelGenerator, transposed: bool, pool: bool
@@ -783,7 +790,7 @@ def takes_a_cell(kernel: KernelGenerator, pool: bool = True) -> bool:
 def _plain(coords: Coords) -> Coords:
     """Return coords without their level's place in space, which unions compare."""
     origin, voxel_size = np.zeros(coords.ndim), np.ones(coords.ndim)
-    return Coords._of(replace(coords._sites, origin=origin, voxel_size=voxel_size, children={}, moved={}))
+    return Coords._of(replace(coords._sites, origin=origin, voxel_size=voxel_size, children=Kept(), moved={}))
 
 
 def set_gpu_allocator(backend: GPUMemoryAllocatorType) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
+from ..._once import Lock
 from ...coords import Coords, same_rows
 from ...rulebook import Rulebook
 from .. import functional
@@ -34,13 +35,14 @@ class Level:
     it holds the same numbers, so that rulebooks are built once.
     """
 
-    __slots__ = ("__weakref__", "_coords", "_indices", "_pointer", "_version", "_view")
+    __slots__ = ("__weakref__", "_coords", "_indices", "_lock", "_pointer", "_version", "_view")
 
     def __init__(self, indices: torch.Tensor | None = None, coords: Coords | None = None):
         self._indices, self._coords = indices, coords
         self._version: int | None = None
         self._view: Any = None  # the memory of the indices, as an array
         self._pointer = 0
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._indices is None:
@@ -50,35 +52,39 @@ class Level:
     @classmethod
     def of(cls, indices: torch.Tensor) -> Level:
         """Return the level of an indices tensor."""
-        level = _LEVELS.get(id(indices))
-        if level is None or level._indices is not indices:
-            level = _LEVELS[id(indices)] = cls(indices)
+        with _levels_lock():
+            level = _LEVELS.get(id(indices))
+            if level is None or level._indices is not indices:
+                level = _LEVELS[id(indices)] = cls(indices)
         return level
 
     def indices(self, device: torch.device) -> torch.Tensor:
         """Return the indices tensor, the same every time."""
-        if self._indices is None:
-            coords: Any = self._coords  # either is there
-            self._indices = indices_of(coords, device)
-            self._version = _version_of(self._indices)
-            _LEVELS[id(self._indices)] = self
-        return self._indices
+        with self._lock():
+            if self._indices is None:
+                coords: Any = self._coords  # either is there
+                self._indices = indices_of(coords, device)
+                self._version = _version_of(self._indices)
+                with _levels_lock():
+                    _LEVELS[id(self._indices)] = self
+            return self._indices
 
     def coords(self, shape: Sequence[int], batch_size: int) -> Coords:
         """Return the coords on a grid, made when first asked for or after a write to the indices."""
-        coords, shape = self._coords, tuple(shape)
-        if (
-            coords is None
-            or coords.shape != shape
-            or coords.batch_size != batch_size
-            or not self._is_current(coords)
-        ):
-            indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
-            with entering(indices.device), on_device(indices.device):
-                coords = Coords(array_of(indices), shape, batch_size)
-            self._coords = coords
-            self._version = _version_of(indices)
-        return coords
+        with self._lock():
+            coords, shape = self._coords, tuple(shape)
+            if (
+                coords is None
+                or coords.shape != shape
+                or coords.batch_size != batch_size
+                or not self._is_current(coords)
+            ):
+                indices = self.indices(torch.device("cpu" if coords is None else coords.backend))
+                with entering(indices.device), on_device(indices.device):
+                    coords = Coords(array_of(indices), shape, batch_size)
+                self._coords = coords
+                self._version = _version_of(indices)
+            return coords
 
     def _is_current(self, coords: Coords) -> bool:
         """Return whether the indices are what the coords were made from.
@@ -99,6 +105,7 @@ class Level:
 
 
 _LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the indices
+_levels_lock = Lock()
 
 
 def _version_of(indices: torch.Tensor) -> int | None:

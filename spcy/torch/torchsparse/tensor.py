@@ -10,6 +10,7 @@ import torch
 
 from ... import _check
 from ..._backend import array_module
+from ..._once import Lock
 from ...coords import Coords
 from .._bridge import array_of, check_tensor, entering, on_device, opaque
 from ..tensor import SparseTensor as SpcyTensor
@@ -50,7 +51,10 @@ class Level:
     its coordinates.
     """
 
-    __slots__ = ("__weakref__", "_coords", "_seen", "_tensor", "_version", "batch_last", "scale", "step")
+    __slots__ = (
+        *("__weakref__", "_coords", "_lock", "_seen", "_tensor", "_version"),
+        *("batch_last", "scale", "step"),
+    )
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Level:
         self.scale, self.batch_last = scale, batch_last
         self._version: int | None = None  # of the tensor, when it and the coords were the same
         self._seen: Any = None  # what stood in it then
+        self._lock = Lock()
         if tensor is not None and coords is not None:
             self._remember(tensor, coords)
 
@@ -78,10 +83,12 @@ class Level:
         cls, owner: torch.Tensor | Coords, scale: Ints, batch_last: bool, step: Step | None = None
     ) -> Level:
         """Return the level of a coordinates tensor, or of coords that a layer made by a step."""
-        level = _LEVELS.get(id(owner))
-        if level is None or not level._is_of(owner) or (level.scale, level.batch_last) != (scale, batch_last):
-            tensor, coords = (None, owner) if isinstance(owner, Coords) else (owner, None)
-            level = _LEVELS[id(owner)] = cls(scale, batch_last, tensor, coords, step)
+        with _levels_lock():
+            level = _LEVELS.get(id(owner))
+            known = level is not None and level._is_of(owner)
+            if level is None or not known or (level.scale, level.batch_last) != (scale, batch_last):
+                tensor, coords = (None, owner) if isinstance(owner, Coords) else (owner, None)
+                level = _LEVELS[id(owner)] = cls(scale, batch_last, tensor, coords, step)
         return level
 
     def _is_of(self, owner: torch.Tensor | Coords) -> bool:
@@ -89,26 +96,29 @@ class Level:
 
     def tensor(self, device: torch.device) -> torch.Tensor:
         """Return the coordinates tensor, the same every time."""
-        if self._tensor is None:
-            coords = self.coords()
-            indices = indices_of(coords, device)
-            if self.batch_last:
-                scale = torch.tensor(self.scale, dtype=indices.dtype, device=indices.device)
-                indices = torch.cat([indices[:, 1:] * scale, indices[:, :1]], dim=1)
-            self._tensor = indices
-            self._remember(indices, coords)
-            _LEVELS[id(indices)] = self
-        return self._tensor
+        with self._lock():
+            if self._tensor is None:
+                coords = self.coords()
+                indices = indices_of(coords, device)
+                if self.batch_last:
+                    scale = torch.tensor(self.scale, dtype=indices.dtype, device=indices.device)
+                    indices = torch.cat([indices[:, 1:] * scale, indices[:, :1]], dim=1)
+                self._tensor = indices
+                self._remember(indices, coords)
+                with _levels_lock():
+                    _LEVELS[id(indices)] = self
+            return self._tensor
 
     def coords(self) -> Coords:
         """Return the sites, made when first asked for or after a write to the coordinates."""
-        coords = self._coords
-        if coords is None or not self._is_current():
-            tensor: Any = self._tensor  # either is there
-            coords = self._coords = self._coords_of(tensor)
-            self.step = None
-            self._remember(tensor, coords)
-        return coords
+        with self._lock():
+            coords = self._coords
+            if coords is None or not self._is_current():
+                tensor: Any = self._tensor  # either is there
+                coords = self._coords = self._coords_of(tensor)
+                self.step = None
+                self._remember(tensor, coords)
+            return coords
 
     def _coords_of(self, value: torch.Tensor) -> Coords:
         _check_coords(value)
@@ -155,6 +165,7 @@ class Level:
 
 
 _LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the tensor or the coords
+_levels_lock = Lock()
 
 
 def _check_coords(value: torch.Tensor) -> None:
