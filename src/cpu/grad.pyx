@@ -75,7 +75,7 @@ cdef int64_t _up(int64_t count, int64_t divisor) noexcept nogil:
 cdef void _set_channels(
     spcy_grad_plan* plan, const spcy_grad_kernels* kernels, int64_t c_in, int64_t c_out, int64_t groups
 ) noexcept nogil:
-    """Set how many sums a row of the gradient has: whole vectors for each group, or for all of one channel."""
+    """Set how many sums a row has: whole vectors for each group, or for all of one channel."""
     plan.c_in, plan.c_out, plan.groups = c_in, c_out, groups
     if c_in == 1 and c_out == 1:
         plan.width = _up(groups, kernels.lanes) * kernels.lanes
