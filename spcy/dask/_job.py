@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .. import _check, nn, tiled
-from ..coords import group_keys, sites_from_keys
+from ..coords import Coords, Layout, group_keys, sites_from_keys
 from ..models.store import network_dtype
 from ..sums import partial_sums, sum_segments
 from ..tensor import SparseTensor
@@ -34,7 +34,7 @@ class _Block(NamedTuple):
 
     tile: tuple[int, ...]
     own: int  # so many of them, the first, lie in the tile, the others in its halo
-    keys: np.ndarray  # (n,) unsigned: where in the tile with its halo
+    keys: np.ndarray  # (n,) unsigned: where in the tile with its halo, as its layout has it
     counts: np.ndarray  # (n,) unsigned: points
     high: np.ndarray  # (n, C) float64: the sum of their features, which is high + low
     low: np.ndarray | None  # None: all zero
@@ -64,6 +64,11 @@ class Job:
     def extent(self) -> np.ndarray:
         """Cells of a tile with its halo."""
         return self.tile + self.left + self.right
+
+    def layout_of(self, tile: Sequence[int]) -> Layout:
+        """Return the layout of the keys of a tile with its halo: but for where it begins, that of all."""
+        low = np.append(0, self.low_of(tile))
+        return Layout(low, low + np.append(0, self.extent - 1))
 
     def partition_of(self, tile: Sequence[int]) -> int:
         """Return the partition of a tile: neighbours are far from each other, and all have as many."""
@@ -139,11 +144,11 @@ class Job:
             numbers[own] = np.arange(done, done + len(own))
             done += len(own)
         cells, blocks = np.ascontiguousarray(cells.T), []
-        strides = np.append(np.cumprod(self.extent[:0:-1])[::-1], 1)
-        key_dtype = _unsigned(math.prod(self.extent.tolist()))
         for tile, (own, *halos) in seen.items():
-            rows = np.concatenate([own, *halos])
-            keys = sum((c[rows] - n) * s for c, n, s in zip(cells, self.low_of(tile), strides, strict=True))
+            rows, layout = np.concatenate([own, *halos]), self.layout_of(tile)
+            key_dtype = _unsigned(1 << layout.bits)
+            fields = zip(cells, layout.low[1:], layout.shift[1:], strict=True)
+            keys = sum((c[rows] - low) << shift for c, low, shift in fields)
             counted = counts[rows].astype(_unsigned(int(counts[rows].max()) + 1))
             sums = high[rows], None if rest is None else rest[rows]
             block = _Block(tile, len(own), keys.astype(key_dtype), counted, *sums)
@@ -226,8 +231,9 @@ class Job:
 
     def _label(self, net: nn.Module, tile: tuple[int, ...], blocks: list[_Block]) -> list[np.ndarray]:
         """Return the labels of the voxels of each block."""
+        layout = self.layout_of(tile)
         keys = np.concatenate([block.keys for block in blocks]).astype(np.uint64)
-        unique, ranks, order, starts = group_keys(keys, math.prod(self.extent.tolist()).bit_length())
+        unique, ranks, order, starts = group_keys(keys, layout.bits)
         high, lows = np.concatenate([block.high for block in blocks]), None
         if any(block.low is not None for block in blocks):
             each = [np.zeros_like(block.high) if block.low is None else block.low for block in blocks]
@@ -235,11 +241,9 @@ class Job:
         counts = np.concatenate([block.counts.astype(np.int64) for block in blocks])
         sums = sum_segments(high, order, starts, np.dtype(np.float64), lows=lows)
         features = sums / np.add.reduceat(counts[order], starts[:-1])[:, None]
-        indices = np.zeros((len(sums), 1 + len(tile)), np.int32)
-        cells = np.unravel_index(unique[:-1].astype(np.int64), self.extent)
-        for axis, (at, low) in enumerate(zip(cells, self.low_of(tile), strict=True)):
-            indices[:, 1 + axis] = at + low
-        x = SparseTensor(indices, features.astype(self.dtype))
+        grid = None, 1, np.zeros(len(tile)), self.voxel_size.copy()  # which its sites would make read-only
+        coords = Coords._of(sites_from_keys(unique, layout, None, None, *grid))
+        x = SparseTensor._of(coords, features.astype(self.dtype))
         y = tiled.apply(net, x, sites=self.sites) if x.num_sites > self.sites else net(x)
         labels = y.features.argmax(axis=1).astype(LABEL)
         ends = np.cumsum([len(block.keys) for block in blocks])[:-1]
@@ -299,6 +303,6 @@ def make_job(
             raise ValueError(
                 f"tile must be at least the stride of the network, {least.tolist()}, got {cells.tolist()}"
             )
-    if math.prod((cells + left + right).tolist()) >= 1 << 62:
-        raise ValueError(f"tile must have fewer than 2**62 cells with its halo, got {cells.tolist()}")
+    if sum(int(n - 1).bit_length() for n in cells + left + right) > 62:
+        raise ValueError(f"tile must have at most 62 bits of cells with its halo, got {cells.tolist()}")
     return Job(size, cells, left, right, partitions, sites, invalid, features, network_dtype(net))
