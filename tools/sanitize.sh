@@ -75,7 +75,7 @@ case ${1:-} in
     quick)
         export SPCY_PORTABLE=1
         optimize=-O0 # compiled in a third of the time
-        address -k "not ($skipped) and (float16 or 3threads)" tests/test_conv.py tests/test_grad.py tests/test_pool.py \
+        address -n "$(nproc)" -k "not ($skipped) and (float16 or 3threads)" tests/test_conv.py tests/test_grad.py tests/test_pool.py \
             tests/test_rulebook.py tests/test_hashmap.py
         ;;
     *)
