@@ -113,7 +113,7 @@ static inline V spcy_load_as_double(const T* x) {
 template <typename V, int N, typename T>
 static inline bool spcy_add_simply(const T* values, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
                                    V* high) {
-    decltype(V{} != V{} | V{} != V{}) wrong[N] = {};
+    decltype((V{} != V{}) | (V{} != V{})) wrong[N] = {};
     for (int64_t i = begin; i < end; ++i) {
         const T* x = values + (order ? order[i] : i) * channels;
         for (int n = 0; n < N; ++n) {
