@@ -39,17 +39,13 @@ files=(tests/test_*.py)
 third=()
 for ((i = 0; i < ${#files[@]}; i += 3)); do third+=("${files[i]}"); done
 
-root=$PWD
 while read -r version python; do
     [ -n "$version" ] || { say "there is no other interpreter" && break; }
-    work=$root/build/interpreters/$version
+    work=$PWD/build/interpreters/$version
     say "CPython $version"
-    mkdir -p "$work"
-    PYTHON=$python environment "$work/environment"
+    [ -x "$work/environment/bin/pip" ] || "$python" -m venv "$work/environment"
     rm -rf "$work/spcy"
     copy "$work/spcy"
-    cd "$work/spcy"
-    SPCY_PORTABLE=1 "$work/environment/bin/python" setup.py -q build_ext --inplace >build.log
-    PYTHONPATH=$PWD "$work/environment/bin/pytest" -q -n auto -p no:cacheprovider "${third[@]}" </dev/null
-    cd "$root"
+    SPCY_PORTABLE=1 "$work/environment/bin/pip" install -q -e "$work/spcy[test]"
+    (cd "$work/spcy" && "$work/environment/bin/pytest" -q -n auto -p no:cacheprovider "${third[@]}" </dev/null)
 done < <(found)
