@@ -219,6 +219,7 @@ def test_the_first_of_equal_maxima_gets_the_gradient(dtype):
     np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
 
 
+@pytest.mark.paired("geometry", "threads")
 @pytest.mark.parametrize("geometry", [(2,), (3, 4), ((1, 2, 3), 3), (2, 3, 1), (2, 3, 0, 2)], ids=str)
 def test_windows_that_share_no_site_have_the_gradient_of_any(geometry, dtype, threads, rng, monkeypatch):
     """One pass over pairs that does the work of two: equal maxima, NaN and sites in no window included."""
@@ -355,6 +356,8 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.paired("dtype", "threads")
+@pytest.mark.paired("name", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_dtypes_threads_and_empty_inputs(name, dtype, threads, rng):
     """What threads and dtypes change is their gradient's rounding only, and bits not at all."""

@@ -75,6 +75,7 @@ def numbers(rng, dtype, size=3001):
     return (rng.standard_normal(size) * scales).astype(dtype)
 
 
+@pytest.mark.paired("name", "threads")
 @names
 def test_values_and_gradients(name, dtype, simd, threads, rng):
     x, dy = numbers(rng, dtype), rng.standard_normal(3001).astype(dtype)
