@@ -14,6 +14,12 @@ from spcy._cpu import simd as simd_levels
 gc.disable()  # until the tests are collected: thousands of them, none of which is garbage
 
 
+def pytest_configure(config):
+    """Give each worker of pytest-xdist files in a row: what a file makes once, most often one worker makes."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "worksteal"
+
+
 def pytest_collection_finish():
     """Never look at the tests collected again: each look would take longer than most of them do."""
     gc.enable()
@@ -44,8 +50,8 @@ def pytest_collection_modifyitems(items):
     """Leave out what repeats a test: the GPU has neither threads of the host nor its SIMD levels.
 
     Its emulation takes a hundred times as long: where a mark ``emulated(name=choices)`` says so, it runs only
-    those. Where no code joins two parameters, a mark ``paired(first, second, ..)`` says so: each choice of the
-    first runs with one of the others' and each of the others' with one of the first, not each with each.
+    those. Where no code joins parameters, a mark ``paired(first, second, ..)`` says so: each choice of the
+    first runs with one of the others, each of the others with one of the first, and not each with each.
     """
     items[:] = [item for item in items if not _repeats(getattr(item, "callspec", None)) and _chosen(item)]
     marked = [(item, marks) for item in items if (marks := [*item.iter_markers("paired")])]
@@ -63,9 +69,10 @@ def _function(item):
 
 
 def _pairs(item, mark, ranks):
-    """Whether a case is one that the mark leaves: which depends on the other parameters, so that all pairs occur.
+    """Whether a case is one that the mark leaves.
 
-    With ``backend=name`` the mark is about that one alone.
+    Which these are changes with all other parameters, so that more pairs occur. A mark with ``backend=name``
+    is about that one alone.
     """
     params = item.callspec.params
     if "backend" in mark.kwargs and mark.kwargs["backend"] != params["backend"]:

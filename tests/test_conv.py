@@ -170,6 +170,7 @@ def test_numbers_of_sites(num_sites, dtype, simd, rng):
     assert_close(spcy.subm_conv(x, weight, bias).features, expected, dtype)
 
 
+@pytest.mark.paired("layer", "dtype", backend="cuda-emulated")
 @layers
 def test_order_of_the_rows_changes_no_bit(layer, dtype, rng):
     indices = np.unique(random_indices(rng, 150, (6, 7, 8), 2), axis=0)
@@ -207,6 +208,7 @@ def views(array):
 
 
 @pytest.mark.paired("view", "layer")
+@pytest.mark.emulated(view=["fortran", "strided"])  # what reaches the device is contiguous
 @pytest.mark.parametrize("view", views(np.zeros(1)))
 @layers
 def test_any_layout_of_the_inputs(layer, view, dtype, rng):
@@ -244,6 +246,7 @@ def test_pointwise_conv_keeps_the_coordinates(dtype, simd, rng):
         np.testing.assert_array_equal(get(y.rows_of(y.indices)), np.arange(50))
 
 
+@pytest.mark.paired("layer", "dtype", backend="cuda-emulated")
 @layers
 def test_nan_and_inf_stay_where_they_are(layer, dtype, simd, rng):
     """A NaN reaches the outputs that read it and no other, whatever tile or group they share."""
@@ -413,6 +416,7 @@ VIEWS = {
 
 
 @pytest.mark.paired("view", "channels")
+@pytest.mark.paired("channels", "dtype", backend="cuda-emulated")
 @pytest.mark.emulated(view=["channels first"])
 @pytest.mark.parametrize("channels", [(17, 21, 1), (40, 24, 1), (6, 4, 2), (4, 4, 4)], ids=str)
 @pytest.mark.parametrize("view", VIEWS)

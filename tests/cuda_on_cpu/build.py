@@ -162,7 +162,7 @@ def _compiled(text, *flags, precompile=True):
 def _precompiled(compile_):
     """Return the folder of cuda.h as g++ has it after parsing, which takes longer than most kernels do.
 
-    What it cannot use, other flags' or another version's, it leaves, and so does clang: cuda.h itself follows.
+    What it cannot use, of another version, it leaves, and so does clang: cuda.h itself follows.
     """
     target = cache_folder() / _digest(*compile_, _header())
     if not target.exists():
