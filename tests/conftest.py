@@ -15,7 +15,7 @@ gc.disable()  # until the tests are collected: thousands of them, none of which 
 
 
 def pytest_configure(config):
-    """Give each worker of pytest-xdist files in a row: what a file makes once, most often one worker makes."""
+    """Give each worker of pytest-xdist files in a row: what a file makes once, mostly one worker makes."""
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "worksteal"
 
