@@ -11,8 +11,6 @@ import spcy
 from spcy import _threads
 from spcy._cpu import simd as simd_levels
 
-gc.disable()  # until the tests are collected: thousands of them, none of which is garbage
-
 
 def pytest_configure(config):
     """Give each worker of pytest-xdist files in a row: what a file makes once, mostly one worker makes."""
@@ -20,10 +18,15 @@ def pytest_configure(config):
         config.option.dist = "worksteal"
 
 
-def pytest_collection_finish():
-    """Never look at the tests collected again: each look would take longer than most of them do."""
-    gc.enable()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Never look for garbage among thousands of tests: each look would take longer than most of them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
@@ -46,7 +49,8 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)  # before -k and -m leave out what was not asked for
+def pytest_collection_modifyitems(session, items):
     """Leave out what repeats a test: the GPU has neither threads of the host nor its SIMD levels.
 
     Its emulation takes a hundred times as long: where a mark ``emulated(name=choices)`` says so, it runs only
@@ -60,8 +64,18 @@ def pytest_collection_modifyitems(items):
         for name, choice in item.callspec.params.items():
             known = ranks[_function(item), name]
             known.setdefault(id(choice), len(known))
-    left_out = {item for item, marks in marked if not all(_pairs(item, mark, ranks) for mark in marks)}
+    stay = [item for item, marks in marked if all(_pairs(item, mark, ranks) for mark in marks)]
+    left_out = {item for item, _ in marked}.difference(stay)
     items[:] = [item for item in items if item not in left_out]
+    session.stash[machine.LEFT_OUT] = _choices(item for item, _ in marked) - _choices(stay)
+
+
+def _choices(items):
+    return {(*_function(item), *choice) for item in items for choice in _named(item)}
+
+
+def _named(item):
+    return ((name, id(choice)) for name, choice in item.callspec.params.items())
 
 
 def _function(item):

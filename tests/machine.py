@@ -33,6 +33,7 @@ DTYPES["bfloat16"] = None if ml_dtypes else "there is no ml_dtypes"
 BACKENDS = {"cpu": None, "cuda-emulated": cuda_on_cpu.available(), "cuda": _no_gpu()}
 LEVELS = {name: _no_level(name) for name in ("avx512_bf16", "avx512", "avx2", "baseline")}
 THREADS = {1: None, 2: _NO_OPENMP, 3: _NO_OPENMP, 4: _NO_OPENMP}
+LEFT_OUT = pytest.StashKey[set]()  # choices of tests that are ``paired`` in such a way that none has it
 EVERYTHING = {"dtype": DTYPES, "backend": BACKENDS, "simd": LEVELS, "threads": THREADS}
 
 

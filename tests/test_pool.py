@@ -21,8 +21,8 @@ pools = pytest.mark.parametrize("kind", POOLS)
 GLOBAL = {"max": spcy.global_max_pool, "sum": spcy.global_sum_pool, "sites": spcy.global_avg_pool}
 
 
-@pytest.mark.paired("geometry", "dtype")
-@pytest.mark.paired("geometry", "kind", backend="cuda-emulated")
+@pytest.mark.paired("geometry", "dtype", backend="cpu")
+@pytest.mark.paired("geometry", "kind", "dtype", backend="cuda-emulated")
 @pools
 @geometries
 def test_pool_is_the_reference(kind, geometry, dtype, rng):
