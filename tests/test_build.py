@@ -47,6 +47,10 @@ def build(source, folder, *options, **env):
     return output
 
 
+def copy_sources(folder):
+    return shutil.copytree(ROOT, folder / "spcy", ignore=shutil.ignore_patterns(*NOT_COPIED))
+
+
 def run_wheel(wheel, folder, code):
     """Run code against an unpacked wheel, away from the checkout; return what it printed."""
     with zipfile.ZipFile(wheel) as archive:
@@ -61,17 +65,21 @@ def run_wheel(wheel, folder, code):
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
+def archive(tmp_path_factory):
     if not (ROOT / "setup.py").exists():
         pytest.skip("the tests run away from a checkout")
-    folder, source = tmp_path_factory.mktemp("sdist"), tmp_path_factory.mktemp("source") / "spcy"
-    skipped = shutil.ignore_patterns(*NOT_COPIED)
-    shutil.copytree(ROOT, source, ignore=skipped)  # two that build in one folder get into each other's way
-    build(source, folder, "--sdist")
-    (archive,) = folder.glob("*.tar.gz")
+    folder = tmp_path_factory.mktemp("sdist")
+    source = copy_sources(tmp_path_factory.mktemp("source"))  # two that build in one folder would collide
+    build(source, folder, "--sdist", SOURCE_DATE_EPOCH="1700000000")
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def sdist(archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, **DATA_ONLY)
-    return next(path for path in folder.iterdir() if path.is_dir())
+    return next(folder.iterdir())
 
 
 def test_sdist_has_the_sources_and_the_tests(sdist):
@@ -90,17 +98,14 @@ def test_sdist_has_the_sources_and_the_tests(sdist):
     assert not [name for name in names if name.suffix in {".so", ".bin"}]
 
 
-def test_sdists_of_the_same_sources_are_the_same(sdist, tmp_path):
-    archives = []
-    for i in range(2):
-        source = shutil.copytree(
-            sdist, tmp_path / str(i) / "spcy", ignore=shutil.ignore_patterns("*.egg-info")
-        )
-        (source / "setup.py").touch()
-        (source / "README.md").chmod(0o664 + i)
-        build(source, tmp_path / str(i), "--sdist", SOURCE_DATE_EPOCH="1700000000")
-        archives += (tmp_path / str(i)).glob("*.tar.gz")
-    assert archives[0].read_bytes() == archives[1].read_bytes()
+def test_sdists_of_the_same_sources_are_the_same(archive, tmp_path):
+    """In folders of any name, of files of other times and modes."""
+    source = copy_sources(tmp_path)
+    (source / "setup.py").touch()
+    (source / "README.md").chmod(0o660)
+    build(source, tmp_path, "--sdist", SOURCE_DATE_EPOCH="1700000000")
+    (again,) = tmp_path.glob("*.tar.gz")
+    assert again.read_bytes() == archive.read_bytes()
 
 
 @pytest.mark.parametrize("other", ["sys.maxsize = 2**31 - 1", "sys.byteorder = 'big'"])

@@ -33,6 +33,7 @@ LAYERS = {
 layers = pytest.mark.parametrize("layer", LAYERS)
 
 
+@pytest.mark.paired("geometry", "dtype")
 @geometries
 def test_conv_and_back_is_the_reference(geometry, dtype, simd, rng):
     x = geometry.tensor(rng, 5, dtype)
@@ -48,6 +49,7 @@ def test_conv_and_back_is_the_reference(geometry, dtype, simd, rng):
     )
 
 
+@pytest.mark.paired("geometry", "dtype")
 @geometries
 def test_conv_transpose_and_back_is_the_reference(geometry, dtype, simd, rng):
     x = geometry.tensor(rng, 5, dtype)
@@ -64,6 +66,7 @@ def test_conv_transpose_and_back_is_the_reference(geometry, dtype, simd, rng):
     )
 
 
+@pytest.mark.paired("geometry", "dtype")
 @geometries
 def test_subm_conv_is_the_reference(geometry, dtype, simd, rng):
     kernel = tuple(k - 1 + k % 2 for k in geometry.kernel_size)
@@ -133,6 +136,7 @@ CHANNELS = [
 ]
 
 
+@pytest.mark.paired("channels", "layer")
 @pytest.mark.parametrize("channels", CHANNELS, ids="{0[0]}to{0[1]}".format)
 @layers
 @pytest.mark.emulated(channels=[(3, 16), (33, 65), (2, 130)])  # its kernels have all in test_cuda_conv
@@ -155,6 +159,7 @@ def test_numbers_of_channels(layer, channels, dtype, simd, rng):
     assert_close(LAYERS[layer](x, weight).features, ref.conv(features, get(weight), None, rows), dtype)
 
 
+@pytest.mark.paired("num_sites", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("num_sites", [1, 2, 5, 6, 11, 12, 13, 23, 25, 64, 125])
 def test_numbers_of_sites(num_sites, dtype, simd, rng):
     """Up to a full grid: groups of rows of every length, and a last one that is not full."""
@@ -165,6 +170,7 @@ def test_numbers_of_sites(num_sites, dtype, simd, rng):
     assert_close(spcy.subm_conv(x, weight, bias).features, expected, dtype)
 
 
+@pytest.mark.paired("layer", "dtype", backend="cuda-emulated")
 @layers
 def test_order_of_the_rows_changes_no_bit(layer, dtype, rng):
     indices = np.unique(random_indices(rng, 150, (6, 7, 8), 2), axis=0)
@@ -201,6 +207,8 @@ def views(array):
     }
 
 
+@pytest.mark.paired("view", "layer")
+@pytest.mark.emulated(view=["fortran", "strided"])  # what reaches the device is contiguous
 @pytest.mark.parametrize("view", views(np.zeros(1)))
 @layers
 def test_any_layout_of_the_inputs(layer, view, dtype, rng):
@@ -238,6 +246,7 @@ def test_pointwise_conv_keeps_the_coordinates(dtype, simd, rng):
         np.testing.assert_array_equal(get(y.rows_of(y.indices)), np.arange(50))
 
 
+@pytest.mark.paired("layer", "dtype", backend="cuda-emulated")
 @layers
 def test_nan_and_inf_stay_where_they_are(layer, dtype, simd, rng):
     """A NaN reaches the outputs that read it and no other, whatever tile or group they share."""
@@ -273,6 +282,7 @@ def residual_of(y, rng):
     return y.replace(put(rng.standard_normal(get(y.features).shape).astype(y.dtype)))
 
 
+@pytest.mark.paired("layer", "channels")
 @pytest.mark.parametrize("channels", [(3, 20), (16, 33), (7, 1)], ids="{0[0]}to{0[1]}".format)
 @layers
 def test_epilogue(layer, channels, dtype, simd, rng):
@@ -296,6 +306,7 @@ def test_epilogue(layer, channels, dtype, simd, rng):
 ACTIVATIONS = ["relu", ("leaky_relu", 0.2), "gelu", "gelu_tanh", "silu"]
 
 
+@pytest.mark.paired("layer", "activation")
 @pytest.mark.parametrize("activation", ACTIVATIONS[1:], ids=str)
 @layers
 def test_activations_as_rows_are_written(layer, activation, dtype, simd, rng):
@@ -404,6 +415,8 @@ VIEWS = {
 }
 
 
+@pytest.mark.paired("view", "channels")
+@pytest.mark.paired("channels", "dtype", backend="cuda-emulated")
 @pytest.mark.emulated(view=["channels first"])
 @pytest.mark.parametrize("channels", [(17, 21, 1), (40, 24, 1), (6, 4, 2), (4, 4, 4)], ids=str)
 @pytest.mark.parametrize("view", VIEWS)
@@ -490,6 +503,7 @@ def grouped_weight(rng, kernel_size, c_in, c_out, groups, dtype=np.float32):
     return random_weight(rng, kernel_size, c_in // groups, c_out, dtype)
 
 
+@pytest.mark.paired("channels", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("channels", GROUPED, ids="{0[0]}to{0[1]}by{0[2]}".format)
 @pytest.mark.emulated(channels=[c for c in GROUPED if c[0] < 50])
 def test_groups_are_the_reference(channels, dtype, simd, rng):
@@ -548,6 +562,7 @@ STENCILS = {
 }
 
 
+@pytest.mark.paired("stencil", "dtype")
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("stencil", STENCILS)
 def test_offsets_are_the_reference(stencil, bounded, dtype, rng):
@@ -591,6 +606,7 @@ strided_geometries = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.paired("geometry", "dtype")
 @strided_geometries
 def test_floor_sites_are_the_reference(geometry, dtype, rng):
     x = geometry.tensor(rng, 5, dtype)

@@ -148,13 +148,21 @@ def test_every_number_of_channels(cupy, stage, rng, math, channels):
 @pytest.mark.parametrize("tile_size", TILE_SIZES)
 @pytest.mark.parametrize(
     ("c_out", "order"),
-    [*((64, name) for name in cuda_on_cpu.SCHEDULES), *((c_out, "checked") for c_out in (32, 128, 200))],
+    [*((64, name) for name in cuda_on_cpu.SCHEDULES), *((c_out, "checked") for c_out in (32, 128))],
 )
 def test_every_block(cupy, stage, rng, math, tile_size, c_out, order):
     """Checks of the order between threads find what other orders of them could show."""
     book = BOOKS["3x3x3"](coords_of(rng, 150))
     with running(order):
         check(cupy, stage, rng, book, math, 32, c_out, tile_size)
+
+
+@maths
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+@pytest.mark.paired("math", "tile_size")  # the blocks are those of 128 channels, the last one not full
+def test_more_channels_than_a_block(cupy, stage, rng, math, tile_size):
+    with running("checked"):
+        check(cupy, stage, rng, BOOKS["3x3x3"](coords_of(rng, 150)), math, 32, 200, tile_size)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,7 @@ def test_other_numbers_of_axes(cupy, stage, rng, box, kernel):
     check(cupy, stage, rng, book, "Float32", 5, 3, 64)
 
 
+@pytest.mark.paired("math", "schedule")  # each block with the checks: test_every_block
 @maths
 def test_split_offsets_give_the_same(cupy, stage, rng, math, schedule, monkeypatch):
     book = BOOKS["3x3x3"](coords_of(rng, 200))

@@ -229,6 +229,7 @@ def test_segments(schedule, ordered, real, rng):
             both("pool", "segment_reduce", features, order, segment_ptr, operation, out, THREADS, outputs=[4])
 
 
+@pytest.mark.paired("ndim", "renormalize", "ordered")
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])
 @pytest.mark.parametrize("renormalize", [True, False])
@@ -343,6 +344,7 @@ def test_submanifold(schedule, size, kernel_size, rng):
     assert_book(made, spcy.submanifold_rulebook(coords, offsets))
 
 
+@pytest.mark.paired("kernel_size", "divide", "known")
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("divide", [True, False])
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from spcy import nn
 from spcy.scan import open_scan, read_scan
 
 pytest.importorskip("distributed", reason="Dask is not installed")
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import pandas as pd
@@ -27,6 +28,7 @@ import pyarrow.parquet
 from distributed import Client, LocalCluster
 
 import spcy.dask
+from spcy.__main__ import main
 from spcy.dask._job import make_job
 from spcy.dask._worker import use_worker_threads
 from spcy.demo import network as street
@@ -37,6 +39,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 VOXEL = 0.5
+MANY = [*range(100, 4000, 100)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_workers():
+    """Let workers, of which some are killed, start from one process that has imported Dask."""
+    method = "forkserver" if sys.platform == "linux" else "spawn"
+    with dask.config.set({"distributed.worker.multiprocessing-method": method}):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +102,17 @@ def in_memory(net, points, features=None, voxel_size=VOXEL):
     return net(x).features.argmax(axis=1)[rows]
 
 
-@pytest.mark.parametrize("tile", [4, 7, 64, None])
-@pytest.mark.parametrize("ends", [[], [1], [1000, 1000, 3999], list(range(100, 4000, 100))], ids=len)
+@pytest.mark.parametrize(
+    ("ends", "tile"),
+    [
+        ([], 4),
+        ([1], 7),
+        ([1000, 1000, 3999], 64),
+        ([1000, 1000, 3999], 4),
+        *((MANY, t) for t in (7, 64, None)),
+    ],
+    ids=lambda value: len(value) if isinstance(value, list) else value,
+)
 def test_labels_are_those_of_the_whole(ends, tile, rng):
     points, net = cloud(rng), u_net()
     labels = spcy.dask.predict(net, cut(frame(points), ends), VOXEL, tile=tile)
@@ -477,7 +497,7 @@ def test_command_with_a_full_disk(streets, tmp_path):
     check_labels(out, expected)
 
 
-def test_command_refuses(streets, tmp_path):
+def test_command_refuses(streets, tmp_path, capsys):
     folder, _ = streets
     (tmp_path / "empty").mkdir()
     laz = folder / "laz_0.laz"
@@ -491,12 +511,14 @@ def test_command_refuses(streets, tmp_path):
         ([laz, "--out", tmp_path / "out", "--voxel", "1", "2"], "--voxel must be one number or three, got 2"),
         ([laz, "--out", folder], "out must not be where the inputs are"),
     ):
-        process = command(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 2
+        assert main(["run", "street", *map(str, arguments)]) == 2
+        out, err = capsys.readouterr()
         assert message in err, err
         assert out == ""
         assert not [*tmp_path.glob("out/*.laz")]
+    process = command(*arguments)
+    assert process.communicate(timeout=60) == (out, err)
+    assert process.returncode == 2
 
 
 # Bad input

@@ -97,6 +97,7 @@ def test_epilogue(name, activation, rng):
     assert_gradients(lambda op, x, w, b, r: op(function, x, w, b, residual=r, **options), inputs, rng)
 
 
+@pytest.mark.paired("name", "groups", backend="cuda-emulated")
 @pytest.mark.parametrize("name", CONVS)
 @pytest.mark.parametrize(("groups", "c_in", "c_out"), [(2, 4, 6), (3, 3, 3), (3, 3, 6), (4, 8, 4)])
 def test_groups(name, groups, c_in, c_out, rng):
@@ -219,6 +220,7 @@ def test_the_first_of_equal_maxima_gets_the_gradient(dtype):
     np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
 
 
+@pytest.mark.paired("geometry", "threads")
 @pytest.mark.parametrize("geometry", [(2,), (3, 4), ((1, 2, 3), 3), (2, 3, 1), (2, 3, 0, 2)], ids=str)
 def test_windows_that_share_no_site_have_the_gradient_of_any(geometry, dtype, threads, rng, monkeypatch):
     """One pass over pairs that does the work of two: equal maxima, NaN and sites in no window included."""
@@ -355,6 +357,8 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.paired("dtype", "threads")
+@pytest.mark.paired("name", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_dtypes_threads_and_empty_inputs(name, dtype, threads, rng):
     """What threads and dtypes change is their gradient's rounding only, and bits not at all."""
@@ -380,6 +384,7 @@ def exact_weight_gradient(x, dy, book):
     return np.stack([x[i].T @ dy[o] for i, o in pairs])
 
 
+@pytest.mark.paired("channels", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("channels", CHANNELS, ids="{0[0]}to{0[1]}".format)
 def test_weight_gradient_of_numbers_of_channels(channels, dtype, simd, rng):
     sites, box = (
@@ -401,6 +406,7 @@ def test_weight_gradient_of_numbers_of_channels(channels, dtype, simd, rng):
 GROUPS = [(2, 3, 4), (17, 1, 1), (16, 1, 1), (8, 1, 2), (3, 16, 16), (2, 33, 20), (4, 2, 1)]
 
 
+@pytest.mark.paired("groups", "dtype", backend="cuda-emulated")
 @pytest.mark.parametrize("groups", GROUPS, ids="{0[0]}x{0[1]}to{0[2]}".format)
 def test_weight_gradient_of_groups(groups, dtype, simd, rng):
     groups, c_in, c_out = groups

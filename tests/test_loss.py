@@ -26,6 +26,8 @@ def epsilon(dtype):
     return 2.0**-8 if dtype.itemsize == 2 else np.finfo(dtype).eps
 
 
+@pytest.mark.paired("classes", "dtype", backend="cuda-emulated")
+@pytest.mark.paired("classes", "threads")
 @pytest.mark.parametrize("classes", [1, 2, 15, 16, 20, 33, 70])
 def test_loss_and_gradient(classes, dtype, simd, threads, rng):
     logits = (rng.standard_normal((600, classes)) * 5).astype(dtype)

@@ -29,6 +29,8 @@ def epsilon(dtype):
     return 2.0**-8 if dtype.itemsize == 2 else np.finfo(dtype).eps
 
 
+@pytest.mark.paired("shape", "dtype", backend="cuda-emulated")
+@pytest.mark.paired("shape", "threads")
 @shapes
 def test_moments(shape, dtype, simd, threads, rng):
     x = (rng.standard_normal(shape) * rng.uniform(0.1, 10, shape[1]) + rng.uniform(-50, 50, shape[1])).astype(
@@ -48,6 +50,8 @@ def test_moments_far_from_zero(simd, rng):
     np.testing.assert_allclose(get(variance), x.var(axis=0), rtol=1e-8)
 
 
+@pytest.mark.paired("shape", "dtype", backend="cuda-emulated")
+@pytest.mark.paired("shape", "threads")
 @shapes
 def test_norm_and_gradient(shape, dtype, simd, threads, rng):
     x, dy = rng.standard_normal((2, *shape)).astype(dtype)
@@ -71,6 +75,8 @@ def test_norm_and_gradient(shape, dtype, simd, threads, rng):
     assert (np.abs(wide(dx) - expected) <= 4 * epsilon(dtype) * size).all()
 
 
+@pytest.mark.paired("shape", "dtype", backend="cuda-emulated")
+@pytest.mark.paired("shape", "threads")
 @shapes
 def test_layer_norm_and_gradient(shape, dtype, simd, threads, rng):
     x, dy = rng.standard_normal((2, *shape)).astype(dtype)

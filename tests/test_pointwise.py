@@ -75,6 +75,7 @@ def numbers(rng, dtype, size=3001):
     return (rng.standard_normal(size) * scales).astype(dtype)
 
 
+@pytest.mark.paired("name", "threads")
 @names
 def test_values_and_gradients(name, dtype, simd, threads, rng):
     x, dy = numbers(rng, dtype), rng.standard_normal(3001).astype(dtype)
@@ -89,6 +90,7 @@ def test_values_and_gradients(name, dtype, simd, threads, rng):
     assert (np.abs(dx - expected) <= bound + least(dtype)).all()
 
 
+@pytest.mark.paired("name", "dtype", backend="cuda-emulated")
 @names
 def test_special_numbers(name, dtype, simd):
     small, large = (1e-7, 6e4) if dtype == np.float16 else (1e-40, 3e38)
@@ -115,6 +117,7 @@ def test_special_numbers(name, dtype, simd):
     assert np.isnan(dx.astype(np.float64)).all()
 
 
+@pytest.mark.paired("name", "dtype", backend="cuda-emulated")
 @names
 def test_any_length_and_number_of_threads_gives_the_same_bits(name, dtype, simd, rng, monkeypatch):
     monkeypatch.setattr(_threads, "GRAIN", 1)

@@ -21,6 +21,8 @@ pools = pytest.mark.parametrize("kind", POOLS)
 GLOBAL = {"max": spcy.global_max_pool, "sum": spcy.global_sum_pool, "sites": spcy.global_avg_pool}
 
 
+@pytest.mark.paired("geometry", "dtype", backend="cpu")
+@pytest.mark.paired("geometry", "kind", "dtype", backend="cuda-emulated")
 @pools
 @geometries
 def test_pool_is_the_reference(kind, geometry, dtype, rng):
@@ -30,6 +32,7 @@ def test_pool_is_the_reference(kind, geometry, dtype, rng):
     assert_tensor(y, sites, ref.pool(get(x.features), rows, kind), shape, dtype)
 
 
+@pytest.mark.paired("geometry", "kind", backend="cuda-emulated")
 @pools
 @pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if {*g.axes(g.stride)} != {1}], ids=str)
 def test_pool_on_floor_sites_is_the_reference(kind, geometry, rng):
@@ -57,6 +60,7 @@ def test_max_pool_from_zero(sites, dtype, rng):
     assert y.coords is spcy.max_pool(x, **args).coords
 
 
+@pytest.mark.paired("geometry", "dtype")
 @geometries
 def test_unpool_is_the_reference(geometry, dtype, rng):
     x = geometry.tensor(rng, 5, dtype)
@@ -67,9 +71,10 @@ def test_unpool_is_the_reference(geometry, dtype, rng):
     assert_close(z.features, ref.pool(get(y.features), ref.swap(rows, x.num_sites), "sites"), dtype)
 
 
+@pytest.mark.paired("channels", "kind", backend="cuda-emulated")
 @pools
 @pytest.mark.parametrize("channels", [1, 7, 16, 17, 33, 65])
-def test_numbers_of_channels(kind, channels, dtype, simd, rng):
+def test_numbers_of_channels(kind, channels, dtype, rng):
     x = random_tensor(rng, 100, (6, 6, 6), channels, dtype, batch_size=2)
     rows, sites, shape = Geometry((6, 6, 6), (3, 3, 3), 2, 1).table(x)
     y = POOLS[kind](x, 3, 2, 1)
@@ -90,9 +95,10 @@ def test_max_of_negative_features_is_negative():
     np.testing.assert_array_equal(get(spcy.max_pool(x, 2).features), [[-2]])
 
 
+@pytest.mark.paired("bad", "kind", backend="cuda-emulated")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pools
-def test_nan_and_inf_stay_where_they_are(kind, bad, dtype, simd, rng):
+def test_nan_and_inf_stay_where_they_are(kind, bad, dtype, rng):
     x = random_tensor(rng, 60, (5, 6, 7), 18, dtype)
     features = get(x.features).copy()
     features[::7, 4] = bad

@@ -140,6 +140,7 @@ def test_any_number_of_threads_gives_the_same_bits(order, dtype, simd, monkeypat
             assert actual.dtype == expected.dtype
 
 
+@pytest.mark.paired("dtype", "threads")
 @pytest.mark.parametrize("channels", [(16, 32), (33, 17)], ids=["16to32", "33to17"])
 def test_large_convolution_is_the_sum_over_its_pairs(channels, dtype, simd, threads):
     """More tiles than threads, and work enough for all of them."""

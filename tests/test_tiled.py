@@ -110,6 +110,7 @@ def assert_same(actual, expected, x):
     np.testing.assert_array_equal(actual.coords.voxel_size, expected.coords.voxel_size)
 
 
+@pytest.mark.paired("ndim", "bounded")
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("name", ZOO)

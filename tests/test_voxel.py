@@ -21,6 +21,7 @@ def _on_every_backend(backend):
     pass
 
 
+@pytest.mark.paired("reduce", "max_points", backend="cuda-emulated")
 @pytest.mark.parametrize("reduce", REDUCE)
 @pytest.mark.parametrize("max_points", [None, 1, 3])
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_no_points(bounds, dtype):
         )
 
 
+@pytest.mark.paired("value", "reduce")
 @pytest.mark.parametrize("bounds", [None, (0, 4)])
 @pytest.mark.parametrize("reduce", ["mean", "max", "first"])
 @pytest.mark.parametrize("max_points", [None, 2])

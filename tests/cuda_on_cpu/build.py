@@ -1,5 +1,6 @@
 """Compile CUDA text with g++ into libraries that run on this machine."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -12,8 +13,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX") or "g++"
-FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-x", "c++"]
-FLAGS += [f"-fdebug-prefix-map={HERE}="]  # so that lines are named after #line alone
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w"]
+FLAGS += ["-fwhole-program"]  # a stage's text has many kernels: compile those that are exported
+HERE_FLAGS = [f"-fdebug-prefix-map={HERE}=", "-I", str(HERE)]  # so that lines are named after #line alone
 EXTRA_FLAGS = os.environ.get("SPCY_CUDA_ON_CPU_FLAGS", "").split()  # -fsanitize=address, libasan preloaded
 _SHARED = re.compile(
     r"(?P<dynamic>extern\s+)?__shared__\s+(?:__align__\s*\(\s*\d+\s*\)\s+)?"
@@ -97,7 +99,7 @@ def cache_folder():
 @functools.cache
 def runtime():
     """Return the machine: one library for all, whose symbols the kernels bind to."""
-    path = _compiled((HERE / "runtime.cpp").read_text(), "-O2")
+    path = _compiled((HERE / "runtime.cpp").read_text(), "-O2", "-fno-whole-program", precompile=False)
     machine = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     machine.emu_run.restype = ctypes.c_char_p
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -116,8 +118,8 @@ def library(code, names, options=(), checked=False):
             '#include "cuda.h"',
             '#line 1 "kernels.cu"',
             _INCLUDE.sub("", shared_memory(code)),
-            f'extern "C" {{ emu::Export emu_exports[] = {{{exports}}};',
-            f"int emu_export_count = {len(names)}; }}",
+            f'extern "C" {{ EMU_VISIBLE emu::Export emu_exports[] = {{{exports}}};',
+            f"EMU_VISIBLE int emu_export_count = {len(names)}; }}",
         ]
     )
     defines = [option for option in options if option.startswith(("-D", "-U"))]
@@ -140,22 +142,46 @@ def shared_memory(code):
     return code
 
 
-def _compiled(text, *flags):
-    """Return the library of a C++ text, from the cache if it was compiled before."""
-    compile_ = [COMPILER, *FLAGS, *flags, "-I", str(HERE)]
-    header = (HERE / "cuda.h").read_text()
-    name = hashlib.sha256("\0".join([*compile_, header, text]).encode()).hexdigest()[:24]
-    target = cache_folder() / f"{name}.so"
+def _compiled(text, *flags, precompile=True):
+    """Return the library of a C++ text, from the cache if it was compiled before, in whatever checkout."""
+    compile_ = [COMPILER, *FLAGS, *flags]
+    target = cache_folder() / f"{_digest(*compile_, _header(), text)}.so"
     if target.exists():
         return target
+    headers = ["-I", str(_precompiled(compile_))] if precompile else []
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         source, made, linked = (Path(folder, f"kernels.{suffix}") for suffix in ("cpp", "o", "so"))
         source.write_text(text)
-        _run([*compile_, "-c", str(source), "-o", str(made)])
+        _run([*compile_, *headers, *HERE_FLAGS, "-x", "c++", "-c", str(source), "-o", str(made)])
         # No -fsanitize=thread here: it would link libtsan, whose entry points runtime.cpp has.
         _run([COMPILER, *EXTRA_FLAGS, "-shared", str(made), "-o", str(linked)])
         linked.replace(target)
     return target
+
+
+def _precompiled(compile_):
+    """Return the folder of cuda.h as g++ has it after parsing, which takes longer than most kernels do.
+
+    What it cannot use, of another version, it leaves, and so does clang: cuda.h itself follows.
+    """
+    target = cache_folder() / _digest(*compile_, _header())
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+            made = Path(folder, "headers")
+            made.mkdir()
+            header = ["-x", "c++-header", str(HERE / "cuda.h")]
+            _run([*compile_, *HERE_FLAGS, *header, "-o", str(made / "cuda.h.gch")])
+            with contextlib.suppress(OSError):  # another process was as fast
+                made.rename(target)
+    return target
+
+
+def _header():
+    return (HERE / "cuda.h").read_text()
+
+
+def _digest(*texts):
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
 def _run(command):

@@ -27,6 +27,7 @@
 #else
 #define EMU_MACHINE
 #endif
+#define EMU_VISIBLE __attribute__((externally_visible))
 // The line of the kernel that calls a device function.
 #define EMU_LINE int line = __builtin_LINE()
 
@@ -71,7 +72,7 @@ struct Thread {
     uint64_t value, result;  // operand and result of a warp operation
     int number[2];           // its integer operands
     void* pointer[3];        // its operands in memory
-    GroupProducts asked;
+    GroupProducts* asked;    // see emu_asked
 };
 typedef void (*WarpFunction)(Thread** lanes);  // lanes[32], null where none takes part
 
@@ -94,6 +95,7 @@ extern dim3 emu_block_dim, emu_grid_dim;
 int emu_barrier(int predicate, int reduction, int line);
 void emu_warp(unsigned mask, emu::WarpFunction function, int kind, const char* name, int line);
 void* emu_shared(const void* site, int64_t bytes);
+emu::GroupProducts* emu_asked();
 void emu_preempt();
 void emu_access(const void* address, int64_t bytes, int access, int line);
 void emu_copy_async(void* target, const void* source, int bytes, int source_bytes, int line);
@@ -224,7 +226,12 @@ EMU_MACHINE inline void no_exchange(Thread**) {}
 
 enum Element { HALF, BFLOAT16, TF32 };
 
-EMU_MACHINE inline float half_to_float(uint16_t value) { return (float)from_bits<_Float16>(value); }
+// Exactly: most machines have no instruction for it, and libgcc's function takes longer.
+EMU_MACHINE inline float half_to_float(uint16_t value) {
+    const uint32_t sign = (uint32_t)(value & 0x8000u) << 16, rest = (uint32_t)(value & 0x7FFFu) << 13;
+    if (rest >= 0x7C00u << 13) return from_bits<float>(sign | 0x7F800000u | rest);
+    return from_bits<float>(sign | from_bits<uint32_t>(from_bits<float>(rest) * 0x1p112f));
+}
 EMU_MACHINE inline uint16_t float_to_half(float value) { return from_bits<uint16_t>((_Float16)value); }
 EMU_MACHINE inline float bfloat16_to_float(uint16_t value) { return from_bits<float>((uint32_t)value << 16); }
 
@@ -341,15 +348,15 @@ EMU_MACHINE inline void ask_group(float* d, const void* a, const void* b, int pa
     const auto* shared = static_cast<const char*>(emu_shared(nullptr, 0));
     const auto place = [&](const void* at) { return static_cast<const char*>(at) - shared; };
     if (place(a) % 128 % 32 || place(a) / 128 % 8 || place(b) % 1024) emu_fail("wgmma: a matrix that is not aligned", line);
-    GroupProducts& asked = emu_thread->asked;
+    GroupProducts& asked = *emu_asked();
     if (asked.count == GroupProducts::MOST) emu_fail("wgmma: too many products are not waited for", line);
     asked.products[asked.count++] = {asked.closed, d, place(a), place(b), panel_bytes, columns, line, half};
 }
 
-EMU_MACHINE inline void close_group() { ++emu_thread->asked.closed; }
+EMU_MACHINE inline void close_group() { ++emu_asked()->closed; }
 
 EMU_MACHINE inline void wait_groups(int pending) {
-    GroupProducts& asked = emu_thread->asked;
+    GroupProducts& asked = *emu_asked();
     int made = 0;
     while (made < asked.count && asked.products[made].group < asked.closed - pending) multiply_group(asked.products[made++]);
     for (int i = made; i < asked.count; ++i) asked.products[i - made] = asked.products[i];

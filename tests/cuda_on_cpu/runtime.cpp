@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ namespace {
 // Uninitialised memory: NaN as a float of 16, 32 or 64 bits (bfloat16 too), large as an integer.
 constexpr uint16_t POISON = 0x7FFD;
 constexpr int64_t STACK_BYTES = 256 << 10, PAGE = 4096, SHARED_BYTES = 227 << 10;
+constexpr unsigned STACK_COLOURS = 251, COLOUR_BYTES = 320;
 constexpr unsigned char FORBIDDEN = 2;  // between shared arrays
 constexpr int SHARED_CELL = 2;  // bytes of shared memory that the checker tells apart
 
@@ -55,14 +57,17 @@ struct Fiber {
 void fiber_main();
 
 Fiber* make_fiber() {
+    static unsigned made = 0;
     auto* fiber = new Fiber;
     auto* memory = static_cast<char*>(mmap(nullptr, STACK_BYTES + PAGE, PROT_READ | PROT_WRITE,
                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (memory == MAP_FAILED) abort();
     mprotect(memory, PAGE, PROT_NONE);
     fiber->stack = memory + PAGE;
+    // Stacks lie whole pages apart: what each has on top would be in the same few lines of every cache.
+    const int64_t size = STACK_BYTES - made++ % STACK_COLOURS * COLOUR_BYTES;
 #ifdef __x86_64__
-    auto** top = reinterpret_cast<void**>(fiber->stack + STACK_BYTES);
+    auto** top = reinterpret_cast<void**>(fiber->stack + size);
     *--top = nullptr;  // as if called: the stack is aligned to 16 bytes, less one return address
     *--top = reinterpret_cast<void*>(fiber_main);
     for (int i = 0; i < 6; ++i) *--top = nullptr;
@@ -70,7 +75,7 @@ Fiber* make_fiber() {
 #else
     getcontext(&fiber->context);
     fiber->context.uc_stack.ss_sp = fiber->stack;
-    fiber->context.uc_stack.ss_size = STACK_BYTES;
+    fiber->context.uc_stack.ss_size = size;
     fiber->context.uc_link = nullptr;
     makecontext(&fiber->context, fiber_main, 0);
 #endif
@@ -124,12 +129,23 @@ struct Worker : Thread {
 
 struct Warp {
     unsigned fences = 0;
+    unsigned live = 0, waiting = 0;  // lanes, as bits: not DONE; AT_WARP
+    // Whether all that wait are at one operation, and at which: then each that comes compares with this alone.
+    bool alike = true;
+    unsigned mask = 0;
+    int line = 0;
+    const char* operation = nullptr;
+};
+
+struct Fences {
     unsigned met[32][32] = {};  // number of the last fence that both lanes took part in
 };
 
 struct Block {
     std::vector<Worker> workers;
     std::vector<Warp> warps;
+    std::vector<Fences> fences;  // of each warp, where accesses are checked
+    std::vector<std::unique_ptr<emu::GroupProducts>> asked;  // of each thread that asked for any so far
     uint3 index;
     unsigned first_thread, barriers;
     int alive;
@@ -201,6 +217,8 @@ std::string place_name(const void* place, int line) {
 
 // All live lanes of the mask at the rendezvous? Then carry it out. Lanes that have exited do not count.
 bool complete_warp(Block* block, int first, unsigned mask) {
+    Warp& warp = block->warps[first / 32];
+    if (mask & warp.live & ~warp.waiting) return false;
     Thread* lanes[32] = {};
     Worker* any = nullptr;
     for (int lane = 0; lane < 32; ++lane) {
@@ -212,15 +230,15 @@ bool complete_warp(Block* block, int first, unsigned mask) {
     }
     if (!any) return true;
     any->function(lanes);
-    Warp& warp = block->warps[first / 32];
-    if (any->kind == emu::FENCE) {
+    if (any->kind == emu::FENCE && launch->checked) {
         ++warp.fences;
         for (int a = 0; a < 32; ++a)
             for (int b = 0; b < 32; ++b)
-                if (lanes[a] && lanes[b]) warp.met[a][b] = warp.fences;
+                if (lanes[a] && lanes[b]) block->fences[first / 32].met[a][b] = warp.fences;
     }
     for (auto* lane : lanes)
         if (lane) static_cast<Worker*>(lane)->state = READY;
+    warp.waiting &= ~mask;
     return true;
 }
 
@@ -233,7 +251,7 @@ bool ordered(const Touch& touch, const Worker& worker) {
     if (linear < 0 || linear >= (int64_t)block.workers.size()) return false;
     if (touch.barriers < block.barriers) return true;
     return linear / 32 == worker.linear / 32 &&
-           block.warps[linear / 32].met[linear % 32][worker.lane] > touch.fences;
+           block.fences[linear / 32].met[linear % 32][worker.lane] > touch.fences;
 }
 
 std::string region_name(const Region& region) {
@@ -351,6 +369,7 @@ void start_block(Block* block, unsigned number) {
     block->first_thread = number * threads;
     block->workers.resize(threads);
     block->warps.assign((threads + 31) / 32, Warp());
+    if (launch->checked) block->fences.assign((threads + 31) / 32, Fences());
     block->alive = (int)threads;
     block->barriers = 0;
     block->sites.clear();
@@ -369,7 +388,8 @@ void start_block(Block* block, unsigned number) {
         worker.state = READY;
         worker.open.clear();
         worker.groups.clear();
-        worker.asked.count = worker.asked.closed = 0;
+        worker.asked = nullptr;
+        block->warps[i / 32].live |= 1u << i % 32;
     }
 }
 
@@ -411,6 +431,9 @@ void run_thread(Block* block, Worker& worker) {
     --block->alive;
     idle_fibers.push_back(worker.fiber);
     const int first = worker.linear & ~31;  // lanes may have waited for this one
+    Warp& warp = block->warps[first / 32];
+    warp.live &= ~(1u << worker.lane);
+    if (!warp.waiting) return;
     for (int i = first; i < first + 32 && i < (int)block->workers.size(); ++i)
         if (block->workers[i].state == AT_WARP && complete_warp(block, first, block->workers[i].mask)) break;
 }
@@ -501,7 +524,17 @@ void emu_warp(unsigned mask, emu::WarpFunction function, int kind, const char* n
     worker->mask = mask;
     worker->function = function;
     worker->state = AT_WARP;
-    for (int lane = 0; lane < 32; ++lane) {
+    Warp& warp = block->warps[first / 32];
+    if (!warp.waiting) {
+        warp.alike = true;
+        warp.mask = mask;
+        warp.line = line;
+        warp.operation = name;
+    }
+    warp.alike &= warp.mask == mask && warp.line == line && warp.operation == name;
+    warp.waiting |= 1u << worker->lane;
+    const bool suspect = !warp.alike || (kind == emu::ALIGNED && mask & ~warp.live);
+    for (int lane = 0; suspect && lane < 32; ++lane) {
         if (!(mask >> lane & 1)) continue;
         Worker* other = first + lane < (int)block->workers.size() ? &block->workers[first + lane] : nullptr;
         if (!other || other->state == DONE) {
@@ -516,6 +549,18 @@ void emu_warp(unsigned mask, emu::WarpFunction function, int kind, const char* n
         }
     }
     if (!complete_warp(block, first, mask) || launch->order == 2) to_scheduler();
+}
+
+// A thread's products of warpgroups; few kernels ask for any, and they are large.
+emu::GroupProducts* emu_asked() {
+    Worker* worker = current();
+    if (worker->asked) return worker->asked;
+    auto& all = worker->block->asked;
+    if ((int)all.size() <= worker->linear) all.resize(worker->linear + 1);
+    auto& own = all[worker->linear];
+    if (!own) own = std::make_unique<emu::GroupProducts>();
+    own->count = own->closed = 0;
+    return worker->asked = own.get();
 }
 
 void* emu_shared(const void* site, int64_t bytes) {
