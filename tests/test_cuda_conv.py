@@ -420,7 +420,9 @@ def kernels_of(stage, arch):
 
 
 @pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.available()))
-@pytest.mark.parametrize("arch", [pytest.param("sm_75", marks=pytest.mark.thorough), "sm_80", "sm_90a"])
+@pytest.mark.parametrize(
+    "arch", [*(pytest.param(arch, marks=pytest.mark.thorough) for arch in ("sm_75", "sm_80")), "sm_90a"]
+)
 def test_every_kernel_compiles_without_spills(stage, arch):
     from spcy._cuda import _kernel
 

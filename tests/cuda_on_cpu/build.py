@@ -145,7 +145,7 @@ def shared_memory(code):
 def _compiled(text, *flags, precompile=True):
     """Return the library of a C++ text, from the cache if it was compiled before, in whatever checkout."""
     compile_ = [COMPILER, *FLAGS, *flags]
-    target = cache_folder() / f"{_digest(*compile_, _header(), text)}.so"
+    target = cache_folder() / f"{digest(*compile_, _header(), text)}.so"
     if target.exists():
         return target
     headers = ["-I", str(_precompiled(compile_))] if precompile else []
@@ -164,7 +164,7 @@ def _precompiled(compile_):
 
     What it cannot use, of another version, it leaves, and so does clang: cuda.h itself follows.
     """
-    target = cache_folder() / _digest(*compile_, _header())
+    target = cache_folder() / digest(*compile_, _header())
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
             made = Path(folder, "headers")
@@ -180,7 +180,8 @@ def _header():
     return (HERE / "cuda.h").read_text()
 
 
-def _digest(*texts):
+def digest(*texts):
+    """Return the name under which what is made from texts is kept."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 

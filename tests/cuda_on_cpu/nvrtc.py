@@ -1,11 +1,16 @@
 """Compile CUDA text with NVRTC, which needs neither a GPU nor a driver."""
 
+import base64
 import ctypes
 import functools
 import importlib.util
+import json
 import re
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+from .build import cache_folder, digest
 
 
 class CompileError(Exception):
@@ -54,7 +59,31 @@ def available():
 
 
 def compile_text(code, names, arch, options=()):
-    """Return the cubin of a text and the `Resources` of each named kernel."""
+    """Return the cubin of a text and the `Resources` of each named kernel.
+
+    A text that was compiled before is not again: it takes a minute for all convolutions of an architecture.
+    """
+    path = cache_folder() / f"{digest(_version(), code, *names, '', arch, *options)}.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        return base64.b64decode(kept["cubin"]), {n: Resources(*r) for n, r in kept["resources"].items()}
+    cubin, resources = _compile(code, names, arch, options)
+    text = json.dumps({"cubin": base64.b64encode(cubin).decode(), "resources": resources})
+    with tempfile.NamedTemporaryFile("w", dir=cache_folder(), delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+    return cubin, resources
+
+
+def _version():
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _require(_library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    library = Path(_library()._name)
+    size = library.stat().st_size if library.exists() else 0  # of a release its number does not tell apart
+    return f"{major.value}.{minor.value} {size}"
+
+
+def _compile(code, names, arch, options):
     library, program = _library(), ctypes.c_void_p()
     encoded = [option.encode() for option in (*options, f"-arch={arch}", "--ptxas-options=-v")]
     _require(library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None))
