@@ -16,12 +16,14 @@ from pathlib import Path
 if sys.maxsize < 2**63 - 1 or sys.byteorder != "little":
     sys.exit("spcy is for 64-bit little-endian machines: its keys and vectors would be wrong here")
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 STAGES = (
+    "memory",
     "threads",
     "simd",
     "coords",
@@ -44,6 +46,7 @@ TILE_LEVELS = {
     "baseline": [],
 }
 SOURCES = {"threads": ["src/cpu/team.cpp"]}
+INCLUDES = {"memory": [numpy.get_include()]}
 # The sources of a stage's kernels that every level has.
 TILES = {
     "conv": ("tile", "pointwise_loop"),
@@ -197,7 +200,7 @@ extensions = [
     Extension(
         f"spcy._cpu.{stage}",
         [f"src/cpu/{stage}.pyx", *SOURCES.get(stage, ())],
-        include_dirs=["src"],
+        include_dirs=["src", *INCLUDES.get(stage, ())],
         depends=[*headers, *(f"src/cpu/{name}.cpp" for names in TILES.values() for name in names)],
         language="c++",
     )

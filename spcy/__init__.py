@@ -3,6 +3,7 @@
 from . import models, nn
 from ._backend import allow_tf32, get_backend, set_backend, use_backend
 from ._config import show_config
+from ._memory import get_kept_memory, set_kept_memory
 from ._stencil import kernel_offsets
 from ._threads import get_num_threads, set_num_threads
 from ._version import __version__ as __version__
@@ -46,6 +47,7 @@ __all__ = [
     "convert_weight",
     "devoxelize",
     "get_backend",
+    "get_kept_memory",
     "get_num_threads",
     "global_avg_pool",
     "global_max_pool",
@@ -58,6 +60,7 @@ __all__ = [
     "nn",
     "prune",
     "set_backend",
+    "set_kept_memory",
     "set_num_threads",
     "show_config",
     "subm_conv",

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _check
 from ._backend import array_module, kernels_for, widened
+from ._memory import empty
 from ._threads import threads_for
 from .coords import Layout, Sites, keys_in, layout_for, sort_keys, unique_keys
 from .tensor import SparseTensor
@@ -45,7 +46,7 @@ def cell_keys(
     which have the key of their lowest corner.
     """
     num, xp = len(points), array_module(points)
-    keys, state = xp.empty(num, np.uint64), xp.empty(num, np.uint8)
+    keys, state = empty(xp, num, np.uint64), empty(xp, num, np.uint8)
     if num:
         grid = origin, voxel_size, fractions is not None, low, high, layout.low, layout.shift
         outputs = keys, fractions, state
@@ -60,7 +61,7 @@ def corners_of(sites: Sites, points: np.ndarray, batch: np.ndarray | None) -> Co
     first = np.arange(1 + ndim) > 0  # an axis, and not the batch
     low, high = sites.low - first, sites.high  # of the cells that have corners among the sites
     layout = layout_for(sites, low, high + first)
-    fractions = array_module(points, sites.keys).empty((num, ndim), np.float64)
+    fractions = empty(array_module(points, sites.keys), (num, ndim), np.float64)
     grid = sites.origin, sites.voxel_size, low, high, layout, 1 << layout.bits
     keys = cell_keys(points, batch, *grid, fractions)
     keys, order = sort_keys(keys, layout.bits + 1)
@@ -74,7 +75,7 @@ def _rows(
 ) -> np.ndarray:
     """Return the rows of the corners of cells, or with `back` the cells around sites, last corner first."""
     num, corners = len(queries) - 1, 2 ** (len(layout.low) - 1)
-    rows = array_module(queries).empty((num, corners), np.int32)
+    rows = empty(array_module(queries), (num, corners), np.int32)
     if num:
         threads = threads_for(3 * rows.size)
         kernels_for(queries).corners.rows(queries[:-1], keys, layout.shift, back, order, rows, threads)
@@ -89,7 +90,7 @@ def interpolate(
     To `totals` are written, for the gradient, the sums of the weights that are there, points by cells.
     """
     features = widened(x.features)
-    out = array_module(features).empty((len(corners.order), x.num_channels), features.dtype)
+    out = empty(array_module(features), (len(corners.order), x.num_channels), features.dtype)
     if len(out) and x.num_sites:
         points = corners.rows, corners.order, corners.starts, corners.fractions
         threads = _threads(corners, x.num_channels)
@@ -104,7 +105,7 @@ def interpolate_gradient(
 ) -> np.ndarray:
     """Return the gradient of `interpolate`'s features: of means by `totals`, or without them of sums."""
     wide = widened(dy)
-    out = array_module(wide).empty((sites.rows.num_rows, dy.shape[1]), wide.dtype)
+    out = empty(array_module(wide), (sites.rows.num_rows, dy.shape[1]), wide.dtype)
     if not len(dy):
         out[:] = 0
     elif len(out):

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_beside, array_module, as_bits, kernels_for
+from ._memory import empty
 from ._stencil import Stencil, box_stencil, stencil_of
 from ._threads import threads_for
 from .coords import Coords, describe, same_sites
@@ -455,13 +456,13 @@ def execute(
     kind = activation_of(activation)
     added = None if residual is None else _residual(residual, coords, c_out, x.dtype)
     xp, kernels = array_module(x.features), kernels_for(x.features)
-    out = xp.empty((rulebook.num_out, c_out), x.dtype)
+    out = empty(xp, (rulebook.num_out, c_out), x.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * weight.shape[1] * (c_out + 15) / 32)
         tiles = rulebook._conv_tiles(kernels.builders.tile_size_for(c_out, len(out), threads))
         arrays = as_bits(x.features, weight, bias, added, out)
         scratch_bytes = tiles.scratch_bytes(arrays[0].dtype, c_in, c_out, groups, threads)
-        scratch = xp.empty(scratch_bytes, np.int8) if scratch_bytes else None
+        scratch = empty(xp, scratch_bytes, np.int8) if scratch_bytes else None
         kernels.conv.conv(tiles, *arrays, *(kind or (0, 0.0)), scratch, groups, threads)
     return SparseTensor._of(coords, out)
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import _check, _html
 from ._backend import Backend, array_module, backend_of, freeze, kernels_for, move, require, to_host
+from ._memory import empty
 from ._once import Kept, Lock
 from ._threads import threads_for
 from .hashmap import NO_KEY, HashMap
@@ -345,7 +346,7 @@ def rows_of(sites: Sites, indices: np.ndarray) -> np.ndarray:
     xp = array_module(indices, sites.keys)
     if not num:
         return xp.empty(0, np.int32)
-    keys = xp.empty(num, np.uint64)
+    keys = empty(xp, num, np.uint64)
     kernels_for(indices).coords.pack_inside(
         indices, layout.low, layout.high, layout.shift, keys, threads_for(5 * num)
     )
@@ -448,7 +449,7 @@ def distinct_sites(indices: np.ndarray) -> tuple[Coords, np.ndarray | None, np.n
     if num and kernels_for(indices).coords.count_descents(keys[:num], threads_for(num)):
         keys, starts = unique_keys(keys[:num])
         order = xp.arange(num, dtype=np.int32) if order is None else order
-        first, ranks = order[starts[:-1]], xp.empty(num, np.int32)
+        first, ranks = order[starts[:-1]], empty(xp, num, np.int32)
         kernels_for(keys).coords.spread_runs(starts, order, ranks, threads_for(2 * num))
         order = xp.argsort(first).astype(np.int32)  # the rank of each site, by first row
         site_of_rank = xp.empty_like(order)
@@ -467,7 +468,7 @@ def bounds_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     chunks = -(-len(values) // kernels.CHUNK)
     if not chunks:
         return np.zeros(columns, dtype), np.zeros(columns, dtype)
-    found = array_module(values).empty((chunks, 2, columns), values.dtype)
+    found = empty(array_module(values), (chunks, 2, columns), values.dtype)
     kernels.bounds(values, found, threads_for(2 * len(values)))
     low, high = to_host(found[0]).astype(dtype)
     return low, high
@@ -512,7 +513,7 @@ def _sort_indices(indices: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.n
     """Return the keys, equal ones side by side, with a sentinel, and the order of rows if it is another."""
     kernels = kernels_for(indices).coords
     num = len(indices)
-    keys = array_module(indices).empty(num + 1, np.uint64)
+    keys = empty(array_module(indices), num + 1, np.uint64)
     keys[num:] = NO_KEY
     if not num:
         return keys, None
@@ -536,12 +537,12 @@ def unique_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kernels = kernels_for(keys).coords
     num = len(keys)
     xp = array_module(keys)
-    counts = xp.empty(-(-num // kernels.CHUNK), np.int64)
+    counts = empty(xp, -(-num // kernels.CHUNK), np.int64)
     if num:
         kernels.count_runs(keys, counts, threads_for(num))
     total = int(counts.sum())
-    starts = xp.empty(total + 1, np.int64)
-    unique = xp.empty(total + 1, np.uint64)
+    starts = empty(xp, total + 1, np.int64)
+    unique = empty(xp, total + 1, np.uint64)
     starts[total], unique[total] = num, NO_KEY
     if num:
         kernels.fill_runs(keys, xp.cumsum(counts) - counts, starts[:total], unique[:total], threads_for(num))
@@ -560,7 +561,7 @@ def sites_from_keys(
 ) -> Sites:
     """Return sites, in key order, from ascending keys with a sentinel; they lie in [low, high], if known."""
     num = len(keys) - 1
-    indices = array_module(keys).empty((num, len(layout.low)), np.int32)
+    indices = empty(array_module(keys), (num, len(layout.low)), np.int32)
     if num:
         kernels = kernels_for(keys).coords
         kernels.unpack(keys[:num], layout.low, layout.shift, indices, threads_for(5 * num))
@@ -575,7 +576,7 @@ def group_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.
     Then the rows of `keys` in the order of their ranks, and where those of each rank begin (the last
     element is their number). `keys` is overwritten.
     """
-    ranks = array_module(keys).empty(len(keys), np.int32)
+    ranks = empty(array_module(keys), len(keys), np.int32)
     keys, order = sort_keys(keys, bits)
     unique, starts = unique_keys(keys)
     if len(keys):
@@ -588,7 +589,7 @@ def keys_in(sites: Sites, layout: Layout) -> np.ndarray:
     if layout is sites.layout:
         return sites.keys
     num = sites.rows.num_rows
-    out = array_module(sites.keys).empty(num + 1, np.uint64)
+    out = empty(array_module(sites.keys), num + 1, np.uint64)
     out[num] = NO_KEY
     if num:
         kernels_for(sites.keys).coords.repack(

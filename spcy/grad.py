@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_module, as_array, as_bits, kernels_for, widened
+from ._memory import empty
 from ._threads import threads_for
 from .cells import corners_of, interpolate, interpolate_gradient
 from .conv import (
@@ -205,7 +206,7 @@ def weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan, shape: tup
     """
     rulebook, (cells, c_in, c_out) = plan.rulebook, shape
     xp = array_module(features, dy)
-    out = xp.empty(shape, dy.dtype)
+    out = empty(xp, shape, dy.dtype)
     if not rulebook.num_pairs:
         out[:] = 0
         return out
@@ -216,7 +217,7 @@ def weight_gradient(features: np.ndarray, dy: np.ndarray, plan: Plan, shape: tup
     x, gradient, sums = as_bits(features, dy, out)
     chunks = kernels.num_chunks(*sizes, *channels, x.dtype)
     threads = threads_for(rulebook.num_pairs * c_in * (c_out + 15) / 32)
-    scratch = xp.empty(kernels.scratch_bytes(x.dtype, cells, *channels, chunks, threads), np.int8)
+    scratch = empty(xp, kernels.scratch_bytes(x.dtype, cells, *channels, chunks, threads), np.int8)
     rows = rulebook.in_rows, rulebook.out_rows, tile_ptr
     kernels.weight_gradient(x, gradient, *rows, plan.groups, chunks, sums, scratch, threads)
     return out
@@ -288,8 +289,8 @@ def _return_maxima_of_pairs(
 def _move_maxima(features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, rulebook: Rulebook) -> np.ndarray:
     """Return the gradient of maxima over windows that share no input row."""
     xp = array_module(features)
-    make = xp.empty if rulebook.num_pairs == rulebook.num_in else xp.zeros
-    out = make(features.shape, dy.dtype)
+    all_met = rulebook.num_pairs == rulebook.num_in
+    out = empty(xp, features.shape, dy.dtype) if all_met else xp.zeros(features.shape, dy.dtype)
     rows, tiles, threads, kernels = _pairs(features, rulebook, rulebook)
     kernels.move_maxima(features, maxima, *rows, tiles, dy.copy(), out, threads)
     return out

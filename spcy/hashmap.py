@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from . import _check
 from ._backend import array_beside, array_module, as_array, backend_of, kernels_for
+from ._memory import empty
 from ._threads import threads_for
 
 NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -59,7 +60,7 @@ class HashMap:
     def _build(self, keys: np.ndarray) -> None:
         self._num_keys = len(keys)
         self._bits = max(4, (2 * len(keys) - 1).bit_length())
-        self._slots = array_module(keys).empty((1 << self._bits, 2), np.uint64)
+        self._slots = empty(array_module(keys), (1 << self._bits, 2), np.uint64)
         kernels_for(keys).hashmap.build(keys, self._slots, self._bits, threads_for(10 * len(keys)))
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class HashMap:
             -1 where a key is absent.
         """
         keys = _checked(array_beside(keys, "keys", backend_of(self._slots)))
-        rows = array_module(keys).empty(len(keys), np.int32)
+        rows = empty(array_module(keys), len(keys), np.int32)
         if len(keys):
             threads = threads_for(10 * len(keys))
             kernels_for(self._slots, keys).hashmap.find(self._slots, self._bits, keys, rows, threads)

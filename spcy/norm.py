@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._backend import array_module, as_bits, kernels_for
+from ._memory import empty
 from ._threads import threads_for
 
 _WORK, _ROW_WORK = 0.3, 0.6  # nanoseconds for a number, about
@@ -19,7 +20,7 @@ def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
     xp, kernels, count = array_module(x), kernels_for(x).norm, len(x)
-    sums = xp.empty((-(-count // kernels.BLOCK), 2, x.shape[1]), np.float64)
+    sums = empty(xp, (-(-count // kernels.BLOCK), 2, x.shape[1]), np.float64)
     kernels.moments(*as_bits(x), sums, threads_for(x.size * _WORK))
     rows = xp.full((len(sums), 1), kernels.BLOCK, np.float64)
     rows[-1] = count - (len(sums) - 1) * kernels.BLOCK
@@ -37,7 +38,7 @@ class Norm(NamedTuple):
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return what the norm makes of features."""
-        out = array_module(x).empty(x.shape, x.dtype)
+        out = empty(array_module(x), x.shape, x.dtype)
         if out.size:
             bits, flat = as_bits(x, out)
             kernels_for(x).norm.apply(bits, *self, flat, threads_for(x.size * _WORK))
@@ -53,7 +54,7 @@ class Norm(NamedTuple):
 
     def gradient(self, x: np.ndarray, dy: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """Return ``(dy - mean - (x - centre) * slope) * scale``."""
-        out = array_module(dy).empty(dy.shape, dy.dtype)
+        out = empty(array_module(dy), dy.shape, dy.dtype)
         if out.size:
             x, dy, flat = as_bits(x, dy, out)
             parameters = self.centre, mean, slope, self.scale
@@ -71,7 +72,7 @@ class RowNorm(NamedTuple):
     def apply(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what the norm makes of features, and what `gradient` takes."""
         xp = array_module(x)
-        out, moments = xp.empty(x.shape, x.dtype), xp.empty((len(x), 2), self.weight.dtype)
+        out, moments = empty(xp, x.shape, x.dtype), empty(xp, (len(x), 2), self.weight.dtype)
         if out.size:
             bits, flat = as_bits(x, out)
             arguments = bits, self.weight, self.bias, self.eps, moments, flat
@@ -81,7 +82,7 @@ class RowNorm(NamedTuple):
     def gradient(self, x: np.ndarray, dy: np.ndarray, moments: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return the gradients of x, weight and bias, the last two in double precision."""
         xp, kernels = array_module(x), kernels_for(x, dy).norm
-        out = xp.empty(x.shape, x.dtype)
+        out = empty(xp, x.shape, x.dtype)
         sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
         if out.size:
             arguments = *as_bits(x, dy), self.weight, moments, *as_bits(out), sums

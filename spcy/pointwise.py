@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 
 from ._backend import array_module, as_bits, kernels_for
+from ._memory import empty
 from ._threads import threads_for
 
 ActivationLike = Literal["relu", "gelu", "gelu_tanh", "silu"] | tuple[Literal["leaky_relu"], float]
@@ -59,7 +60,7 @@ def activation_of(value: Any) -> Activation | None:
 
 def activate(features: np.ndarray, activation: Activation) -> np.ndarray:
     """Return the function of each feature."""
-    out = array_module(features).empty(features.shape, features.dtype)
+    out = empty(array_module(features), features.shape, features.dtype)
     if out.size:
         threads = threads_for(out.size * _WORK[activation.kind])
         x, y = (array.reshape(-1) for array in as_bits(features, out))
@@ -69,7 +70,7 @@ def activate(features: np.ndarray, activation: Activation) -> np.ndarray:
 
 def activation_gradient(x: np.ndarray, dy: np.ndarray, activation: Activation) -> np.ndarray:
     """Return the gradient times the slope at each x; a ReLU's x may be what came out of it."""
-    out = array_module(dy).empty(dy.shape, dy.dtype)
+    out = empty(array_module(dy), dy.shape, dy.dtype)
     if out.size:
         threads = threads_for(out.size * _WORK[activation.kind])
         x, dy, flat = (array.reshape(-1) for array in as_bits(x, dy, out))

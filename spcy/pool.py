@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from . import _check
 from ._backend import array_module, kernels_for, to_host, widened
+from ._memory import empty
 from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level
@@ -272,7 +273,7 @@ def segment_reduce(
 ) -> np.ndarray:
     """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s, rounded to a dtype."""
     made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
-    out = array_module(features).empty((len(segment_ptr) - 1, features.shape[1]), made)
+    out = empty(array_module(features), (len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):
         kernels_for(features).pool.segment_reduce(
             widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
@@ -334,7 +335,7 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)
     xp, kernels = array_module(features), kernels_for(features)
-    out = xp.empty((rulebook.num_out, x.num_channels), features.dtype)
+    out = empty(xp, (rulebook.num_out, x.num_channels), features.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         tile_size = kernels.builders.tile_size_for(x.num_channels, len(out), threads)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ._backend import array_module, kernels_for
+from ._memory import empty
 from ._threads import threads_for
 
 _BYTES = 4  # that are copied in a nanosecond, about
@@ -16,7 +17,7 @@ def take_rows(values: np.ndarray, rows: np.ndarray | None, columns: slice = slic
     """Return some columns of (N, C) values by row, zeros for the row -1; `rows` None for all."""
     xp = array_module(values)
     first, end, _ = columns.indices(values.shape[1])
-    out = xp.empty((len(values) if rows is None else len(rows), end - first), values.dtype)
+    out = empty(xp, (len(values) if rows is None else len(rows), end - first), values.dtype)
     _take(values, first, rows, out, 0, end - first)
     return out
 
@@ -24,7 +25,7 @@ def take_rows(values: np.ndarray, rows: np.ndarray | None, columns: slice = slic
 def join_rows(values: Sequence[np.ndarray], rows: Sequence[np.ndarray | None], num_rows: int) -> np.ndarray:
     """Return values of one dtype side by side, each by rows of its own as in `take_rows`."""
     ends = np.cumsum([v.shape[1] for v in values])
-    out = array_module(*values).empty((num_rows, int(ends[-1])), values[0].dtype)
+    out = empty(array_module(*values), (num_rows, int(ends[-1])), values[0].dtype)
     for each, taken, end in zip(values, rows, ends.tolist(), strict=True):
         _take(each, 0, taken, out, end - each.shape[1], each.shape[1])
     return out

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ._backend import array_module, kernels_for, to_host, widened
+from ._memory import empty
 from ._threads import threads_for
 
 
@@ -36,7 +37,7 @@ def sum_segments(
     """
     values, xp = widened(values), array_module(values)
     made = dtype if dtype in (np.float32, np.float64) else np.float64
-    out = xp.empty((len(segment_ptr) - 1, values.shape[1]), made)
+    out = empty(xp, (len(segment_ptr) - 1, values.shape[1]), made)
     loose = _add(values, lows, order, segment_ptr, mean, out, None)
     for s in np.flatnonzero(to_host(loose)).tolist():
         rows = slice(int(segment_ptr[s]), int(segment_ptr[s + 1]))
@@ -49,7 +50,7 @@ def sum_segments(
 def partial_sums(values: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray) -> Sums:
     """Return sums over segments that are to be added to others; of the loose ones none is of use."""
     values, xp = widened(values), array_module(values)
-    high = xp.empty((len(segment_ptr) - 1, values.shape[1]), np.float64)
+    high = empty(xp, (len(segment_ptr) - 1, values.shape[1]), np.float64)
     low = xp.empty_like(high)
     loose = _add(values, None, order, segment_ptr, False, high, low)
     return Sums(high, low, loose.astype(bool))
@@ -65,7 +66,7 @@ def _add(
     out_lows: np.ndarray | None,
 ) -> np.ndarray:
     """Run the kernel, and return which sums are loose."""
-    loose = array_module(values).empty(len(out), np.int32)
+    loose = empty(array_module(values), len(out), np.int32)
     if out.size:
         threads = threads_for(2 * values.size + out.size)
         kernel = kernels_for(values).pool.segment_sums

@@ -9,6 +9,7 @@ import numpy as np
 from .. import _check, _threads
 from .._stencil import Stencil, num_searched, reach_groups, walk_lines
 from . import conv, coords, rulebook
+from .memory import empty
 
 _NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -21,9 +22,9 @@ def sort_keys(keys: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     passes = max(1, -(-bits // 11))
     digit_bits = max(1, -(-bits // passes))
     threads = _threads.threads_for(5 * passes * num)
-    spare = np.empty_like(keys)
-    order, spare_order = np.empty((2, num), np.int32)
-    counts = np.empty((threads, 1 << digit_bits), np.int64)
+    spare = empty(num, np.uint64)
+    order, spare_order = empty((2, num), np.int32)
+    counts = empty((threads, 1 << digit_bits), np.int64)
     in_spare = coords.sort(keys, order, spare, spare_order, counts, max(1, bits), digit_bits, threads)
     return (spare, spare_order) if in_spare else (keys, order)
 
@@ -67,7 +68,7 @@ def _walked(
     num, num_offsets = len(queries), len(stencil.offsets)
     line_offsets, line_ptr = walk_lines(stencil, num_walked)
     line_first = (line_offsets << layout.shift).sum(axis=1)
-    met = np.empty((len(line_first), num), np.int32)
+    met = empty((len(line_first), num), np.int32)
     counts = np.zeros((-(-num // rulebook.CHUNK), num_walked), np.int64)
     threads = _threads.threads_for(8 * met.size)
     if num:
@@ -75,12 +76,12 @@ def _walked(
     sizes = counts.sum(axis=0)
     sizes = np.concatenate([[0], sizes, sizes[: num_offsets - num_walked][::-1]])
     offset_ptr = np.cumsum(sizes)
-    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
+    in_rows, out_rows = empty((2, offset_ptr[-1]), np.int32)
     if len(in_rows):
         places = np.cumsum(counts, axis=0) - counts + offset_ptr[:num_walked]
         widest = int(np.diff(line_ptr).max())
-        ranks = np.empty((threads, 2, widest * (rulebook.CHUNK + 1)), np.int32)
-        tallies = np.empty((threads, widest), np.int64)
+        ranks = empty((threads, 2, widest * (rulebook.CHUNK + 1)), np.int32)
+        tallies = empty((threads, widest), np.int64)
         lines = line_first, line_ptr, met, places
         rows = in_order, out_order, in_rows, out_rows
         rulebook.fill_pairs(queries, keys, *lines, *rows, ranks, tallies, threads)
@@ -114,22 +115,22 @@ def reached(
     if num:
         fields = layout.shift, layout.high - layout.low, layout.low
         columns = np.array((*fields, out_layout.shift, out_layout.low, low, high, steps, pad)).T.copy()
-        scratch = np.empty((num, 2), np.uint64), np.empty(chunks, np.int32), np.empty(num, np.int32)
+        scratch = empty((num, 2), np.uint64), empty(chunks, np.int32), empty(num, np.int32)
         arguments = columns, *reach_groups(stencil, stride, divide), *scratch
         plan = rulebook.Reach(*arguments)
-        known = plan, keys[:num], np.empty((threads, plan.scratch_size), np.uint64)
+        known = plan, keys[:num], empty((threads, plan.scratch_size), np.uint64)
         rulebook.count_reached(*known, counts, sizes, threads)
     total = int(sizes.sum())
     if total > _check.MAX_ROWS:
         raise ValueError(f"coords must reach fewer than {_check.MAX_ROWS} candidates, got {total}")
     places = np.cumsum(sizes) - sizes
-    blocks, cells = np.empty(total, np.uint64), np.empty(total, np.uint64)
+    blocks, cells = empty(total, np.uint64), empty(total, np.uint64)
     if total:
         rulebook.fill_reached(*known, places, blocks, cells, threads)
     out_keys, indices, ranks = _outputs(blocks, cells, out_layout)
     del blocks
     offset_ptr = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
-    in_rows, out_rows = np.empty((2, offset_ptr[-1]), np.int32)
+    in_rows, out_rows = empty((2, offset_ptr[-1]), np.int32)
     if len(in_rows):
         pair_places = np.cumsum(counts, axis=0) - counts + offset_ptr[:-1]
         rulebook.fill_reached_pairs(
@@ -145,15 +146,15 @@ def _outputs(blocks: np.ndarray, cells: np.ndarray, layout: Any) -> tuple[np.nda
     """
     num = len(blocks)
     blocks, order = sort_keys(blocks, layout.bits - 6)
-    counts = np.empty(-(-num // rulebook.CHUNK), np.int64)
+    counts = empty(-(-num // rulebook.CHUNK), np.int64)
     threads = _threads.threads_for(10 * num)
     if num:
         rulebook.merge_blocks(blocks, order, cells, counts, threads)
     total = int(counts.sum())
     if total > _check.MAX_ROWS:
         raise ValueError(f"coords must reach at most {_check.MAX_ROWS} sites, got {total}")
-    ranks, keys = np.empty(num, np.int32), np.empty(total + 1, np.uint64)
-    indices = np.empty((total, len(layout.low)), np.int32)
+    ranks, keys = empty(num, np.int32), empty(total + 1, np.uint64)
+    indices = empty((total, len(layout.low)), np.int32)
     keys[total] = _NO_KEY
     if num:
         first = np.cumsum(counts) - counts

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from .. import _check
 from .._backend import array_module, as_bits, kernels_for
+from .._memory import empty
 from .._threads import threads_for
 from ..tensor import SparseTensor
 from .module import features_of
@@ -66,11 +67,11 @@ def softmax_cross_entropy(
     total = float(share.sum())
     if total > 0:
         share = share / total
-    gradient = xp.empty(features.shape, features.dtype)
+    gradient = empty(xp, features.shape, features.dtype)
     if not features.size:
         return 0.0, gradient
     kernels = kernels_for(features).loss
-    losses = xp.empty(-(-num // kernels.BLOCK), np.float64)
+    losses = empty(xp, -(-num // kernels.BLOCK), np.float64)
     logits, out = as_bits(features, gradient)
     target = target.astype(np.int32)
     kernels.cross_entropy(logits, target, share, losses, out, threads_for(_WORK * features.size))
