@@ -52,7 +52,7 @@ TILES = {
     "conv": ("tile", "pointwise_loop"),
     "grad": ("grad_tile",),
     "loss": ("loss_loop",),
-    "norm": ("norm_loop",),
+    "norm": ("norm_loop", "pointwise_loop"),
     "pointwise": ("pointwise_loop",),
 }
 X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))  # what is built for, not built on

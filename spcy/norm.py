@@ -9,6 +9,7 @@ import numpy as np
 from ._backend import array_module, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
+from .pointwise import Activation
 
 _WORK, _ROW_WORK = 0.3, 0.6  # nanoseconds for a number, about
 
@@ -30,36 +31,57 @@ def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Norm(NamedTuple):
-    """``y = (x - centre) * scale + shift`` for every column, in the type that features are computed in."""
+    """``y = activation((x - centre) * scale + shift)`` for every column, in the type that is computed in.
+
+    Gradients are by g, which is dy before the activation; without one it is dy.
+    """
 
     centre: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
+    activation: Activation | None = None
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Return what the norm makes of features."""
         out = empty(array_module(x), x.shape, x.dtype)
         if out.size:
             bits, flat = as_bits(x, out)
-            kernels_for(x).norm.apply(bits, *self, flat, threads_for(x.size * _WORK))
+            kernels_for(x).norm.apply(bits, *self._parameters(), *self._kind(), flat, self._threads(x))
         return out
 
     def gradient_sums(self, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the columns' sums of dy and of ``dy * (x - centre)``, in double precision."""
+        """Return the columns' sums of g and of ``g * (x - centre)``, in double precision."""
         xp, kernels = array_module(x), kernels_for(x, dy).norm
         sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
         if x.size:
-            kernels.gradient_sums(*as_bits(x, dy), self.centre, sums, threads_for(x.size * _WORK))
+            bits, dy, scratch = as_bits(x, dy, self._scratch(x))
+            parameters = *self._parameters(), *self._kind()
+            kernels.gradient_sums(bits, dy, *parameters, scratch, sums, self._threads(x))
         return sums[:, 0].sum(axis=0), sums[:, 1].sum(axis=0)
 
     def gradient(self, x: np.ndarray, dy: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        """Return ``(dy - mean - (x - centre) * slope) * scale``."""
+        """Return ``(g - mean - (x - centre) * slope) * scale``."""
         out = empty(array_module(dy), dy.shape, dy.dtype)
         if out.size:
-            x, dy, flat = as_bits(x, dy, out)
-            parameters = self.centre, mean, slope, self.scale
-            kernels_for(x, dy).norm.gradient(x, dy, *parameters, flat, threads_for(out.size * _WORK))
+            bits, dy, scratch, flat = as_bits(x, dy, self._scratch(x), out)
+            parameters = *self._parameters(), mean, slope, *self._kind()
+            kernels_for(x, out).norm.gradient(bits, dy, *parameters, scratch, flat, self._threads(x))
         return out
+
+    def _parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.centre, self.scale, self.shift
+
+    def _kind(self) -> tuple[int, float]:
+        return self.activation or (0, 0.0)
+
+    def _threads(self, x: np.ndarray) -> int:
+        return threads_for(x.size * (_WORK + (self.activation.work if self.activation else 0)))
+
+    def _scratch(self, x: np.ndarray) -> np.ndarray | None:
+        if self.activation is None:
+            return None
+        size = kernels_for(x).norm.scratch_size(*x.shape, self._threads(x))
+        return empty(array_module(x), size, x.dtype)
 
 
 class RowNorm(NamedTuple):

@@ -29,6 +29,11 @@ class Activation(NamedTuple):
         return _NAMES[self.kind]
 
     @property
+    def work(self) -> float:
+        """The nanoseconds that it takes for a number, about."""
+        return _WORK[self.kind]
+
+    @property
     def reads_output(self) -> bool:
         """Whether the gradient can be told from what came out."""
         return self.kind == RELU.kind
@@ -62,7 +67,7 @@ def activate(features: np.ndarray, activation: Activation) -> np.ndarray:
     """Return the function of each feature."""
     out = empty(array_module(features), features.shape, features.dtype)
     if out.size:
-        threads = threads_for(out.size * _WORK[activation.kind])
+        threads = threads_for(out.size * activation.work)
         x, y = (array.reshape(-1) for array in as_bits(features, out))
         kernels_for(x).pointwise.activate(x, *activation, y, threads)
     return out
@@ -72,7 +77,7 @@ def activation_gradient(x: np.ndarray, dy: np.ndarray, activation: Activation) -
     """Return the gradient times the slope at each x; a ReLU's x may be what came out of it."""
     out = empty(array_module(dy), dy.shape, dy.dtype)
     if out.size:
-        threads = threads_for(out.size * _WORK[activation.kind])
+        threads = threads_for(out.size * activation.work)
         x, dy, flat = (array.reshape(-1) for array in as_bits(x, dy, out))
         kernels_for(x, dy).pointwise.activation_gradient(x, dy, *activation, flat, threads)
     return out

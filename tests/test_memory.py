@@ -33,12 +33,16 @@ def large(num_bytes=4 << 20):
 def test_memory_of_a_freed_array_is_the_next_ones():
     first = large()
     at, size = first.ctypes.data, first.nbytes
-    assert at % 64 == 0 and first.flags.owndata and first.flags.writeable and type(first) is np.ndarray
+    assert at % 64 == 0
+    assert first.flags.owndata
+    assert first.flags.writeable
+    assert type(first) is np.ndarray
     assert memory.kept_bytes() == 0
     del first
     assert memory.kept_bytes() >= size
     second = large(size - 1000)
-    assert second.ctypes.data == at and memory.kept_bytes() == 0
+    assert second.ctypes.data == at
+    assert memory.kept_bytes() == 0
     assert large().ctypes.data != at
 
 
@@ -47,7 +51,8 @@ def test_a_much_smaller_array_takes_no_large_memory():
     del del_me
     kept = memory.kept_bytes()
     small = large(8 << 20)
-    assert memory.kept_bytes() == kept and len(small)
+    assert memory.kept_bytes() == kept
+    assert len(small)
 
 
 def test_small_arrays_are_numpys():
@@ -69,7 +74,8 @@ def test_no_more_is_kept_than_the_bound_and_the_oldest_goes_first():
     spcy.set_kept_memory(7 << 20)
     assert 0 < memory.kept_bytes() <= 7 << 20
     spcy.set_kept_memory(0)
-    assert memory.kept_bytes() == 0 and spcy.get_kept_memory() == 0
+    assert memory.kept_bytes() == 0
+    assert spcy.get_kept_memory() == 0
     held = large()
     del held
     assert memory.kept_bytes() == 0
@@ -167,11 +173,13 @@ except MemoryError as error:
 assert large.min() == large.max() == 1
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("refused:"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused:")
 
 
 @pytest.mark.parametrize(
-    "shape, error", [((1 << 40, 1 << 40), (MemoryError, ValueError)), (1 << 46, MemoryError), (-1, ValueError)]
+    ("shape", "error"),
+    [((1 << 40, 1 << 40), (MemoryError, ValueError)), (1 << 46, MemoryError), (-1, ValueError)],
 )
 def test_an_array_that_cannot_be(shape, error):
     with pytest.raises(error):

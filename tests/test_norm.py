@@ -7,6 +7,7 @@ from helpers import get, put
 import spcy
 from spcy import _threads, nn
 from spcy.norm import Norm, RowNorm, column_moments
+from spcy.pointwise import activate, activation_gradient, activation_of
 
 pytestmark = pytest.mark.usefixtures("backend")
 shapes = pytest.mark.parametrize("shape", [(1, 3), (5, 1), (255, 16), (700, 33), (2000, 20)], ids=str)
@@ -73,6 +74,55 @@ def test_norm_and_gradient(shape, dtype, simd, threads, rng):
     expected = (dy.astype(np.float64) - level - beyond * slope) * scale
     size = (np.abs(dy.astype(np.float64)) + np.abs(level) + np.abs(beyond * slope)) * np.abs(scale)
     assert (np.abs(wide(dx) - expected) <= 4 * epsilon(dtype) * size).all()
+
+
+@pytest.mark.paired("shape", "activation", "dtype", backend="cuda-emulated")
+@pytest.mark.paired("shape", "activation", "threads")
+@pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.1), "gelu", "gelu_tanh", "silu"], ids=str)
+@shapes
+def test_activation_after_a_norm(shape, activation, dtype, simd, threads, rng):
+    """The same bits as in steps of their own."""
+    x, dy = (put(array) for array in rng.standard_normal((2, *shape)).astype(dtype))
+    *columns, level, slope = (put(array) for array in parameters(rng, shape[1], dtype))
+    after = activation_of(activation)
+    alone, together = Norm(*columns), Norm(*columns, after)
+    y = alone.apply(x)
+    before = activation_gradient(y, dy, after)
+    for found, expected in (
+        (together.apply(x), activate(y, after)),
+        *zip(together.gradient_sums(x, dy), alone.gradient_sums(x, before), strict=True),
+        (together.gradient(x, dy, level, slope), alone.gradient(x, before, level, slope)),
+    ):
+        assert found.dtype == expected.dtype
+        assert get(found).tobytes() == get(expected).tobytes()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layer", [nn.ReLU, lambda: nn.LeakyReLU(0.2), nn.GELU, nn.SiLU])
+def test_batch_norm_and_activation_run_as_one(layer, training, dtype, rng):
+    """What they give, in bits, and what they leave behind, is what they do one by one."""
+    x = put((rng.standard_normal((600, 5)) * 3 + 1).astype(dtype))
+    dy = put(rng.standard_normal((600, 5)).astype(dtype))
+
+    def made():
+        norm, state = nn.BatchNorm(5).astype(dtype), np.random.default_rng(1)
+        for part in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            part.data = put(state.uniform(0.5, 2, 5).astype(part.data.dtype))
+        return norm.train(training)
+
+    alone, together = made(), made()
+    net = nn.Sequential(together, layer()).train(training)
+    y, pull_norm = alone.vjp(x)
+    y, pull = layer().vjp(y)
+    (expected,) = pull_norm(pull(dy)[0])
+    found, pull = net.vjp(x)
+    assert get(found).tobytes() == get(y).tobytes()
+    (dx,) = pull(dy)
+    assert get(dx).tobytes() == get(expected).tobytes()
+    for one, other in ((alone.weight, together.weight), (alone.bias, together.bias)):
+        np.testing.assert_array_equal(get(one.grad), get(other.grad))
+    np.testing.assert_array_equal(get(alone.running_var.data), get(together.running_var.data))
+    np.testing.assert_array_equal(get(net.forward(x)), get(y))
 
 
 @pytest.mark.paired("shape", "dtype", backend="cuda-emulated")

@@ -33,7 +33,7 @@ export QEMU_LD_PREFIX=$root # where qemu looks for aarch64's libraries
 
 say "build"
 [ -x "$work/tools/bin/pip" ] || "${PYTHON:-python3}" -m venv "$work/tools"
-"$work/tools/bin/pip" install -q "cython>=3.1" "setuptools>=77"
+"$work/tools/bin/pip" install -q "cython>=3.1" "setuptools>=77" "numpy>=2"
 "$work/tools/bin/pip" install -q --upgrade --target "$work/site" --only-binary :all: --python-version "$version" \
     --implementation cp --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
     --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import pointwise
 from ._kernel import kernel, launch, type_name
 
 BLOCK = 256  # rows that have sums of their own
@@ -12,20 +13,29 @@ def moments(x, sums, n_threads):
     launch(kernel("norm", "moments", type_name(x.dtype)), sums.size // 2, x, *_shape(x), sums)
 
 
-def apply(x, centre, scale, shift, out, n_threads):
-    """Write ``(x - centre) * scale + shift``."""
+def scratch_size(rows, channels, n_threads):
+    """Return the numbers of scratch that gradients through an activation need."""
+    return 2 * rows * channels
+
+
+def apply(x, centre, scale, shift, kind, leak, out, n_threads):
+    """Write the activation of ``(x - centre) * scale + shift``."""
     function = kernel("norm", "apply", type_name(x.dtype))
     launch(function, x.size, x, np.int64(x.size), np.int64(x.shape[1]), centre, scale, shift, out)
+    if kind:
+        pointwise.activate(out, kind, leak, out, n_threads)
 
 
-def gradient_sums(x, dy, centre, sums, n_threads):
-    """Write, for each block of rows, the columns' sums of dy and of ``dy * (x - centre)``."""
+def gradient_sums(x, dy, centre, scale, shift, kind, leak, scratch, sums, n_threads):
+    """Write each block's sums, by columns, of g and of ``g * (x - centre)``, g dy before the activation."""
+    dy = _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads)
     function = kernel("norm", "gradient_sums", type_name(x.dtype))
     launch(function, sums.size // 2, x, dy, *_shape(x), centre, sums)
 
 
-def gradient(x, dy, centre, mean, slope, scale, out, n_threads):
-    """Write ``(dy - mean - (x - centre) * slope) * scale``."""
+def gradient(x, dy, centre, scale, shift, mean, slope, kind, leak, scratch, out, n_threads):
+    """Write ``(g - mean - (x - centre) * slope) * scale``, g dy before the activation."""
+    dy = _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads)
     function = kernel("norm", "gradient", type_name(x.dtype))
     sizes = np.int64(x.size), np.int64(x.shape[1])
     launch(function, x.size, x, dy, *sizes, centre, mean, slope, scale, out)
@@ -47,3 +57,13 @@ def layer_gradient(x, dy, weight, moments, out, sums, n_threads):
 
 def _shape(x):
     return np.int64(x.shape[0]), np.int64(x.shape[1])
+
+
+def _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads):
+    """Return the gradient of the norm by that of its activation."""
+    if not kind:
+        return dy
+    made, before = scratch.reshape(2, *x.shape)
+    apply(x, centre, scale, shift, 0, 0.0, made, n_threads)
+    pointwise.activation_gradient(made, dy, kind, leak, before, n_threads)
+    return before

@@ -16,9 +16,10 @@ from .pointwise import ACTIVATIONS, Identity
 class Sequential(Module):
     """Layers one after the other: what spconv calls SparseSequential.
 
-    A convolution (or `Linear`) and an activation after it (`ReLU`, `LeakyReLU`, `GELU`, `SiLU`) run as
-    one step, without a pass over memory for the latter. So does, after `Module.eval`, a `BatchNorm`
-    between them, folded into the weight: outputs differ from those of the layers by rounding.
+    A convolution (or `Linear`) or a `BatchNorm` and an activation after it (`ReLU`, `LeakyReLU`, `GELU`,
+    `SiLU`) run as one step, without a pass over memory for the latter; a norm's gradient too. So does,
+    after `Module.eval`, a `BatchNorm` between a convolution and an activation, folded into the weight:
+    outputs differ from those of the layers by rounding.
 
     Parameters
     ----------
@@ -65,10 +66,7 @@ class Sequential(Module):
             norm: tuple[Module, ...] = ()
             if isinstance(layer, Weighted) and fuses(layer) and layers and _folds(layers[0]):
                 norm = (layers.pop(0),)
-            after = None
-            if layers and isinstance(layers[0], Activated) and _is(layers[0], *ACTIVATIONS):
-                after = layers[0]._activation()
-                del layers[0]
+            after = _activation_of(layers)
             if layers or after is not None:
                 x = layer._call(x, None, after, *norm)
             else:
@@ -77,9 +75,13 @@ class Sequential(Module):
 
     def vjp(self, x: Any) -> tuple[Any, Vjp]:
         """Return the last layer's output and the vjp, as `Module.vjp`."""
-        pulls = []
-        for layer in self.children().values():
-            x, pull = layer.vjp(x)
+        pulls, layers = [], list(self.children().values())
+        while layers:
+            layer = layers.pop(0)
+            if isinstance(layer, BatchNorm) and _is(layer, BatchNorm) and layers:
+                x, pull = layer._vjp(x, _activation_of(layers))
+            else:
+                x, pull = layer.vjp(x)
             pulls.append(pull)
 
         def vjp(dy: Any) -> tuple[Any, ...]:
@@ -176,7 +178,16 @@ class Concat(Module):
 
 def _is(module: Module, *kinds: type[Module]) -> bool:
     """Return whether a module does what its kind does: a subclass may do anything."""
-    return type(module) in kinds and "forward" not in vars(module)
+    return type(module) in kinds and not {"forward", "vjp"} & vars(module).keys()
+
+
+def _activation_of(layers: list[Module]) -> Activation | None:
+    """Take the activation off the front of layers, if one is there."""
+    if layers and isinstance(layers[0], Activated) and _is(layers[0], *ACTIVATIONS):
+        activation = layers[0]._activation()
+        del layers[0]
+        return activation
+    return None
 
 
 def _folds(module: Module) -> bool:

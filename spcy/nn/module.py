@@ -422,13 +422,18 @@ class Pointwise(Module):
 
     def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
         """Return the module's output and its vjp."""
-        y, pull = self._map_vjp(features_of(x))
+        return self._vjp(x)
+
+    def _vjp(self, x: Any, *after: Any) -> tuple[Any, Vjp]:
+        y, pull = self._map_vjp(features_of(x), *after)
         return like(x, y), lambda dy: (pull(_check.gradient(dy, y)),)
 
     def _map(self, features: np.ndarray) -> np.ndarray:
         return self._map_vjp(features)[0]
 
-    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    def _map_vjp(
+        self, features: np.ndarray, *after: Any
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         raise NotImplementedError
 
 

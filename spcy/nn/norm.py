@@ -11,8 +11,21 @@ from .. import _check
 from .._backend import array_module, widened
 from .._once import update
 from ..norm import Norm, RowNorm, column_moments
+from ..pointwise import Activation
+from ..tensor import SparseTensor
 from .conv import Weighted
-from .module import Buffer, Parameter, Pointwise, require_fit, wide_dtype
+from .module import (
+    Buffer,
+    Parameter,
+    Pointwise,
+    Vjp,
+    features_of,
+    finish,
+    fused,
+    like,
+    require_fit,
+    wide_dtype,
+)
 
 
 class _Norm(Pointwise):
@@ -67,12 +80,26 @@ class BatchNorm(_Norm):
         self.running_mean: Buffer = Buffer(np.zeros(self.num_features, np.float32))
         self.running_var: Buffer = Buffer(np.ones(self.num_features, np.float32))
 
-    def _map(self, features: np.ndarray) -> np.ndarray:
-        return self._norm(features)[0].apply(features)
+    @fused
+    def forward(self, x: SparseTensor | np.ndarray) -> SparseTensor | np.ndarray:
+        """Return the module's output."""
+        return self._run(x)
 
-    def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
+        if residual is not None:
+            return finish(self._run(x), residual, activation)
+        features = features_of(x)
+        return like(x, self._norm(features, activation)[0].apply(features))
+
+    def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
+        """Return the module's output and its vjp."""
+        return self._vjp(x)
+
+    def _map_vjp(
+        self, features: np.ndarray, activation: Activation | None = None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         over_batch = self.training
-        norm, inverse = self._norm(features)
+        norm, inverse = self._norm(features, activation)
 
         def vjp(dy: np.ndarray) -> np.ndarray:
             mean_dy, slope = norm.gradient_sums(features, dy)
@@ -89,7 +116,7 @@ class BatchNorm(_Norm):
 
         return norm.apply(features), vjp
 
-    def _norm(self, features: np.ndarray) -> tuple[Norm, np.ndarray]:
+    def _norm(self, features: np.ndarray, activation: Activation | None) -> tuple[Norm, np.ndarray]:
         """Return the norm, and the inverse standard deviation in double precision.
 
         In training they are the batch's, and the running ones are updated.
@@ -104,7 +131,8 @@ class BatchNorm(_Norm):
             self._update(self.running_var, variance * (count / (count - 1)))
         inverse = 1 / array_module(features).sqrt(variance.astype(np.float64) + self.eps)
         scale = inverse * self.weight.data
-        return Norm(mean.astype(dtype), scale.astype(dtype), self.bias.data.astype(dtype)), inverse
+        norm = Norm(mean.astype(dtype), scale.astype(dtype), self.bias.data.astype(dtype), activation)
+        return norm, inverse
 
     def _update(self, running: Buffer, value: np.ndarray) -> None:
         def step(old: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 #ifndef SPCY_CPU_NORM_H
 #define SPCY_CPU_NORM_H
 
+#include "cpu/pointwise.h"
 #include "cpu/team.h"
 #include "cpu/tile.h"
 
@@ -50,28 +51,55 @@ static inline void spcy_column_moments(const spcy_norm_kernels* kernels, spcy_ma
     });
 }
 
-static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* centre,
-                                   const void* scale, const void* shift, void* y, spcy_team team) {
+// What is taken to each column, ``(x - centre) * scale + shift``, and the function of each number after that, or none:
+// it follows while a block of rows is in the cache.
+typedef struct {
+    const void *centre, *scale, *shift;
+    const spcy_pointwise_kernels* pointwise;
+    spcy_activation activation;  // 0 is none
+} spcy_norm;
+
+static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
+                                   const spcy_norm* norm, void* y, spcy_team team) {
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, centre, scale, shift,
-                       const_cast<char*>(spcy_row(y, m, begin)));
+        char* to = const_cast<char*>(spcy_row(y, m, begin));
+        kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, to);
+        if (norm->activation.activation)
+            norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
     });
 }
 
+// The gradient of what the norm makes of rows, by that of what the activation makes of it: in `scratch`, which has
+// room for two blocks of rows for each thread. Without an activation it is there already.
+static inline const char* spcy_gradient_before(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
+                                               const void* dy, const spcy_norm* norm, void* scratch, int64_t begin,
+                                               int64_t end, int thread) {
+    const char* after = spcy_row(dy, m, begin);
+    if (!norm->activation.activation) return after;
+    char* made = const_cast<char*>(spcy_row(scratch, m, (int64_t)thread * 2 * SPCY_NORM_ROWS));
+    char* before = const_cast<char*>(spcy_row(made, m, SPCY_NORM_ROWS));
+    kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
+    norm->pointwise->gradient(&norm->activation, made, after, (end - begin) * m.channels, before);
+    return before;
+}
+
 static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
-                                           const void* dy, const void* centre, double* sums, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        kernels->gradient_sums(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre,
+                                           const void* dy, const spcy_norm* norm, void* scratch, double* sums,
+                                           spcy_team team) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int thread) {
+        const char* before = spcy_gradient_before(kernels, m, x, dy, norm, scratch, begin, end, thread);
+        kernels->gradient_sums(spcy_row(x, m, begin), before, end - begin, m.channels, norm->centre,
                                sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
     });
 }
 
 static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy,
-                                      const void* centre, const void* mean, const void* slope, const void* scale,
+                                      const spcy_norm* norm, const void* mean, const void* slope, void* scratch,
                                       void* dx, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
-                          scale, const_cast<char*>(spcy_row(dx, m, begin)));
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int thread) {
+        const char* before = spcy_gradient_before(kernels, m, x, dy, norm, scratch, begin, end, thread);
+        kernels->gradient(spcy_row(x, m, begin), before, end - begin, m.channels, norm->centre, mean, slope,
+                          norm->scale, const_cast<char*>(spcy_row(dx, m, begin)));
     });
 }
 
