@@ -416,9 +416,13 @@ def fuses(module: Module) -> bool:
 class Pointwise(Module):
     """A module that maps features and keeps the sites; takes plain arrays too, as after a global pool."""
 
+    @fused
     def forward(self, x: SparseTensor | np.ndarray) -> SparseTensor | np.ndarray:
         """Return the module's output."""
-        return like(x, self._map(features_of(x)))
+        return self._run(x)
+
+    def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
+        return finish(like(x, self._map(features_of(x))), residual, activation)
 
     def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
         """Return the module's output and its vjp."""

@@ -12,16 +12,13 @@ from .._backend import array_module, widened
 from .._once import update
 from ..norm import Norm, RowNorm, column_moments
 from ..pointwise import Activation
-from ..tensor import SparseTensor
 from .conv import Weighted
 from .module import (
     Buffer,
     Parameter,
     Pointwise,
-    Vjp,
     features_of,
     finish,
-    fused,
     like,
     require_fit,
     wide_dtype,
@@ -80,20 +77,11 @@ class BatchNorm(_Norm):
         self.running_mean: Buffer = Buffer(np.zeros(self.num_features, np.float32))
         self.running_var: Buffer = Buffer(np.ones(self.num_features, np.float32))
 
-    @fused
-    def forward(self, x: SparseTensor | np.ndarray) -> SparseTensor | np.ndarray:
-        """Return the module's output."""
-        return self._run(x)
-
     def _run(self, x: Any, residual: Any = None, activation: Activation | None = None) -> Any:
         if residual is not None:
             return finish(self._run(x), residual, activation)
         features = features_of(x)
         return like(x, self._norm(features, activation)[0].apply(features))
-
-    def vjp(self, x: SparseTensor | np.ndarray) -> tuple[SparseTensor | np.ndarray, Vjp]:
-        """Return the module's output and its vjp."""
-        return self._vjp(x)
 
     def _map_vjp(
         self, features: np.ndarray, activation: Activation | None = None
