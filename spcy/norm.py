@@ -49,23 +49,24 @@ class Norm(NamedTuple):
             kernels_for(x).norm.apply(bits, *self._parameters(), *self._kind(), flat, self._threads(x))
         return out
 
-    def gradient_sums(self, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the columns' sums of g and of ``g * (x - centre)``, in double precision."""
+    def gradient_sums(self, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the columns' sums of g and of ``g * (x - centre)``, in double precision, and g."""
         xp, kernels = array_module(x), kernels_for(x, dy).norm
         sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
+        before = None if self.activation is None else empty(xp, x.shape, x.dtype)
         if x.size:
-            bits, dy, scratch = as_bits(x, dy, self._scratch(x))
+            bits, flat, written = as_bits(x, dy, before)
             parameters = *self._parameters(), *self._kind()
-            kernels.gradient_sums(bits, dy, *parameters, scratch, sums, self._threads(x))
-        return sums[:, 0].sum(axis=0), sums[:, 1].sum(axis=0)
+            kernels.gradient_sums(bits, flat, *parameters, written, sums, self._threads(x))
+        return sums[:, 0].sum(axis=0), sums[:, 1].sum(axis=0), dy if before is None else before
 
-    def gradient(self, x: np.ndarray, dy: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    def gradient(self, x: np.ndarray, g: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """Return ``(g - mean - (x - centre) * slope) * scale``."""
-        out = empty(array_module(dy), dy.shape, dy.dtype)
+        out = empty(array_module(g), g.shape, g.dtype)
         if out.size:
-            bits, dy, scratch, flat = as_bits(x, dy, self._scratch(x), out)
-            parameters = *self._parameters(), mean, slope, *self._kind()
-            kernels_for(x, out).norm.gradient(bits, dy, *parameters, scratch, flat, self._threads(x))
+            x, g, flat = as_bits(x, g, out)
+            parameters = self.centre, mean, slope, self.scale
+            kernels_for(x, g).norm.gradient(x, g, *parameters, flat, threads_for(out.size * _WORK))
         return out
 
     def _parameters(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,12 +77,6 @@ class Norm(NamedTuple):
 
     def _threads(self, x: np.ndarray) -> int:
         return threads_for(x.size * (_WORK + (self.activation.work if self.activation else 0)))
-
-    def _scratch(self, x: np.ndarray) -> np.ndarray | None:
-        if self.activation is None:
-            return None
-        size = kernels_for(x).norm.scratch_size(*x.shape, self._threads(x))
-        return empty(array_module(x), size, x.dtype)
 
 
 class RowNorm(NamedTuple):

@@ -8,7 +8,6 @@ _Number = TypeVar("_Number", np.float32, np.float64, np.uint16, np.int16)
 
 BLOCK: int
 
-def scratch_size(rows: int, channels: int, n_threads: int) -> int: ...
 def moments(x: NDArray[_Number], sums: NDArray[np.float64], n_threads: int) -> None: ...
 def apply(
     x: NDArray[_Number],
@@ -28,7 +27,7 @@ def gradient_sums(
     shift: NDArray[_Wide],
     kind: int,
     leak: float,
-    scratch: NDArray[_Number] | None,
+    before: NDArray[_Number] | None,
     sums: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
@@ -36,13 +35,9 @@ def gradient(
     x: NDArray[_Number],
     dy: NDArray[_Number],
     centre: NDArray[_Wide],
-    scale: NDArray[_Wide],
-    shift: NDArray[_Wide],
     mean: NDArray[_Wide],
     slope: NDArray[_Wide],
-    kind: int,
-    leak: float,
-    scratch: NDArray[_Number] | None,
+    scale: NDArray[_Wide],
     out: NDArray[_Number],
     n_threads: int,
 ) -> None: ...

@@ -13,11 +13,6 @@ def moments(x, sums, n_threads):
     launch(kernel("norm", "moments", type_name(x.dtype)), sums.size // 2, x, *_shape(x), sums)
 
 
-def scratch_size(rows, channels, n_threads):
-    """Return the numbers of scratch that gradients through an activation need."""
-    return 2 * rows * channels
-
-
 def apply(x, centre, scale, shift, kind, leak, out, n_threads):
     """Write the activation of ``(x - centre) * scale + shift``."""
     function = kernel("norm", "apply", type_name(x.dtype))
@@ -26,16 +21,18 @@ def apply(x, centre, scale, shift, kind, leak, out, n_threads):
         pointwise.activate(out, kind, leak, out, n_threads)
 
 
-def gradient_sums(x, dy, centre, scale, shift, kind, leak, scratch, sums, n_threads):
+def gradient_sums(x, dy, centre, scale, shift, kind, leak, before, sums, n_threads):
     """Write each block's sums, by columns, of g and of ``g * (x - centre)``, g dy before the activation."""
-    dy = _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads)
+    if kind:
+        apply(x, centre, scale, shift, 0, 0.0, before, n_threads)
+        pointwise.activation_gradient(before, dy, kind, leak, before, n_threads)
+        dy = before
     function = kernel("norm", "gradient_sums", type_name(x.dtype))
     launch(function, sums.size // 2, x, dy, *_shape(x), centre, sums)
 
 
-def gradient(x, dy, centre, scale, shift, mean, slope, kind, leak, scratch, out, n_threads):
-    """Write ``(g - mean - (x - centre) * slope) * scale``, g dy before the activation."""
-    dy = _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads)
+def gradient(x, dy, centre, mean, slope, scale, out, n_threads):
+    """Write ``(dy - mean - (x - centre) * slope) * scale``."""
     function = kernel("norm", "gradient", type_name(x.dtype))
     sizes = np.int64(x.size), np.int64(x.shape[1])
     launch(function, x.size, x, dy, *sizes, centre, mean, slope, scale, out)
@@ -57,13 +54,3 @@ def layer_gradient(x, dy, weight, moments, out, sums, n_threads):
 
 def _shape(x):
     return np.int64(x.shape[0]), np.int64(x.shape[1])
-
-
-def _before(x, dy, centre, scale, shift, kind, leak, scratch, n_threads):
-    """Return the gradient of the norm by that of its activation."""
-    if not kind:
-        return dy
-    made, before = scratch.reshape(2, *x.shape)
-    apply(x, centre, scale, shift, 0, 0.0, made, n_threads)
-    pointwise.activation_gradient(made, dy, kind, leak, before, n_threads)
-    return before

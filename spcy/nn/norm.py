@@ -90,7 +90,7 @@ class BatchNorm(_Norm):
         norm, inverse = self._norm(features, activation)
 
         def vjp(dy: np.ndarray) -> np.ndarray:
-            mean_dy, slope = norm.gradient_sums(features, dy)
+            mean_dy, slope, dy = norm.gradient_sums(features, dy)
             dtype = norm.scale.dtype
             slope *= inverse
             self.weight.accumulate(slope)

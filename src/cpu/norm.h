@@ -69,37 +69,29 @@ static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix
     });
 }
 
-// The gradient of what the norm makes of rows, by that of what the activation makes of it: in `scratch`, which has
-// room for two blocks of rows for each thread. Without an activation it is there already.
-static inline const char* spcy_gradient_before(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
-                                               const void* dy, const spcy_norm* norm, void* scratch, int64_t begin,
-                                               int64_t end, int thread) {
-    const char* after = spcy_row(dy, m, begin);
-    if (!norm->activation.activation) return after;
-    char* made = const_cast<char*>(spcy_row(scratch, m, (int64_t)thread * 2 * SPCY_NORM_ROWS));
-    char* before = const_cast<char*>(spcy_row(made, m, SPCY_NORM_ROWS));
-    kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
-    norm->pointwise->gradient(&norm->activation, made, after, (end - begin) * m.channels, before);
-    return before;
-}
-
+// The gradient before the activation is written too, if there is one: its slope is worked out once.
 static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
-                                           const void* dy, const spcy_norm* norm, void* scratch, double* sums,
+                                           const void* dy, const spcy_norm* norm, void* before, double* sums,
                                            spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int thread) {
-        const char* before = spcy_gradient_before(kernels, m, x, dy, norm, scratch, begin, end, thread);
-        kernels->gradient_sums(spcy_row(x, m, begin), before, end - begin, m.channels, norm->centre,
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        const char *from = spcy_row(x, m, begin), *gradient = spcy_row(dy, m, begin);
+        if (norm->activation.activation) {
+            char* made = const_cast<char*>(spcy_row(before, m, begin));
+            kernels->apply(from, end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
+            norm->pointwise->gradient(&norm->activation, made, gradient, (end - begin) * m.channels, made);
+            gradient = made;
+        }
+        kernels->gradient_sums(from, gradient, end - begin, m.channels, norm->centre,
                                sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
     });
 }
 
 static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy,
-                                      const spcy_norm* norm, const void* mean, const void* slope, void* scratch,
+                                      const void* centre, const void* mean, const void* slope, const void* scale,
                                       void* dx, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int thread) {
-        const char* before = spcy_gradient_before(kernels, m, x, dy, norm, scratch, begin, end, thread);
-        kernels->gradient(spcy_row(x, m, begin), before, end - begin, m.channels, norm->centre, mean, slope,
-                          norm->scale, const_cast<char*>(spcy_row(dx, m, begin)));
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+        kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
+                          scale, const_cast<char*>(spcy_row(dx, m, begin)));
     });
 }
 

@@ -31,11 +31,11 @@ cdef extern from "cpu/norm.h" nogil:
     ) noexcept
     void spcy_norm_gradient_sums(
         const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const spcy_norm* norm,
-        void* scratch, double* sums, spcy_team team,
+        void* before, double* sums, spcy_team team,
     ) noexcept
     void spcy_norm_gradient(
-        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const spcy_norm* norm,
-        const void* mean, const void* slope, void* scratch, void* dx, spcy_team team,
+        const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy, const void* centre,
+        const void* mean, const void* slope, const void* scale, void* dx, spcy_team team,
     ) noexcept
     void spcy_layer_norm(
         const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight, const void* bias,
@@ -73,11 +73,6 @@ cdef spcy_norm _norm(
     norm.pointwise = spcy_pointwise_kernels_of(level(), place)
     norm.activation.activation, norm.activation.slope = kind, leak
     return norm
-
-
-def scratch_size(int64_t rows, int64_t channels, int n_threads):
-    """Return the numbers of scratch that gradients through an activation need."""
-    return 2 * SPCY_NORM_ROWS * channels * n_threads
 
 
 def moments(
@@ -121,7 +116,7 @@ def gradient_sums(
     const wide[::1] shift,  # IN
     int kind,
     double leak,
-    number[::1] scratch,  # OUT, of `scratch_size`; None without an activation
+    number[:, ::1] before,  # OUT, (N, C), g; None without an activation
     double[:, :, ::1] sums,  # OUT, (blocks, 2, C)
     int n_threads,
 ):
@@ -129,8 +124,8 @@ def gradient_sums(
     cdef int own = kind_of(&x[0, 0])
     cdef spcy_norm norm = _norm(own, &centre[0], &scale[0], &shift[0], kind, leak)
     cdef number* room = NULL
-    if scratch is not None:
-        room = &scratch[0]
+    if before is not None:
+        room = &before[0, 0]
     with nogil:
         spcy_norm_gradient_sums(
             _kernels(own), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0], &norm, room,
@@ -142,26 +137,17 @@ def gradient(
     const number[:, ::1] x,  # IN, (N, C)
     const number[:, ::1] dy,  # IN, (N, C)
     const wide[::1] centre,  # IN, (C,)
-    const wide[::1] scale,  # IN
-    const wide[::1] shift,  # IN
     const wide[::1] mean,  # IN
     const wide[::1] slope,  # IN
-    int kind,
-    double leak,
-    number[::1] scratch,  # OUT, of `scratch_size`; None without an activation
+    const wide[::1] scale,  # IN
     number[:, ::1] out,  # OUT, (N, C)
     int n_threads,
 ):
-    """Write ``(g - mean - (x - centre) * slope) * scale``, g dy before the activation."""
-    cdef int own = kind_of(&x[0, 0])
-    cdef spcy_norm norm = _norm(own, &centre[0], &scale[0], &shift[0], kind, leak)
-    cdef number* room = NULL
-    if scratch is not None:
-        room = &scratch[0]
+    """Write ``(dy - mean - (x - centre) * slope) * scale``."""
     with nogil:
         spcy_norm_gradient(
-            _kernels(own), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0], &norm,
-            &mean[0], &slope[0], room, &out[0, 0], team(n_threads),
+            _kernels(kind_of(&x[0, 0])), _matrix(x.shape[0], x.shape[1], sizeof(number)), &x[0, 0], &dy[0, 0],
+            &centre[0], &mean[0], &slope[0], &scale[0], &out[0, 0], team(n_threads),
         )
 
 

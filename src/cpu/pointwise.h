@@ -11,7 +11,7 @@ enum { SPCY_RELU = 1, SPCY_LEAKY_RELU, SPCY_GELU, SPCY_GELU_TANH, SPCY_SILU };
 // Arrays are of one dtype: float, double, bfloat16 or float16. y may be x.
 typedef struct {
     void (*apply)(const spcy_activation* activation, const void* x, int64_t count, void* y);
-    // dx = dy times the slope at x.
+    // dx = dy times the slope at x; it may be x.
     void (*gradient)(const spcy_activation* activation, const void* x, const void* dy, int64_t count, void* dx);
 } spcy_pointwise_kernels;
 

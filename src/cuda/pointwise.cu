@@ -65,8 +65,8 @@ __global__ void activate(const Number* __restrict__ x, int64_t n, double slope, 
 }
 
 template <class Number, int KIND>
-__global__ void activation_gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t n,
-                                    double slope, Number* __restrict__ out) {
+__global__ void activation_gradient(const Number* x, const Number* __restrict__ dy, int64_t n, double slope,
+                                    Number* out) {
     typedef typename spcy_sum<Number>::type T;
     SPCY_EACH(i, n) {
         T value, gradient;
