@@ -14,7 +14,7 @@ def set_kept_memory(num_bytes: int) -> None:
     """Set how much memory of freed arrays spcy keeps for its next ones, in the whole process.
 
     The system clears new memory page by page as it is first touched, which takes as long as many an
-    operation on it. So the memory of arrays of 1 MiB or more that spcy makes is kept when they are
+    operation on it. So the memory of arrays of 128 KiB or more that spcy makes is kept when they are
     freed, on Linux. They stay plain NumPy arrays that own their data.
 
     The system may take back what is kept when memory runs short, though it counts as the process's

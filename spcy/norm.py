@@ -61,8 +61,8 @@ class Norm(NamedTuple):
         return sums[:, 0].sum(axis=0), sums[:, 1].sum(axis=0), dy if before is None else before
 
     def gradient(self, x: np.ndarray, g: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        """Return ``(g - mean - (x - centre) * slope) * scale``."""
-        out = empty(array_module(g), g.shape, g.dtype)
+        """Return ``(g - mean - (x - centre) * slope) * scale``; it replaces a g that `gradient_sums` made."""
+        out = empty(array_module(g), g.shape, g.dtype) if self.activation is None else g
         if out.size:
             x, g, flat = as_bits(x, g, out)
             parameters = self.centre, mean, slope, self.scale

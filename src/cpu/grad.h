@@ -22,13 +22,17 @@ typedef struct {
     int64_t width;
 } spcy_grad_plan;
 
+// What a thread takes at a time: of a chunk, the offsets and the input channels of every group, from .. to.
+typedef struct {
+    int64_t chunk, first_offset, last_offset, first_channel, last_channel;
+} spcy_grad_task;
+
 typedef struct {
     int64_t lanes;      // sums in a vector
     int64_t sum_bytes;  // of a sum
     int64_t run;        // pairs that are taken at a time
-    // Write a chunk's sums for the input channels [first, last) of every group, with a scratch for the rows
-    // of two runs, of whole vectors.
-    void (*add_chunk)(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch);
+    // Write the sums of a task, with a scratch for the rows of two runs, of whole vectors.
+    void (*add_chunk)(const spcy_grad_plan* plan, const spcy_grad_task* task, void* scratch);
     // Add up all chunks' sums of one offset, and write them out.
     void (*reduce_chunks)(const spcy_grad_plan* plan, int64_t offset);
 } spcy_grad_kernels;
@@ -46,14 +50,18 @@ static inline int64_t spcy_copied_step(int64_t channels, int64_t sum_bytes) {
     return ((channels + line - 1) / line | 1) * line;
 }
 
-// Share the chunks among threads, each in parts of so many input channels; every thread has `copy_bytes` of the
-// copies. Then add up the chunks.
-static inline void spcy_weight_gradient(const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part,
-                                        char* copies, int64_t copy_bytes, spcy_team team) {
-    const int64_t parts = (plan->c_in + part - 1) / part;
-    spcy_parallel_for(team, plan->n_chunks * parts, [=](int64_t task, int thread) {
-        const int64_t first = task % parts * part, last = plan->c_in - first < part ? plan->c_in : first + part;
-        kernels->add_chunk(plan, task / parts, first, last, copies + thread * copy_bytes);
+// Share the chunks among threads, in tasks of so many offsets and input channels; every thread has `copy_bytes` of
+// the copies. Then add up the chunks.
+static inline void spcy_weight_gradient(const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t offsets,
+                                        int64_t channels, char* copies, int64_t copy_bytes, spcy_team team) {
+    const int64_t offset_parts = (plan->n_offsets + offsets - 1) / offsets;
+    const int64_t channel_parts = (plan->c_in + channels - 1) / channels;
+    const auto upto = [](int64_t end, int64_t most) { return end < most ? end : most; };
+    spcy_parallel_for(team, plan->n_chunks * offset_parts * channel_parts, [=](int64_t number, int thread) {
+        const int64_t chunk = number / channel_parts / offset_parts;
+        const int64_t k = number / channel_parts % offset_parts * offsets, c = number % channel_parts * channels;
+        const spcy_grad_task task = {chunk, k, upto(k + offsets, plan->n_offsets), c, upto(c + channels, plan->c_in)};
+        kernels->add_chunk(plan, &task, copies + thread * copy_bytes);
     });
     spcy_parallel_for(team, plan->n_offsets, [=](int64_t k, int) { kernels->reduce_chunks(plan, k); });
 }

@@ -34,8 +34,8 @@ cdef extern from "cpu/grad.h" nogil:
     ) noexcept
     int64_t spcy_copied_step(int64_t channels, int64_t sum_bytes) noexcept
     void spcy_weight_gradient(
-        const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t part, char* copies,
-        int64_t copy_bytes, spcy_team team,
+        const spcy_grad_kernels* kernels, const spcy_grad_plan* plan, int64_t offsets, int64_t channels,
+        char* copies, int64_t copy_bytes, spcy_team team,
     ) noexcept
 
 cdef extern from "cpu/grad_rows.h" nogil:
@@ -144,10 +144,13 @@ def weight_gradient(
     cdef int64_t sums_bytes = _up(chunks * _chunk_bytes(kernels, &plan), CACHE_LINE) * CACHE_LINE
     cdef char* copies = <char*>plan.sums + sums_bytes
     cdef int64_t copy_bytes = _copy_bytes(kernels, &plan)
-    cdef int64_t wanted = TASKS * n_threads if n_threads > 1 else 1
-    cdef int64_t part = max(_up(plan.c_in, _up(wanted, n_chunks)), min(FEWEST_CHANNELS, plan.c_in))
+    cdef int64_t tasks = _up(TASKS * n_threads, n_chunks) if n_threads > 1 else 1  # of a chunk
+    # by offsets as far as they go: parts of the channels read the other rows once more
+    cdef int64_t offsets = _up(plan.n_offsets, min(tasks, plan.n_offsets))
+    tasks = _up(tasks, _up(plan.n_offsets, offsets))
+    cdef int64_t channels = max(_up(plan.c_in, tasks), min(FEWEST_CHANNELS, plan.c_in))
     with nogil:
-        spcy_weight_gradient(kernels, &plan, part, copies, copy_bytes, team(n_threads))
+        spcy_weight_gradient(kernels, &plan, offsets, channels, copies, copy_bytes, team(n_threads))
 
 
 def find_maxima(

@@ -1,4 +1,4 @@
-// A chunk of a weight's gradient: dw[k] += x[in]^T dy[out] over the chunk's pairs of every offset.
+// A chunk of a weight's gradient: dw[k] += x[in]^T dy[out] over the chunk's pairs of some offsets.
 //
 // Tiles come first, so that their rows stay in cache while the offsets take turns; an offset's pairs in a
 // tile are taken in runs. A block of rows and vectors of dw[k] is loaded into registers, one rank-1 update
@@ -172,16 +172,17 @@ inline void copy_rows(const T* source, const int32_t* rows, int count, const Row
     }
 }
 
-// Where the next run of a chunk begins: tile by tile, offset by offset.
+// Where the next run of a task begins: tile by tile, offset by offset.
 struct Place {
     const spcy_grad_plan* plan;
-    int64_t first_tile, tile, end, offset, begin;
+    int64_t first_offset, last_offset, first_tile, tile, end, offset, begin;
 
-    Place(const spcy_grad_plan* plan, int64_t chunk) : plan(plan), offset(0) {
+    Place(const spcy_grad_plan* plan, const spcy_grad_task& task)
+        : plan(plan), first_offset(task.first_offset), last_offset(task.last_offset), offset(task.first_offset) {
         const int64_t most = plan->n_tiles, tiles = plan->tiles_per_chunk;
-        first_tile = tile = chunk * tiles < most ? chunk * tiles : most;
+        first_tile = tile = task.chunk * tiles < most ? task.chunk * tiles : most;
         end = tile + tiles < most ? tile + tiles : most;
-        begin = tile < end ? *cut(0) : 0;
+        begin = tile < end ? *cut(offset) : 0;
     }
 
     // The pairs that an offset has in the chunk.
@@ -200,11 +201,11 @@ struct Place {
                 begin += *count;
                 return begin - *count;
             }
-            if (++offset == plan->n_offsets) {
-                offset = 0;
+            if (++offset == last_offset) {
+                offset = first_offset;
                 if (++tile == end) break;
             }
-            if (offset + 1 == plan->n_offsets) continue;
+            if (offset + 1 == last_offset) continue;
             const int64_t* soon = cut(offset + 1);  // its pairs lie far from this one's
             for (int64_t j = soon[0]; j < soon[1]; j += 16) {
                 __builtin_prefetch(plan->in_rows + j);
@@ -225,8 +226,9 @@ inline typename Wide<T>::type* sums_of(const spcy_grad_plan* plan, int64_t chunk
 }
 
 template <typename T>
-void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t last, void* scratch) {
+void add_chunk(const spcy_grad_plan* plan, const spcy_grad_task* task, void* scratch) {
     typedef typename Wide<T>::type Sum;
+    const int64_t first = task->first_channel, last = task->last_channel;
     const bool by_channel = plan->c_in == 1 && plan->c_out == 1;
     // a convolution by channel is one group of vectors
     const int64_t groups = by_channel ? 1 : plan->groups;
@@ -238,11 +240,11 @@ void add_chunk(const spcy_grad_plan* plan, int64_t chunk, int64_t first, int64_t
     const bool long_rows = !by_channel && groups * (c_in > c_out ? c_in : c_out) * (int64_t)sizeof(Sum) > kLongRow;
     const bool copied = !std::is_same<T, Sum>::value || stride != c_out || long_rows;
     const int64_t copy_size = kRun * (x.step + dy.step);
-    Sum* sums = sums_of<T>(plan, chunk);
+    Sum* sums = sums_of<T>(plan, task->chunk);
 
     Run<Sum> runs[2];
-    Place place(plan, chunk);
-    for (int64_t k = 0; k < plan->n_offsets; ++k)
+    Place place(plan, *task);
+    for (int64_t k = task->first_offset; k < task->last_offset; ++k)
         if (place.first_pair(k) == place.last_pair(k))
             memset(sums + (k * plan->c_in + first) * width, 0, (last - first) * width * sizeof(Sum));
     const auto find = [&](int number) {

@@ -21,7 +21,7 @@
 #endif
 #endif
 
-enum { SPCY_LARGE = 1 << 20 };  // bytes of an array that is worth it
+enum { SPCY_LARGE = 128 << 10 };  // bytes of an array that is worth it: those that malloc would ask the system for
 
 #ifdef SPCY_KEEPS_MEMORY
 #include <pthread.h>

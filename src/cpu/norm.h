@@ -2,11 +2,16 @@
 #ifndef SPCY_CPU_NORM_H
 #define SPCY_CPU_NORM_H
 
+#include <string.h>
+
 #include "cpu/pointwise.h"
 #include "cpu/team.h"
 #include "cpu/tile.h"
 
-enum { SPCY_NORM_ROWS = 256 };  // that have sums of their own, so that threads change no bit
+enum {
+    SPCY_NORM_ROWS = 256,    // that have sums of their own, so that threads change no bit
+    SPCY_NORM_PIECE = 8192,  // bytes
+};
 
 // Rows of `channels` numbers, float, double, bfloat16 or float16; what is kept for each channel is of the type that they
 // are computed in, sums are double.
@@ -16,7 +21,7 @@ typedef struct {
     // y = (x - centre) * scale + shift.
     void (*apply)(const void* x, int64_t rows, int64_t channels, const void* centre, const void* scale,
                   const void* shift, void* y);
-    // The sums of dy and of dy * (x - centre): (2, channels).
+    // Add dy and dy * (x - centre) to the sums: (2, channels).
     void (*gradient_sums)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
                           double* sums);
     // dx = (dy - mean - (x - centre) * slope) * scale.
@@ -43,6 +48,13 @@ static inline const char* spcy_row(const void* x, spcy_matrix m, int64_t row) {
     return static_cast<const char*>(x) + row * m.channels * m.size;
 }
 
+// Call use(begin, end) for the rows that stay in the nearest cache while each vector of columns goes down them.
+template <typename Use>
+static inline void spcy_each_piece(spcy_matrix m, int64_t begin, int64_t end, Use use) {
+    const int64_t fit = SPCY_NORM_PIECE / (m.channels * m.size), rows = fit < 8 ? 8 : fit;
+    for (int64_t row = begin; row < end; row += rows) use(row, row + rows < end ? row + rows : end);
+}
+
 static inline void spcy_column_moments(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, double* sums,
                                        spcy_team team) {
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
@@ -61,11 +73,14 @@ typedef struct {
 
 static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                    const spcy_norm* norm, void* y, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        char* to = const_cast<char*>(spcy_row(y, m, begin));
-        kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, to);
-        if (norm->activation.activation)
-            norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
+        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
+            char* to = const_cast<char*>(spcy_row(y, m, begin));
+            kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift,
+                           to);
+            if (norm->activation.activation)
+                norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
+        });
     });
 }
 
@@ -73,25 +88,30 @@ static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix
 static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                            const void* dy, const spcy_norm* norm, void* before, double* sums,
                                            spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        const char *from = spcy_row(x, m, begin), *gradient = spcy_row(dy, m, begin);
-        if (norm->activation.activation) {
-            char* made = const_cast<char*>(spcy_row(before, m, begin));
-            kernels->apply(from, end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
-            norm->pointwise->gradient(&norm->activation, made, gradient, (end - begin) * m.channels, made);
-            gradient = made;
-        }
-        kernels->gradient_sums(from, gradient, end - begin, m.channels, norm->centre,
-                               sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
+        double* own = sums + first / SPCY_NORM_ROWS * 2 * m.channels;
+        memset(own, 0, 2 * m.channels * sizeof(double));
+        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
+            const char *from = spcy_row(x, m, begin), *gradient = spcy_row(dy, m, begin);
+            if (norm->activation.activation) {
+                char* made = const_cast<char*>(spcy_row(before, m, begin));
+                kernels->apply(from, end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
+                norm->pointwise->gradient(&norm->activation, made, gradient, (end - begin) * m.channels, made);
+                gradient = made;
+            }
+            kernels->gradient_sums(from, gradient, end - begin, m.channels, norm->centre, own);
+        });
     });
 }
 
 static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy,
                                       const void* centre, const void* mean, const void* slope, const void* scale,
                                       void* dx, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
-        kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
-                          scale, const_cast<char*>(spcy_row(dx, m, begin)));
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
+        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
+            kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean,
+                              slope, scale, const_cast<char*>(spcy_row(dx, m, begin)));
+        });
     });
 }
 

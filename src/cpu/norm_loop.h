@@ -9,17 +9,52 @@
 
 namespace {
 
-template <int LANES>
+// The numbers of a register as doubles, in the registers that they take: a vector of compilers' own that is wider than
+// a register goes through memory, number by number, at each use.
+template <typename Number>
 struct Doubles {
-    typedef double type __attribute__((vector_size(LANES * sizeof(double)), may_alias));
+    typedef Vector<double>::type Part;
+    static constexpr int parts = sizeof(double) / sizeof(Number);
+    Part part[parts];
+
+    explicit Doubles(typename Vector<Number>::type value) {
+        typedef Number Some __attribute__((vector_size(kVectorBytes / parts), may_alias));
+        Some some[parts];
+        memcpy(some, &value, sizeof value);
+        for (int p = 0; p < parts; ++p) part[p] = __builtin_convertvector(some[p], Part);
+    }
+    Doubles(const double* from, int64_t count) {
+        memset(part, 0, sizeof part);
+        memcpy(part, from, count * sizeof(double));
+    }
+    void write(double* to, int64_t count) const { memcpy(to, part, count * sizeof(double)); }
+
+    template <typename Use>
+    static Doubles of(Doubles a, const Doubles& b, Use use) {
+        for (int p = 0; p < parts; ++p) a.part[p] = use(a.part[p], b.part[p]);
+        return a;
+    }
 };
+
+template <typename Number>
+inline Doubles<Number> operator+(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x + y; });
+}
+template <typename Number>
+inline Doubles<Number> operator-(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x - y; });
+}
+template <typename Number>
+inline Doubles<Number> operator*(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x * y; });
+}
 
 // A vector of columns of rows that lie `channels` numbers apart; the last one may have fewer columns.
 template <typename T>
 struct Columns {
     typedef typename Wide<T>::type Number;
     typedef typename Wide<T>::V V;
-    typedef typename Doubles<Vector<Number>::lanes>::type Sums;
+    typedef Doubles<Number> Sums;
 
     int64_t channels, first, count;
 
@@ -30,9 +65,12 @@ struct Columns {
         ::store(value, static_cast<T*>(y) + row * channels + first, count);
     }
     V parameter(const void* values) const { return ::load(static_cast<const Number*>(values) + first, count); }
-    static Sums widen(V value) { return __builtin_convertvector(value, Sums); }
-    void write(Sums value, double* sums) const {
-        for (int64_t c = 0; c < count; ++c) sums[first + c] = value[c];
+    Sums sums(const double* from) const {
+        return count == Vector<Number>::lanes ? Sums(from + first, Vector<Number>::lanes) : Sums(from + first, count);
+    }
+    void write(const Sums& value, double* sums) const {
+        if (count == Vector<Number>::lanes) return value.write(sums + first, Vector<Number>::lanes);
+        value.write(sums + first, count);
     }
 };
 
@@ -44,18 +82,27 @@ inline void each_vector_of_columns(int64_t channels, Use use) {
 template <typename T>
 void column_moments(const void* x, int64_t rows, int64_t channels, double* sums) {
     typedef typename Columns<T>::Sums Sums;
-    each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-        const Sums first = columns.widen(columns.load(x, 0));  // near the mean, most often
-        Sums sum = {}, squares = {};
-        for (int64_t r = 0; r < rows; ++r) {
-            const Sums value = columns.widen(columns.load(x, r)) - first;
-            sum += value;
-            squares += value * value;
-        }
-        const Sums mean = sum / (double)rows;
-        columns.write(first + mean, sums);
-        columns.write(squares - mean * sum, sums + channels);
+    memset(sums, 0, 2 * channels * sizeof(double));
+    spcy_each_piece({rows, channels, sizeof(T)}, 0, rows, [=](int64_t begin, int64_t end) {
+        each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
+            const Sums first(columns.load(x, 0));  // near the mean, most often
+            Sums sum = columns.sums(sums), squares = columns.sums(sums + channels);
+            for (int64_t r = begin; r < end; ++r) {
+                const Sums value = Sums(columns.load(x, r)) - first;
+                sum = sum + value;
+                squares = squares + value * value;
+            }
+            columns.write(sum, sums);
+            columns.write(squares, sums + channels);
+        });
     });
+    for (int64_t c = 0; c < channels; ++c) {
+        typename Columns<T>::Number first;
+        convert(static_cast<const T*>(x)[c], &first);
+        const double mean = sums[c] / rows;
+        sums[channels + c] -= mean * sums[c];
+        sums[c] = first + mean;
+    }
 }
 
 template <typename T>
@@ -72,12 +119,12 @@ void norm_gradient_sums(const void* x, const void* dy, int64_t rows, int64_t cha
                         double* sums) {
     typedef typename Columns<T>::Sums Sums;
     each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-        const Sums middle = columns.widen(columns.parameter(centre));
-        Sums sum = {}, products = {};
+        const Sums middle(columns.parameter(centre));
+        Sums sum = columns.sums(sums), products = columns.sums(sums + channels);
         for (int64_t r = 0; r < rows; ++r) {
-            const Sums gradient = columns.widen(columns.load(dy, r));
-            sum += gradient;
-            products += gradient * (columns.widen(columns.load(x, r)) - middle);
+            const Sums gradient(columns.load(dy, r));
+            sum = sum + gradient;
+            products = products + gradient * (Sums(columns.load(x, r)) - middle);
         }
         columns.write(sum, sums);
         columns.write(products, sums + channels);
@@ -158,11 +205,9 @@ void layer_norm_gradient(const void* features, const void* gradient, int64_t row
         each_vector<T>(channels, [=](int64_t c, int64_t n) {
             const auto own = normal(c, n), all = load(dy + c, n);
             store((scaled(c, n) - level - own * slope) * inverse, dx + c, n);
-            const Sums sum = Columns<T>::widen(all), product = Columns<T>::widen(all * own);
-            for (int64_t lane = 0; lane < n; ++lane) {
-                sums[c + lane] += sum[lane];
-                sums[channels + c + lane] += product[lane];
-            }
+            const Columns<T> columns{channels, c, n};
+            columns.write(columns.sums(sums) + Sums(all), sums);
+            columns.write(columns.sums(sums + channels) + Sums(all * own), sums + channels);
         });
     }
 }

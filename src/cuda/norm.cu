@@ -66,12 +66,13 @@ __global__ void gradient_sums(const Number* __restrict__ x, const Number* __rest
                      [&](int64_t r, int64_t c) { return spcy_at(x, r * channels + c) - (double)centre[c]; });
 }
 
+// The result may take the place of dy.
 template <class Number>
-__global__ void gradient(const Number* __restrict__ x, const Number* __restrict__ dy, int64_t n, int64_t channels,
+__global__ void gradient(const Number* __restrict__ x, const Number* dy, int64_t n, int64_t channels,
                          const typename spcy_sum<Number>::type* __restrict__ centre,
                          const typename spcy_sum<Number>::type* __restrict__ mean,
                          const typename spcy_sum<Number>::type* __restrict__ slope,
-                         const typename spcy_sum<Number>::type* __restrict__ scale, Number* __restrict__ out) {
+                         const typename spcy_sum<Number>::type* __restrict__ scale, Number* out) {
     SPCY_EACH(i, n) {
         const int64_t c = i % channels;
         convert((spcy_at(dy, i) - mean[c] - (spcy_at(x, i) - centre[c]) * slope[c]) * scale[c], &out[i]);
