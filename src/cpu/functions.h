@@ -68,8 +68,7 @@ struct Lanes_of {
 template <typename T>
 inline typename Lanes_of<T>::V select(typename Lanes_of<T>::I mask, typename Lanes_of<T>::V a,
                                       typename Lanes_of<T>::V b) {
-    SPCY_LANES(T);
-    return (V)(((I)a & mask) | ((I)b & ~mask));
+    return mask ? a : b;
 }
 
 // The nearest number in [low, high]; NaN stays.

@@ -186,30 +186,44 @@ void layer_norm(const void* features, int64_t rows, int64_t channels, const void
 }
 
 template <typename T>
+inline void layer_norm_row_gradient(const T* x, const T* dy, int64_t channels, const typename Wide<T>::type* weight,
+                                    const typename Wide<T>::type* moments, T* dx) {
+    typedef typename Wide<T>::type Number;
+    const Number mean = moments[0], inverse = moments[1], count = (Number)channels;
+    const auto normal = [=](int64_t c, int64_t n) { return (load(x + c, n) - mean) * inverse; };
+    const auto scaled = [=](int64_t c, int64_t n) { return load(dy + c, n) * load(weight + c, n); };
+    const Number level = sum_over_row<T>(channels, scaled) / count;
+    const Number slope =
+        sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) / count;
+    each_vector<T>(channels, [=](int64_t c, int64_t n) {
+        store((scaled(c, n) - level - normal(c, n) * slope) * inverse, dx + c, n);
+    });
+}
+
+template <typename T>
 void layer_norm_gradient(const void* features, const void* gradient, int64_t rows, int64_t channels,
                          const void* weight, const void* moments, void* out, double* sums) {
     typedef typename Wide<T>::type Number;
     typedef typename Columns<T>::Sums Sums;
     const T *x = static_cast<const T*>(features), *dy = static_cast<const T*>(gradient);
     const Number *scale = static_cast<const Number*>(weight), *kept = static_cast<const Number*>(moments);
-    const Number count = (Number)channels;
     T* dx = static_cast<T*>(out);
-    for (int64_t c = 0; c < 2 * channels; ++c) sums[c] = 0;
-    for (int64_t r = 0; r < rows; ++r, x += channels, dy += channels, dx += channels, kept += 2) {
-        const Number mean = kept[0], inverse = kept[1];
-        const auto normal = [=](int64_t c, int64_t n) { return (load(x + c, n) - mean) * inverse; };
-        const auto scaled = [=](int64_t c, int64_t n) { return load(dy + c, n) * load(scale + c, n); };
-        const Number level = sum_over_row<T>(channels, scaled) / count;
-        const Number slope =
-            sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) / count;
-        each_vector<T>(channels, [=](int64_t c, int64_t n) {
-            const auto own = normal(c, n), all = load(dy + c, n);
-            store((scaled(c, n) - level - own * slope) * inverse, dx + c, n);
-            const Columns<T> columns{channels, c, n};
-            columns.write(columns.sums(sums) + Sums(all), sums);
-            columns.write(columns.sums(sums + channels) + Sums(all * own), sums + channels);
+    memset(sums, 0, 2 * channels * sizeof(double));
+    spcy_each_piece({rows, channels, sizeof(T)}, 0, rows, [=](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r)
+            layer_norm_row_gradient(x + r * channels, dy + r * channels, channels, scale, kept + 2 * r,
+                                    dx + r * channels);
+        each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
+            Sums sum = columns.sums(sums), products = columns.sums(sums + channels);
+            for (int64_t r = begin; r < end; ++r) {
+                const auto all = columns.load(dy, r), normal = (columns.load(x, r) - kept[2 * r]) * kept[2 * r + 1];
+                sum = sum + Sums(all);
+                products = products + Sums(all * normal);
+            }
+            columns.write(sum, sums);
+            columns.write(products, sums + channels);
         });
-    }
+    });
 }
 
 }  // namespace
