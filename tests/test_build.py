@@ -98,6 +98,7 @@ def test_sdist_has_the_sources_and_the_tests(sdist):
     assert not [name for name in names if name.suffix in {".so", ".bin"}]
 
 
+@pytest.mark.thorough
 def test_sdists_of_the_same_sources_are_the_same(archive, tmp_path):
     """In folders of any name, of files of other times and modes."""
     source = copy_sources(tmp_path)

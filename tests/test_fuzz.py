@@ -37,7 +37,7 @@ KINDS = {{
 }}
 fuzz.TARGETS["planted"] = fuzz.Target(lambda: {{"a.bin": b"0123456789" * 20}}, read)
 fuzz.TARGETS["absent"] = fuzz.Target(lambda: __import__("a_package_that_is_not_there"), read)
-sys.exit(fuzz.main(["--seconds", "2", "--target", "planted", "absent", "--keep", {keep!r}]))
+sys.exit(fuzz.main(["--seconds", "{seconds}", "--target", "planted", "absent", "--keep", {keep!r}]))
 """
 KINDS = {
     "none": "",
@@ -51,7 +51,12 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_planted_fault_is_found(kind, tmp_path):
-    code = PLANTED.format(tools=str(ROOT / "tools"), kind=kind, keep=str(tmp_path / "kept"))
+    code = PLANTED.format(
+        tools=str(ROOT / "tools"),
+        kind=kind,
+        keep=str(tmp_path / "kept"),
+        seconds=2 if kind == "hang" else 0.5,
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code],

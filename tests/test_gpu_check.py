@@ -99,8 +99,8 @@ def test_wrong_results_are_named(check):
 
 
 def test_a_stage_over_its_limit_keeps_its_lines(check):
-    replace(check.tools / "gpu_check.sh", r"\[cpu\]=90", "[cpu]=8")
-    cut = "for name in tasks:\n        time.sleep(3)"
+    replace(check.tools / "gpu_check.sh", r"\[cpu\]=90", "[cpu]=5")
+    cut = "for name in tasks:\n        time.sleep(1.5)"
     replace(check.tools / "gpu_check" / "cpu.py", r"for name in tasks:\n        ms", f"{cut}\n        ms")
     status, printed, rows = check("cpu", "profile")
     assert status == 1

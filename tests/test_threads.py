@@ -358,7 +358,9 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address,undefined"]}
 
 
-@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize(
+    "sanitizer", ["plain", *(pytest.param(name, marks=pytest.mark.thorough) for name in [*SANITIZERS][1:])]
+)
 def test_team_under_stress(sanitizer, tmp_path):
     """Tiles are done once, by threads with numbers of their own, and nothing is shared unseen."""
     if shutil.which("g++") is None or not hasattr(os, "fork"):

@@ -55,7 +55,7 @@ thread() {
     under libtsan.so thread setarch -R python -c "$threaded"
     under libtsan.so thread setarch -R pytest -q -p no:cacheprovider -n 0 -k "4threads and not ($skipped)" \
         tests/test_conv.py tests/test_rulebook.py tests/test_hashmap.py tests/test_pool.py tests/test_grad.py tests/test_voxel.py
-    pytest -q -p no:cacheprovider -k under_stress tests/test_threads.py
+    pytest -q -p no:cacheprovider -m "" -k under_stress tests/test_threads.py
 }
 
 memcheck() {

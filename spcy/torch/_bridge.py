@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,8 +21,26 @@ follow(torch.get_num_threads, "torch.get_num_threads")
 
 
 def opaque(function: Function) -> Function:
-    """Mark what torch.compile is not to look into: it would trace NumPy and the caches as if PyTorch's."""
-    return torch.compiler.disable(function)
+    """Mark what torch.compile is not to look into: it would trace NumPy and the caches as if PyTorch's.
+
+    That is `torch.compiler.disable`, once PyTorch's compiler is there: to import it takes as long as PyTorch.
+    For functions that stay: what it returns refers to itself, and only the garbage collector frees it.
+    """
+    disabled: Any = None
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled
+        if disabled is None:
+            if "torch._dynamo" not in sys.modules:
+                return function(*args, **kwargs)
+            disabled = torch.compiler.disable(function)
+            skip = getattr(torch._dynamo.decorators, "skip", None)  # it has no public name
+            if skip is not None:
+                skip(called)
+        return disabled(*args, **kwargs)
+
+    vars(called)["_torchdynamo_disable"] = True  # so that the compiler does not look into this one
+    return cast(Function, functools.wraps(function)(called))
 
 
 def array_of(tensor: torch.Tensor) -> Any:

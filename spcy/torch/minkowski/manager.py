@@ -16,7 +16,7 @@ from ..._once import Kept, Lock
 from ..._stencil import Stencil, first_axis_fastest
 from ...coords import Coords, distinct_sites, union
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
-from .._bridge import array_of, check_tensor, entering, on_device, tensor_of
+from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
 from .kernels import Ints, KernelGenerator, custom_offsets, ints_of
 from .modes import CoordinateMapType, GPUMemoryAllocatorType, MinkowskiAlgorithm, RegionType
 
@@ -226,6 +226,7 @@ class CoordinateManager:
         key = self._keep((tensor_stride, string_id), _Map(coords, unit))
         return key, (unique_map, inverse_map)
 
+    @opaque
     def insert_field(
         self, coordinates: torch.Tensor, tensor_stride: int | Sequence[int], string_id: str = ""
     ) -> CoordinateMapKey:

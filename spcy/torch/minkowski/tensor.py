@@ -691,7 +691,7 @@ class TensorField(Tensor):
             self._C = place.clone()  # what becomes of the argument is not to matter
             points = place if place.is_floating_point() else place.float()
             steps = ints_of(tensor_stride, self._D, "tensor_stride")
-            key = opaque(manager.insert_field)(points, steps)
+            key = manager.insert_field(points, steps)
         else:
             key, num = place, len(manager._points(place))
             if len(features) != num:
