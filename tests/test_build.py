@@ -82,6 +82,7 @@ def sdist(archive, tmp_path_factory):
     return next(folder.iterdir())
 
 
+@pytest.mark.thorough
 def test_sdist_has_the_sources_and_the_tests(sdist):
     tracked = [*ROOT.glob("src/*/*.*"), *ROOT.glob("spcy/**/*.py"), *ROOT.glob("tests/*.py")]
     # Tests that run beside this one leave bytecode.
@@ -110,11 +111,11 @@ def test_sdists_of_the_same_sources_are_the_same(archive, tmp_path):
 
 
 @pytest.mark.parametrize("other", ["sys.maxsize = 2**31 - 1", "sys.byteorder = 'big'"])
-def test_other_machines_are_refused_with_a_sentence(sdist, other):
+def test_other_machines_are_refused_with_a_sentence(other):
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("the tests run away from a checkout")
     code = f"import runpy, sys; {other}; runpy.run_path('setup.py')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=sdist, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "64-bit little-endian machines" in done.stderr.splitlines()[-1]
 

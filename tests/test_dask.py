@@ -253,6 +253,7 @@ def test_the_network_travels_once_to_each_worker(tmp_path, rng):
     assert 1 <= count(tmp_path, "unpickled") <= 4  # two workers; the scheduler may look too
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["itself", "another"])
 def test_a_worker_is_killed(how, on_workers, tmp_path, rng):
     points = cloud(rng)
@@ -268,6 +269,7 @@ def test_a_worker_is_killed(how, on_workers, tmp_path, rng):
     on_workers.wait_for_workers(2, timeout=60)
 
 
+@pytest.mark.thorough
 def test_a_worker_runs_out_of_memory(tmp_path, rng):
     points, net = cloud(rng), Noted(tmp_path, "hoard")
     options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": "600MB", "silence_logs": "CRITICAL"}
@@ -459,6 +461,7 @@ def test_command(workers, streets, tmp_path):
     assert json.loads((tmp_path / "out/spcy-run.json").read_text())["voxel_size"] == [0.2, 0.2, 0.2]
 
 
+@pytest.mark.thorough
 def test_command_is_killed_and_run_again(streets, tmp_path):
     folder, expected = streets
     out = tmp_path / "out"
@@ -477,6 +480,7 @@ def test_command_is_killed_and_run_again(streets, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == [*(f"laz_{i}.laz" for i in range(4)), "spcy-run.json"]
 
 
+@pytest.mark.thorough
 def test_command_with_a_full_disk(streets, tmp_path):
     folder, expected = streets
     out = tmp_path / "out"

@@ -53,6 +53,7 @@ def run_child(*arguments, **environment):
     return {name: int(count) for name, count in map(str.split, done.stdout.splitlines())}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "least"), [("data", 20), ("objects", 100)])
 def test_memory_that_is_refused_once(kind, least, library):
     """It is said, nothing is held, and the same call on the same coords then gives the right numbers."""

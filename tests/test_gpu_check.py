@@ -98,6 +98,7 @@ def test_wrong_results_are_named(check):
     assert "subm 3 17 float32 (conv_tiles" in printed
 
 
+@pytest.mark.thorough
 def test_a_stage_over_its_limit_keeps_its_lines(check):
     replace(check.tools / "gpu_check.sh", r"\[cpu\]=90", "[cpu]=5")
     cut = "for name in tasks:\n        time.sleep(1.5)"

@@ -56,6 +56,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 @pytest.mark.parametrize("name", [pytest.param("torch", marks=pytest.mark.torch), "sklearn"])
 def test_beside_another_runtime(name, first):

@@ -167,6 +167,7 @@ def test_page_is_one_file_whatever_the_name(street):
     assert not re.search(r'<(script|link|img)[^>]*(src|href)="(?!data:)', text)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(browser.PATH is None, reason=browser.MISSING)
 @pytest.mark.parametrize("size", [(1000, 750), (390, 844)], ids=["desktop", "phone"])
 def test_a_browser_draws_it(street, size, tmp_path):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).parents[1] / "asv_bench" / "roofline.py"
 
@@ -14,6 +15,7 @@ def roofline(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.thorough
 def test_every_operation_is_timed_on_every_number_of_threads():
     out = roofline("--points", 500, "--channels", 5, "--rounds", 1, "--seconds", 0)
     assert out.returncode == 0, out.stderr
