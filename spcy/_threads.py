@@ -19,8 +19,7 @@ _NO_QUOTA = 1 << 30
 _num_threads: int | None = None  # what the user asked for
 _default: int | None = None
 _cores: int | None = None
-_followed: Callable[[], int | None] | None = None  # another's number, which is the default instead
-_whose = ""  # what it is called
+_followed: dict[str, Callable[[], int | None]] = {}  # others' numbers by name; the last is asked first
 
 
 def set_num_threads(n: int | None) -> None:
@@ -82,10 +81,9 @@ def get_num_threads() -> int:
     if asked is not None:
         return asked
     global _default, _cores
-    followed = _followed() if _followed is not None else None
-    if followed is not None:
+    for _, number in _numbers_of_others():
         _cores = _cores or _usable_cores()
-        return min(followed, _cores)
+        return min(number, _cores)
     if _default is None:
         _default = _default_threads()
     return _default
@@ -102,15 +100,25 @@ def source() -> str:
     cores = f"{len(affinity(0)) if affinity else os.cpu_count()} cores in the CPU affinity"
     if quota < _NO_QUOTA:
         cores += f", control groups' quota {quota}"
-    if _followed is not None and _followed() is not None:
-        return f"{_whose}, at most the cores ({cores})"
+    for name, _ in _numbers_of_others():
+        return f"{name}, at most the cores ({cores})"
     return "OMP_NUM_THREADS" if _asked() else cores
 
 
 def follow(get_num_threads: Callable[[], int | None], name: str) -> None:
-    """Take another library's number as the default, while it has one; it may know nothing of a quota."""
-    global _followed, _whose
-    _followed, _whose = get_num_threads, name
+    """Take another library's number as the default, while it has one; it may know nothing of a quota.
+
+    Where it has none, whoever was followed before is asked.
+    """
+    global _followed
+    _followed = {**{other: get for other, get in _followed.items() if other != name}, name: get_num_threads}
+
+
+def _numbers_of_others() -> Iterator[tuple[str, int]]:
+    for name, get in reversed(_followed.items()):
+        number = get()
+        if number is not None:
+            yield name, number
 
 
 def threads_for(work: float) -> int:

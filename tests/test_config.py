@@ -58,7 +58,7 @@ def test_says_the_simd_level():
 
 def test_says_where_the_number_of_threads_comes_from(monkeypatch):
     monkeypatch.setattr(_threads, "_default", None)
-    monkeypatch.setattr(_threads, "_followed", None)
+    monkeypatch.setattr(_threads, "_followed", {})
     monkeypatch.setattr(_threads, "_num_threads", None)
     monkeypatch.setattr(_threads, "_quota", lambda: 3)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -70,8 +70,8 @@ def test_says_where_the_number_of_threads_comes_from(monkeypatch):
     monkeypatch.setattr(_threads, "_default", None)
     facts = config()["threads"]
     assert (facts["number"], facts["from"]) == (2, "OMP_NUM_THREADS")
-    monkeypatch.setattr(_threads, "_followed", lambda: 1)
-    monkeypatch.setattr(_threads, "_whose", "torch.get_num_threads")
+    followed = {"torch.get_num_threads": lambda: 1, "the threads of a Dask worker": lambda: None}
+    monkeypatch.setattr(_threads, "_followed", followed)
     assert config()["threads"]["from"].startswith("torch.get_num_threads, at most the cores (")
     monkeypatch.setattr(_threads, "_num_threads", 5)
     facts = config()["threads"]

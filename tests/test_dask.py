@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 VOXEL = 0.5
-MANY = [*range(100, 4000, 100)]
+MANY = [*range(250, 4000, 250)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,7 +109,7 @@ def in_memory(net, points, features=None, voxel_size=VOXEL):
         ([1], 7),
         ([1000, 1000, 3999], 64),
         ([1000, 1000, 3999], 4),
-        *((MANY, t) for t in (7, None)),
+        *((MANY, t) for t in (9, None)),
     ],
     ids=lambda value: len(value) if isinstance(value, list) else value,
 )
@@ -247,8 +247,8 @@ def count(folder, what):
 
 @pytest.mark.usefixtures("on_workers")
 def test_the_network_travels_once_to_each_worker(tmp_path, rng):
-    points = cut(frame(cloud(rng)), list(range(200, 4000, 200)))
-    spcy.dask.predict(Noted(tmp_path), points, VOXEL, tile=4).compute()
+    points = cut(frame(cloud(rng)), list(range(500, 4000, 500)))
+    spcy.dask.predict(Noted(tmp_path), points, VOXEL, tile=6).compute()
     assert count(tmp_path, "ran") > 20
     assert 1 <= count(tmp_path, "unpickled") <= 4  # two workers; the scheduler may look too
 

@@ -288,7 +288,9 @@ def test_autocast(coords, rng):
 def test_threads_are_torchs_unless_spcys_are_set(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(_threads, "_cores", 4)
-    monkeypatch.setattr(_threads, "_followed", torch.get_num_threads)  # one of Dask's workers may be followed
+    monkeypatch.setattr(
+        _threads, "_followed", {"torch.get_num_threads": torch.get_num_threads}
+    )  # one of Dask's workers may be followed
     try:
         for asked, given in ((1, 1), (3, 3), (8, 4)):
             torch.set_num_threads(asked)
