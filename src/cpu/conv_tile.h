@@ -18,9 +18,6 @@
 #include <string.h>
 
 #include <type_traits>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 #include "cpu/bits.h"
 #include "cpu/tile.h"

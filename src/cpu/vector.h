@@ -5,7 +5,12 @@
 #include <stdint.h>
 #include <string.h>
 #if defined(__F16C__)
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own: what its intrinsics leave undefined on purpose
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 namespace {
