@@ -543,6 +543,7 @@ class _Cutter:
         self.align = np.max([end.align for end in self.ends], axis=0)
         self.at = to_host(x.indices)[:, 1:]
         self._grows = any(end.level != _Level() for end in self.ends)
+        self._outputs_of = partial(_outputs, net, x)
 
     def cut(self, tile: int | Sequence[int] | None, sites: int | None) -> list[Tile]:
         """Return the tiles, as `tiles` says."""
@@ -561,7 +562,9 @@ class _Cutter:
             return []
         low, high = self.at.min(axis=0).astype(np.int64), self.at.max(axis=0).astype(np.int64)
         if self._grows:  # outputs may lie where no input does
-            low, high = low - self.high, high - self.low
+            low, high = self._within_grids(low - self.high, high - self.low)
+            if (high < low).any():
+                return []
         if sites is None:
             return self._cut(low, high + 1, partial(self._at_multiple, cells))
         made = self._cut(low, high + 1, self._balanced, 1, sites)  # by halves
@@ -572,6 +575,15 @@ class _Cutter:
         if len(largest.rows) > sites:
             raise _TooDense(largest, sites)
         return made
+
+    def _within_grids(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first and the last cells that outputs can belong to, if their grids end there."""
+        corners = []
+        for y, end in zip(self._outputs_of(np.empty(0, np.int64))[1], self.ends, strict=True):
+            if y.shape is None:
+                return low, high
+            corners.append([math.floor((n - 1) * s) for n, s in zip(y.shape, end.stride, strict=True)])
+        return np.maximum(low, 0), np.minimum(high, np.max(corners, axis=0))
 
     def _cut(
         self,
@@ -705,14 +717,21 @@ def _runs(
 
 
 def _run(cutter: _Cutter, net: nn.Module, x: SparseTensor, tile: Tile) -> _Run:
-    rows = array_module(x.features).asarray(tile.rows)
+    part, outputs, make = _outputs(net, x, tile.rows)
+    own = [_own(each, end.stride, tile) for each, end in zip(outputs, cutter.ends, strict=True)]
+    return _Run(tile, part, outputs, own, make)
+
+
+def _outputs(
+    net: nn.Module, x: SparseTensor, rows: np.ndarray
+) -> tuple[SparseTensor, tuple[SparseTensor, ...], Callable[[list[SparseTensor]], Any]]:
+    """Return some rows of an input, what a network makes of them, and what makes its result of outputs."""
+    rows = array_module(x.features).asarray(rows)
     part = SparseTensor(x.coords._select(rows), x.features[rows])
     y = net(part)
-    several = isinstance(y, tuple)
-    outputs = y if several else (y,)
-    own = [_own(each, end.stride, tile) for each, end in zip(outputs, cutter.ends, strict=True)]
-    make = getattr(type(y), "_make", tuple) if several else _only
-    return _Run(tile, part, outputs, own, make)
+    if isinstance(y, tuple):
+        return part, y, getattr(type(y), "_make", tuple)
+    return part, (y,), _only
 
 
 def _only(tensors: list[SparseTensor]) -> SparseTensor:

@@ -137,8 +137,17 @@ def test_bits_of_whole_models(name, rng):
     make, box, num_sites = MODELS[name]
     net = make().eval()
     x = tensor(rng, len(box), num_sites, 1, box=box)
-    assert len(tiled.tiles(net, x, tile=64)) > 1
-    assert_same(tiled.apply(net, x, tile=64), net(x), x)
+    assert len(tiled.tiles(net, x, tile=32)) > 1
+    assert_same(tiled.apply(net, x, tile=32), net(x), x)
+
+
+def test_tiles_end_where_the_grids_of_outputs_do(rng):
+    net = MODELS["VoxelBackBone8x"][0]().eval()
+    box = (41, 60, 100)
+    made = tiled.tiles(net, tensor(rng, 3, 1200, 1, box=box), tile=50)
+    assert 2 <= len(made) <= 4
+    assert all(low >= 0 for tile in made for low in tile.low)
+    assert all(high <= n for tile in made for high, n in zip(tile.high, box, strict=True))
 
 
 def test_bits_of_the_demos_network(rng):
