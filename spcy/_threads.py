@@ -81,9 +81,10 @@ def get_num_threads() -> int:
     if asked is not None:
         return asked
     global _default, _cores
-    for _, number in _numbers_of_others():
+    followed = _number_of_others()
+    if followed is not None:
         _cores = _cores or _usable_cores()
-        return min(number, _cores)
+        return min(followed[1], _cores)
     if _default is None:
         _default = _default_threads()
     return _default
@@ -100,8 +101,9 @@ def source() -> str:
     cores = f"{len(affinity(0)) if affinity else os.cpu_count()} cores in the CPU affinity"
     if quota < _NO_QUOTA:
         cores += f", control groups' quota {quota}"
-    for name, _ in _numbers_of_others():
-        return f"{name}, at most the cores ({cores})"
+    followed = _number_of_others()
+    if followed is not None:
+        return f"{followed[0]}, at most the cores ({cores})"
     return "OMP_NUM_THREADS" if _asked() else cores
 
 
@@ -114,11 +116,13 @@ def follow(get_num_threads: Callable[[], int | None], name: str) -> None:
     _followed = {**{other: get for other, get in _followed.items() if other != name}, name: get_num_threads}
 
 
-def _numbers_of_others() -> Iterator[tuple[str, int]]:
+def _number_of_others() -> tuple[str, int] | None:
+    """Return whose number is the default, and it."""
     for name, get in reversed(_followed.items()):
         number = get()
         if number is not None:
-            yield name, number
+            return name, number
+    return None
 
 
 def threads_for(work: float) -> int:

@@ -52,7 +52,7 @@ class Norm(NamedTuple):
     def gradient_sums(self, x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the columns' sums of g and of ``g * (x - centre)``, in double precision, and g."""
         xp, kernels = array_module(x), kernels_for(x, dy).norm
-        sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
+        sums = empty(xp, (-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
         before = None if self.activation is None else empty(xp, x.shape, x.dtype)
         if x.size:
             bits, flat, written = as_bits(x, dy, before)
@@ -100,7 +100,7 @@ class RowNorm(NamedTuple):
         """Return the gradients of x, weight and bias, the last two in double precision."""
         xp, kernels = array_module(x), kernels_for(x, dy).norm
         out = empty(xp, x.shape, x.dtype)
-        sums = xp.zeros((-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
+        sums = empty(xp, (-(-len(x) // kernels.BLOCK), 2, x.shape[1]), np.float64)
         if out.size:
             arguments = *as_bits(x, dy), self.weight, moments, *as_bits(out), sums
             kernels.layer_gradient(*arguments, threads_for(_ROW_WORK * x.size))

@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -562,7 +562,9 @@ class _Cutter:
             return []
         low, high = self.at.min(axis=0).astype(np.int64), self.at.max(axis=0).astype(np.int64)
         if self._grows:  # outputs may lie where no input does
-            low, high = self._within_grids(low - self.high, high - self.low)
+            low, high = low - self.high, high - self.low
+            if self._last is not None:
+                low, high = np.maximum(low, 0), np.minimum(high, self._last)
             if (high < low).any():
                 return []
         if sites is None:
@@ -576,14 +578,15 @@ class _Cutter:
             raise _TooDense(largest, sites)
         return made
 
-    def _within_grids(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first and the last cells that outputs can belong to, if their grids end there."""
+    @cached_property
+    def _last(self) -> np.ndarray | None:
+        """The last cells that outputs can belong to, if their grids end there; they begin at 0."""
         corners = []
         for y, end in zip(self._outputs_of(np.empty(0, np.int64))[1], self.ends, strict=True):
             if y.shape is None:
-                return low, high
+                return None
             corners.append([math.floor((n - 1) * s) for n, s in zip(y.shape, end.stride, strict=True)])
-        return np.maximum(low, 0), np.minimum(high, np.max(corners, axis=0))
+        return np.max(corners, axis=0)
 
     def _cut(
         self,
