@@ -12,7 +12,7 @@ import spcy
 
 def holds(*strategies):
     """Check a property on the same random examples in every run."""
-    many = settings(deadline=None, max_examples=200, derandomize=True, database=None)
+    many = settings(deadline=None, max_examples=100, derandomize=True, database=None)
     return lambda check: many(given(*strategies)(check))
 
 

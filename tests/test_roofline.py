@@ -31,6 +31,7 @@ def test_every_operation_is_timed_on_every_number_of_threads():
     assert (times >= 0).all()  # so few points round to 0.0 floors at times
 
 
+@pytest.mark.thorough
 def test_only_what_is_named():
     arguments = "--points", 500, "--only", "pool", "--dtype", "float64", "--threads", 1, "--rounds", 1
     out = roofline(*arguments, "--seconds", 0)

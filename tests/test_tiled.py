@@ -110,7 +110,7 @@ def assert_same(actual, expected, x):
     np.testing.assert_array_equal(actual.coords.voxel_size, expected.coords.voxel_size)
 
 
-@pytest.mark.paired("ndim", "bounded")
+@pytest.mark.paired("name", "ndim", "bounded")
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 @pytest.mark.parametrize("name", ZOO)
@@ -176,7 +176,7 @@ def test_bits_do_not_depend_on_threads(rng, threads):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_bits_of_drawn_layers(data):
     ndim = data.draw(st.integers(1, 3))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))

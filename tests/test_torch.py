@@ -26,6 +26,12 @@ def coords(rng):
     return spcy.Coords(random_indices(rng, 60, BOX, BATCHES), BOX, BATCHES)
 
 
+@pytest.fixture
+def few(rng):
+    """Sites for gradcheck, which calls backward once for each number of the result."""
+    return spcy.Coords(random_indices(rng, 24, (4, 3, 3), BATCHES), (4, 3, 3), BATCHES)
+
+
 def leaf(rng, *shape, dtype=torch.float64):
     return torch.from_numpy(rng.standard_normal(shape)).to(dtype).requires_grad_()
 
@@ -70,13 +76,13 @@ def weight_like(x):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_gradcheck_of_convolutions(name, coords, rng):
+def test_gradcheck_of_convolutions(name, few, rng):
     function, kernel_size, options = CONVOLUTIONS[name]
     groups = options.get("groups", 1)
-    inputs = leaf(rng, len(coords), 4), leaf(rng, *kernel_size, 4 // groups, 6), leaf(rng, 6)
+    inputs = leaf(rng, len(few), 4), leaf(rng, *kernel_size, 4 // groups, 6), leaf(rng, 6)
 
     def run(features, weight, bias):
-        return function(st.SparseTensor(coords, features), weight, bias, **options).features
+        return function(st.SparseTensor(few, features), weight, bias, **options).features
 
     assert torch.autograd.gradcheck(run, inputs)
 
@@ -84,11 +90,11 @@ def test_gradcheck_of_convolutions(name, coords, rng):
 @pytest.mark.parametrize(
     "activation", [None, "relu", ("leaky_relu", 0.2), "gelu", "gelu_tanh", "silu"], ids=str
 )
-def test_gradcheck_of_what_comes_behind_a_convolution(activation, coords, rng):
-    inputs = leaf(rng, len(coords), 2), leaf(rng, 3, 3, 3, 2, 3), leaf(rng, 3), leaf(rng, len(coords), 3)
+def test_gradcheck_of_what_comes_behind_a_convolution(activation, few, rng):
+    inputs = leaf(rng, len(few), 2), leaf(rng, 3, 3, 3, 2, 3), leaf(rng, 3), leaf(rng, len(few), 3)
 
     def run(features, weight, bias, residual):
-        x, residual = (st.SparseTensor(coords, f) for f in (features, residual))
+        x, residual = (st.SparseTensor(few, f) for f in (features, residual))
         return st.subm_conv(x, weight, bias, residual=residual, activation=activation).features
 
     assert torch.autograd.gradcheck(run, inputs)
@@ -97,24 +103,24 @@ def test_gradcheck_of_what_comes_behind_a_convolution(activation, coords, rng):
     torch.testing.assert_close(fused, run(*inputs).detach())
 
 
-def test_gradcheck_of_an_inverse_convolution(coords, rng):
+def test_gradcheck_of_an_inverse_convolution(few, rng):
     def run(features, down, up):
-        x = st.SparseTensor(coords, features)
+        x = st.SparseTensor(few, features)
         y = st.inverse_conv(st.conv(x, down, stride=2, padding=1), up, to=x)
-        assert y.coords is coords
+        assert y.coords is few
         return y.features
 
-    inputs = leaf(rng, len(coords), 2), leaf(rng, 3, 3, 3, 2, 3), leaf(rng, 3, 3, 3, 3, 2)
+    inputs = leaf(rng, len(few), 2), leaf(rng, 3, 3, 3, 2, 3), leaf(rng, 3, 3, 3, 3, 2)
     assert torch.autograd.gradcheck(run, inputs)
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_gradcheck_of_the_others(name, coords, rng):
+def test_gradcheck_of_the_others(name, few, rng):
     def run(features):
-        y = POOLS[name](st.SparseTensor(coords, features))
+        y = POOLS[name](st.SparseTensor(few, features))
         return y.features if isinstance(y, st.SparseTensor) else y
 
-    assert torch.autograd.gradcheck(run, [leaf(rng, len(coords), 3)])
+    assert torch.autograd.gradcheck(run, [leaf(rng, len(few), 3)])
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])

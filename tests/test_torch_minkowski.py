@@ -6,8 +6,6 @@ import gc
 import inspect
 import itertools
 import pickle
-import subprocess
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -826,7 +824,7 @@ def test_gradients_of_tensors():
         return (
             *(p.F for p in parts),
             x.features_at_coordinates(points),
-            x.dense(min_coordinate=torch.IntTensor([-9] * 3))[0],
+            x.dense(min_coordinate=torch.IntTensor([-3] * 3))[0],
         )
 
     assert torch.autograd.gradcheck(run, (features,))
@@ -928,45 +926,6 @@ def test_synchronized_norms():
     assert isinstance(converted[0], ME.MinkowskiSyncBatchNorm)
     assert isinstance(converted[0].bn, torch.nn.SyncBatchNorm)
     assert converted.state_dict().keys() == state.keys()
-
-
-NAMES = """
-import MinkowskiEngine as ME, MinkowskiEngine.MinkowskiFunctional as MF, MinkowskiEngine.MinkowskiOps as me
-from MinkowskiEngine import SparseTensor, MinkowskiNetwork, utils
-from MinkowskiEngine.modules.resnet_block import BasicBlock, Bottleneck
-from MinkowskiEngine.utils.quantization import sparse_quantize
-from MinkowskiEngineBackend._C import CoordinateMapKey, RegionType
-from MinkowskiCommon import convert_to_int_list
-from MinkowskiPooling import MinkowskiMaxPooling
-assert ME.SparseTensor is SparseTensor and MF.relu and me.cat is ME.cat
-assert ME.MinkowskiConvolution(1, 1, 3, dimension=1)
-print(ME.__version__, MinkowskiMaxPooling.__module__, *__import__("sys").argv[1:])
-"""
-
-
-def test_install():
-    """Loaders of data have the `next` of MinkowskiEngine's time."""
-    code = f"""
-import spcy.torch, torch
-loader = torch.utils.data.DataLoader([3, 4])
-assert not hasattr(iter(loader), "next")
-for _ in range(2): spcy.torch.install('MinkowskiEngine')
-rows = iter(loader)
-assert rows.next() == torch.tensor([3]) and rows.next() == torch.tensor([4])
-try: rows.next()
-except StopIteration: print("end")
-{NAMES}"""
-    out = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert out.stdout == "end\n0.5.4 spcy.torch.minkowski.pool\n", out.stderr
-
-
-def test_a_script_runs(tmp_path):
-    (tmp_path / "train.py").write_text(NAMES)
-    command = [sys.executable, "-m", "spcy.torch", str(tmp_path / "train.py"), "--epochs", "3"]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert out.stdout == "0.5.4 spcy.torch.minkowski.pool --epochs 3\n", out.stderr
 
 
 def test_layers_have_the_arguments_of_minkowski_engine():

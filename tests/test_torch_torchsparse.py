@@ -4,8 +4,6 @@ import copy
 import gc
 import itertools
 import pickle
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -797,68 +795,6 @@ def test_spvcnn(rng):
         outputs.append((y, *gradients))
     for a, b in zip(*outputs, strict=True):
         torch.testing.assert_close(a, b)
-
-
-# Under the name of torchsparse
-
-
-def python(*arguments):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-
-
-NAMES = """
-import torch, torchsparse
-import torchsparse.nn as spnn
-import torchsparse.nn.functional as F
-import torchsparse.backbones
-from torchsparse import PointTensor, SparseTensor, nn as again
-from torchsparse.utils.quantize import sparse_quantize
-from torchsparse.utils.collate import sparse_collate, sparse_collate_fn
-from torchsparse.nn.utils import get_kernel_offsets, fapply
-from torchsparse.nn.functional.devoxelize import calc_ti_weights
-from torchsparse.utils.tensor_cache import TensorCache
-from torchsparse.tensor import PointTensor
-from torchsparse.utils import *
-from torchsparse.nn.utils import *
-torchsparse.backends.allow_tf32 = False
-torchsparse.backends.hash_rsv_ratio = 4
-torchsparse.backends.benchmark = True
-assert again is spnn and spnn.functional is F and make_ntuple(1, 2) == (1, 1)
-assert SparseTensor is torchsparse.tensor.SparseTensor is torchsparse.SparseTensor
-assert F.calc_ti_weights is calc_ti_weights and spnn.Conv3d is spnn.modules.conv.Conv3d
-coords = torch.tensor([[2, 3, 4, 0]], dtype=torch.int32)
-y = spnn.Conv3d(1, 2, 2, stride=2)(SparseTensor(torch.ones(1, 1), coords))
-print(torchsparse.__version__, y.C.tolist(), spnn.Conv3d.__module__)
-"""
-
-
-def test_install():
-    code = f"""
-import spcy.torch
-names = {NAMES!r}
-for version in (None, "2.1", "1.4"):
-    spcy.torch.install("torchsparse", version)
-    exec(names, {{}})
-"""
-    out = python("-W", "error", "-c", code)
-    two, one = (
-        "2.1.0 [[2, 1, 2, 0]] spcy.torch.torchsparse.nn.modules.conv",
-        "1.4.0 [[2, 2, 4, 0]] spcy.torch.torchsparse.v1",
-    )
-    assert out.stdout.splitlines() == [two, two, one], out.stderr
-
-
-def test_install_refuses_other_versions():
-    with pytest.raises(ValueError, match=r"version must be one of '2\.1', '1\.4', got '0\.9'"):
-        spcy_install("torchsparse", version="0.9")
-    with pytest.raises(ValueError, match="version must be left out for 'spconv'"):
-        spcy_install("spconv", version="1.2")
-
-
-def spcy_install(*args, **kwargs):
-    import spcy.torch
-
-    spcy.torch.install(*args, **kwargs)
 
 
 # Errors
