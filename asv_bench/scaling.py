@@ -54,10 +54,10 @@ def in_memory(path: Path, rounds: int = 5) -> float:
 
 
 class Peak:
-    """The most memory that this process and its children hold together."""
+    """The most memory that this process and its children hold together, and what looking took of a core."""
 
     def __enter__(self):
-        self.bytes, self._done = 0, threading.Event()
+        self.bytes, self.seconds, self._done = 0, 0.0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -69,7 +69,7 @@ class Peak:
                 found = sum(p.memory_info().rss for p in (here, *here.children(recursive=True)))
             except psutil.NoSuchProcess:
                 continue
-            self.bytes = max(self.bytes, found)
+            self.bytes, self.seconds = max(self.bytes, found), time.thread_time()
 
     def __exit__(self, *_):
         self._done.set()
@@ -103,9 +103,10 @@ def main() -> None:
     with Peak() as peak:
         start = time.perf_counter()
         with local_client(args.workers or None) as client:
-            started, taken = time.perf_counter(), processors()
+            started, taken, looked = time.perf_counter(), processors(), peak.seconds
             spcy.dask.label_files(network.load(), paths, out, network.VOXEL_SIZE, client=client, **options)
             ended, taken = time.perf_counter(), processors() - taken
+            taken[0] -= peak.seconds - looked
     after = in_memory(paths[len(paths) // 2])
     each, alone = (ended - started) / args.millions, (before + after) / 2
     print(f"{args.workers} workers, {args.millions} million points; peak {peak.bytes / 1e9:.2f} GB")

@@ -1,6 +1,9 @@
 # What the scripts beside this one share; they run in the root of the checkout.
 # shellcheck shell=bash
 
+# Tests that tell nothing of the CPU's kernels, for pytest's -k: of the GPU, and of what stands around spcy.
+elsewhere="emulated or cuda or gpu or build or docs or bench or demo or readme"
+
 needs() { # needs COMMAND=PACKAGE ..: install Debian's packages of commands that are not there
     local pair missing=()
     for pair; do

@@ -14,9 +14,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
 root=$PWD work=$PWD/build/coverage
-# What starts compilers, clusters and programs, what looks at times, and what the emulated GPU runs (cuda-emulated)
-# tell nothing of the CPU's kernels.
-skipped="emulated or cuda or gpu or build or docs or bench or demo or readme or dask or faults or fuzz or html or page or plot or openmp"
+# What starts clusters and programs, and what draws, takes long and runs no kernel that others do not.
+skipped="$elsewhere or dask or faults or fuzz or html or page or plot or openmp"
 
 sources() { # sources NAME: a copy of its own
     rm -rf "${work:?}/$1"

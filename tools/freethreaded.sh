@@ -14,7 +14,7 @@ work=$PWD/build/freethreaded
 sources=(sid:python3.14 trixie:python3.13)
 # Compilers, other devices and documents are not what is checked, nor are packages that spcy can do without; and
 # 3.13 falls when an object of its own gets no memory while it imports.
-skipped="emulated or under_stress or build or docs or bench or readme or cuda or gpu or torch or demo or refused_once"
+skipped="$elsewhere or under_stress or torch or refused_once"
 left_out=(--ignore=tests/peers)
 for each in config convert_run page plot roofline scan; do left_out+=("--ignore=tests/test_$each.py"); done
 mkdir -p "$work"

@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 . tools/common.sh
 root=$PWD work=$PWD/build/sanitize optimize=-O1
 # Compilers, PyTorch and documents are not what is checked, nor is what starts processes to look at their times.
-skipped="emulated or under_stress or build or docs or bench or readme or cuda or gpu or torch or demo"
+skipped="$elsewhere or under_stress or torch"
 
 build() { # build NAME FLAGS ..: in a copy; the probe of setup.py must find OpenMP with these flags too
     local name=$1
