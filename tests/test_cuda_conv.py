@@ -224,6 +224,7 @@ def test_rounding_is_as_good_as_the_type(cupy, stage, rng, math):
 
 
 @maths
+@pytest.mark.paired("math", "processors", "wrong")
 @pytest.mark.parametrize("processors", [1, 8], ids=["whole", "split"])
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
 def test_weights_of_inf_stay_in_their_rows(cupy, stage, rng, math, processors, wrong, monkeypatch):

@@ -79,7 +79,7 @@ def weight_like(x):
 def test_gradcheck_of_convolutions(name, few, rng):
     function, kernel_size, options = CONVOLUTIONS[name]
     groups = options.get("groups", 1)
-    inputs = leaf(rng, len(few), 4), leaf(rng, *kernel_size, 4 // groups, 6), leaf(rng, 6)
+    inputs = leaf(rng, len(few), 2), leaf(rng, *kernel_size, 2 // groups, 4), leaf(rng, 4)
 
     def run(features, weight, bias):
         return function(st.SparseTensor(few, features), weight, bias, **options).features

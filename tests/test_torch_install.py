@@ -77,7 +77,8 @@ def test_install():
     `next` of MinkowskiEngine's time.
     """
     code = f"""
-import sys, torch, spcy.torch
+import doctest, sys, torch, spcy.torch
+assert doctest.testmod(spcy.torch._install) == (0, 4)
 for _ in range(2): spcy.torch.install()
 {SPCONV}
 loader = torch.utils.data.DataLoader([3, 4])

@@ -796,7 +796,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name):
-    features, coordinates = scene(12, reach=3, step=np.array([2, 2, 2]))
+    features, coordinates = scene(8, reach=2, step=np.array([2, 2, 2]))
     layer = LAYERS[name]().double()
     parameters = dict(layer.named_parameters())
 
