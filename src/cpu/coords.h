@@ -162,31 +162,65 @@ static inline double spcy_floor(double x) {
     return whole - (whole > x);
 }
 
+// Functions that go through all axes are compiled for each number of them.
+#define SPCY_BY_AXES(axes, FUNCTION, ...)        \
+    switch (axes) {                              \
+        case 1: FUNCTION<1>(__VA_ARGS__); break; \
+        case 2: FUNCTION<2>(__VA_ARGS__); break; \
+        case 3: FUNCTION<3>(__VA_ARGS__); break; \
+        default: FUNCTION<4>(__VA_ARGS__);       \
+    }
+
 // The key of the cell that holds each point, `none` outside [low, high]; with fractions (or NULL), where in it the
 // point lies. `between`: of cells between centres, named after their lowest corner. State 2: not finite.
-template <typename T>
-static inline void spcy_cell_keys(const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-                                  const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
-                                  const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
-                                  double* fractions, uint8_t* state, spcy_team team) {
+template <int AXES, typename T>
+static inline void spcy_cell_keys_of(const T* points, int64_t rows, const int32_t* batch, const double* origin,
+                                     const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
+                                     const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
+                                     double* fractions, uint8_t* state, spcy_team team) {
+    struct {  // what keys might alias, if it were not copied
+        double origin, size, least, end;
+        int64_t low, shift;
+    } axes[AXES];
+    for (int d = 0; d < AXES; ++d) {
+        const double least = (double)low[1 + d], end = (double)high[1 + d] + 1;
+        axes[d] = {origin[d], voxel_size[d], least, end, layout_low[1 + d], shift[1 + d]};
+    }
     const double half = between ? 0.5 : 0;
     spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK, [=](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             const int64_t b = batch ? batch[i] : 0;
             bool finite = true, inside = low[0] <= b && b <= high[0];
             uint64_t key = (uint64_t)(b - layout_low[0]) << shift[0];
-            for (int d = 0; d < ndim; ++d) {
-                const T value = points[i * ndim + d];
-                const double place = (value - origin[d]) / voxel_size[d] - half, cell = spcy_floor(place);
-                if (fractions) fractions[i * ndim + d] = place - cell;
-                finite = finite && value - value == 0;
-                inside = inside && (double)low[1 + d] <= cell && cell <= (double)high[1 + d];
-                key += inside ? (uint64_t)((int64_t)cell - layout_low[1 + d]) << shift[1 + d] : 0;
+            for (int d = 0; d < AXES; ++d) {
+                const T value = points[i * AXES + d];
+                const double place = (value - axes[d].origin) / axes[d].size - half;
+                double cell;
+                if (axes[d].least <= place && place < axes[d].end) {
+                    int64_t whole = (int64_t)place;
+                    whole -= (double)whole > place;
+                    key += (uint64_t)(whole - axes[d].low) << axes[d].shift;
+                    cell = (double)whole;
+                } else {
+                    inside = false;
+                    finite = finite && value - value == 0;
+                    cell = spcy_floor(place);
+                }
+                if (fractions) fractions[i * AXES + d] = place - cell;
             }
             keys[i] = inside ? key : none;
             state[i] = finite ? 0 : 2;
         }
     });
+}
+
+template <typename T>
+static inline void spcy_cell_keys(const T* points, int64_t rows, int axes, const int32_t* batch, const double* origin,
+                                  const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
+                                  const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
+                                  double* fractions, uint8_t* state, spcy_team team) {
+    SPCY_BY_AXES(axes, spcy_cell_keys_of, points, rows, batch, origin, voxel_size, between, low, high, layout_low,
+                 shift, none, keys, fractions, state, team)
 }
 
 #endif

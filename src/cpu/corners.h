@@ -17,15 +17,6 @@ enum {
     SPCY_CORNERS_SITES = 64,   // the same for sites, which have many points
 };
 
-// Functions that go through all axes are compiled for each number of them.
-#define SPCY_BY_AXES(axes, FUNCTION, ...)        \
-    switch (axes) {                              \
-        case 1: FUNCTION<1>(__VA_ARGS__); break; \
-        case 2: FUNCTION<2>(__VA_ARGS__); break; \
-        case 3: FUNCTION<3>(__VA_ARGS__); break; \
-        default: FUNCTION<4>(__VA_ARGS__);       \
-    }
-
 // What a line adds to a cell's key.
 static inline int64_t spcy_corner_line(const int64_t* shift, int axes, int line) {
     int64_t step = 0;

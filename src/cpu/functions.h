@@ -16,11 +16,11 @@ struct Real;
 template <>
 struct Real<float> {
     typedef int32_t Int;
-    static constexpr int mantissa = 23, bias = 127;
-    static constexpr float least = -104, greatest = 89;  // beyond them exp is 0 or inf
-    static constexpr float round = 12582912;             // 1.5 * 2**mantissa: adding it rounds to integers
+    static constexpr int mantissa = 23, bias = 127, spare = 64;
+    static constexpr float no_spare = 0x1p-64, least = -104;  // below which exp is 0
+    static constexpr float round = 12582912;                  // 1.5 * 2**mantissa: adding it rounds to integers
     static constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-    static constexpr int32_t half = ~0xfff;  // the bits of a number that its square has room for
+    static constexpr int32_t half = ~0xfff, magnitude = 0x7fffffff;  // bits: its square has room for; no sign
     static constexpr float tail_scale = 0.3f, tail_end = 15;
     static constexpr float factorials[] = {1, 1, 1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 / 720.f, 1 / 5040.f};
     static constexpr float tail[] = {
@@ -32,12 +32,12 @@ struct Real<float> {
 template <>
 struct Real<double> {
     typedef int64_t Int;
-    static constexpr int mantissa = 52, bias = 1023;
-    static constexpr double least = -746, greatest = 710;
+    static constexpr int mantissa = 52, bias = 1023, spare = 256;
+    static constexpr double no_spare = 0x1p-256, least = -746;
     static constexpr double round = 6755399441055744;
     static constexpr double log2e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
                             ln2_low = 1.90821492927058770002e-10;
-    static constexpr int64_t half = ~0x7ffffffll;
+    static constexpr int64_t half = ~0x7ffffffll, magnitude = 0x7fffffffffffffffll;
     static constexpr double tail_scale = 0.25, tail_end = 40;
     static constexpr double factorials[] = {
         1,           1,           1 / 2.,       1 / 6.,        1 / 24.,        1 / 120.,        1 / 720.,
@@ -88,22 +88,37 @@ inline typename Lanes_of<T>::V polynomial(const T (&coefficients)[COUNT], typena
     return sum;
 }
 
-// exp(x + more), where `more` is small: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2].
+// |x|; NaN stays one.
 template <typename T>
-inline typename Lanes_of<T>::V exp(typename Lanes_of<T>::V x, typename Lanes_of<T>::V more) {
+inline typename Lanes_of<T>::V magnitude(typename Lanes_of<T>::V x) {
     SPCY_LANES(T);
-    x = clamp<T>(x, R::least, R::greatest);
-    const V rounded = x * R::log2e + R::round, n = rounded - R::round;
-    const I power = (I)rounded - (I)(V{} + R::round);
-    const V rest = ((x - n * R::ln2_high) - n * R::ln2_low) + more;
-    const V value = polynomial<T>(R::factorials, rest);
-    const I half = power >> 1, other = power - half;  // 2**n itself may be no number
-    return value * (V)((half + R::bias) << R::mantissa) * (V)((other + R::bias) << R::mantissa);
+    return (V)((I)x & R::magnitude);
 }
 
+// exp(x) = 2**n exp(rest): the rest, in [-ln 2 / 2, ln 2 / 2], and n.
+template <typename T>
+inline typename Lanes_of<T>::V reduced(typename Lanes_of<T>::V x, typename Lanes_of<T>::I* n) {
+    SPCY_LANES(T);
+    const V rounded = x * R::log2e + R::round, whole = rounded - R::round;
+    *n = (I)rounded - (I)(V{} + R::round);
+    return (x - whole * R::ln2_high) - whole * R::ln2_low;
+}
+
+// And back, by a polynomial. 2**n itself may be no number, 2**(n + spare) is one.
+template <typename T>
+inline typename Lanes_of<T>::V expanded(typename Lanes_of<T>::V rest, typename Lanes_of<T>::I n) {
+    SPCY_LANES(T);
+    return polynomial<T>(R::factorials, rest) * (V)((n + (R::bias + R::spare)) << R::mantissa) * R::no_spare;
+}
+
+// exp(x), where x <= 0.
 template <typename T>
 inline typename Lanes_of<T>::V exp(typename Lanes_of<T>::V x) {
-    return exp<T>(x, typename Lanes_of<T>::V{});
+    SPCY_LANES(T);
+    const V least = V{} + R::least;
+    I n;
+    const V rest = reduced<T>(select<T>((I)(x < least), least, x), &n);
+    return expanded<T>(rest, n);
 }
 
 // 1 / (1 + exp(-x)) and, as exactly, what is missing to 1.
@@ -111,7 +126,7 @@ template <typename T>
 inline typename Lanes_of<T>::V sigmoid(typename Lanes_of<T>::V x, typename Lanes_of<T>::V* rest) {
     SPCY_LANES(T);
     const I negative = (I)(x < 0);
-    const V less = exp<T>(select<T>(negative, x, -x)), greater = 1 / (1 + less);
+    const V less = exp<T>(-magnitude<T>(x)), greater = 1 / (1 + less);
     *rest = select<T>(negative, greater, less * greater);
     return select<T>(negative, less * greater, greater);
 }
@@ -122,12 +137,14 @@ inline typename Lanes_of<T>::V sigmoid(typename Lanes_of<T>::V x) {
     return sigmoid<T>(x, &rest);
 }
 
-// exp(-x**2 / 2), the square in two parts that have no rounding error.
+// exp(-x**2 / 2) for x in [0, tail_end], the square in two parts that have no rounding error.
 template <typename T>
 inline typename Lanes_of<T>::V bell(typename Lanes_of<T>::V x) {
     SPCY_LANES(T);
     const V high = (V)((I)x & R::half);
-    return exp<T>(high * high * T(-0.5), (high - x) * (high + x) * T(0.5));
+    I n;
+    const V rest = reduced<T>(high * high * T(-0.5), &n);
+    return expanded<T>(rest + (high - x) * (high + x) * T(0.5), n);
 }
 
 // The share of a normal distribution above x >= 0, given bell(x): t Q(t) exp(-x**2 / 2), t = 1 / (1 + c x).

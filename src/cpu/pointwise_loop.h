@@ -28,7 +28,9 @@ template <typename T>
 struct Gelu {
     SPCY_LANES(T);
     static V below(V x, V* density) {
-        const V size = clamp<T>(select<T>((I)(x < 0), -x, x), 0, R::tail_end);
+        const V end = V{} + R::tail_end;
+        V size = magnitude<T>(x);
+        size = select<T>((I)(size > end), end, size);
         *density = bell<T>(size);
         const V tail = normal_tail<T>(size, *density);
         return select<T>((I)(x > 0), 1 - tail, tail);
