@@ -40,6 +40,7 @@ double cross_entropy_of_lanes(const T* logits, const int32_t* target, const doub
     typedef typename Wide<T>::V V;
     constexpr int lanes = Vector<Number>::lanes;
     alignas(kVectorBytes) Number values[kFewClasses * lanes], most[lanes], sum[lanes], scale[lanes] = {};
+    if (classes < 1) __builtin_unreachable();  // g++ 11 would warn of values that nobody wrote
     for (int lane = 0; lane < lanes; ++lane) {
         const T* row = logits + (lane < rows ? lane : 0) * classes;
         for (int64_t c = 0; c < classes; ++c) convert(row[c], &values[c * lanes + lane]);
