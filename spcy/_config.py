@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    from importlib import metadata  # a third of the time to import spcy: it imports `email`
+
     yield "spcy", __version__
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "NumPy", np.__version__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +15,13 @@ _SAMPLES = 1 << 18  # rows that a picture is made of at most, evenly taken: 5 ms
 _SHADES = 4
 _SIDE = 160  # pixels
 _CELL = "text-align:{};padding:0 .6em;border:0;white-space:nowrap"
+
+
+def escape(text: str) -> str:
+    """Return text as HTML has it."""
+    import html  # here: it makes a table of thousands of characters' names
+
+    return html.escape(text)
 
 
 def card(kind: str, words: str, parts: Mapping[str, str], picture: str = "") -> str:

@@ -112,11 +112,12 @@ def test_block_holds_in_its_own_thread_only(any_name):
 
 
 def test_import_needs_numpy_alone():
-    """No CuPy, no plotting, no reader of scans is imported with the package."""
+    """No CuPy, no plotting, no reader of scans is imported with the package, nor what is slow of Python's."""
     out = run("import sys, spcy; print(*sorted({m.split('.')[0] for m in sys.modules}))")
     assert out.returncode == 0, out.stderr
     assert "numpy" in out.stdout.split()
     assert not {"cupy", "matplotlib", "scipy", "torch", "trimesh", "pypcd4"} & set(out.stdout.split())
+    assert not {"email", "html", "zipfile"} & set(out.stdout.split())
     assert out.stderr == ""
 
 
