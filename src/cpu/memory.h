@@ -171,7 +171,7 @@ class Kept {
 
 Kept& kept() {
     static Kept& there = *[] {
-        static char place[sizeof(Kept)] alignas(Kept);  // never destroyed: arrays are freed while the process ends
+        alignas(Kept) static char place[sizeof(Kept)];  // never destroyed: arrays are freed while the process ends
         Kept* made = new (place) Kept;
         pthread_atfork([] { kept().before_fork(); }, [] { kept().after_fork(); }, [] { kept().after_fork(); });
         return made;
