@@ -47,6 +47,26 @@ def build(source, folder, *options, **env):
     return output
 
 
+@pytest.mark.parametrize("compiler", ["g++", "clang++", "clang++-14", "clang++-19"])
+def test_headers_are_for_every_compiler(compiler, tmp_path):
+    """Only one of them builds spcy here: the others look at what it is built of."""
+    if shutil.which(compiler) is None or not (ROOT / "src").exists():
+        pytest.skip(f"there is no {compiler}, or no source, here")
+    names = [
+        str(path.relative_to(ROOT / "src")) for path in ROOT.glob("src/c*/*.h") if path.parent.name != "cuda"
+    ]
+    assert len(names) > 30
+    alone = {"cpu/grad_tile.h"}  # it has names that conv_tile.h has
+    for together in ({*names} - alone, alone):
+        source = tmp_path / "all.cpp"
+        source.write_text("".join(f'#include "{name}"\n' for name in sorted(together)))
+        flags = ["-std=c++17", "-fsyntax-only", "-w"]
+        done = subprocess.run(
+            [compiler, *flags, f"-I{ROOT / 'src'}", source], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[:3000]
+
+
 def copy_sources(folder):
     return shutil.copytree(ROOT, folder / "spcy", ignore=shutil.ignore_patterns(*NOT_COPIED))
 
