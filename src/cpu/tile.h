@@ -3,6 +3,9 @@
 #define SPCY_CPU_TILE_H
 
 #include <stdint.h>
+#ifdef SPCY_HAVE_AVX2
+#include <cpuid.h>
+#endif
 
 // A function of each number that is written, see pointwise.h.
 typedef struct {
@@ -96,11 +99,18 @@ enum { SPCY_FLOAT, SPCY_DOUBLE, SPCY_BFLOAT16, SPCY_FLOAT16, SPCY_NUMBERS };
 
 SPCY_LEVEL_TABLES(spcy_tile_kernels)
 
+#ifdef SPCY_HAVE_AVX2
+static inline bool spcy_has_f16c() {  // a word that __builtin_cpu_supports of clang 14 does not know
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+#endif
+
 static inline bool spcy_has_level(int level) {
     switch (level) {
         case SPCY_BASELINE: return true;
 #ifdef SPCY_HAVE_AVX2
-        case SPCY_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        case SPCY_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && spcy_has_f16c();
 #endif
 #ifdef SPCY_HAVE_AVX512
         case SPCY_AVX512:
