@@ -526,6 +526,9 @@ def test_command_refuses(streets, tmp_path, capsys):
         assert message in err, err
         assert out == ""
         assert not [*tmp_path.glob("out/*.laz")]
+    process = command(*arguments)
+    assert process.communicate(timeout=60) == (out, err)
+    assert process.returncode == 2
 
 
 # Bad input
