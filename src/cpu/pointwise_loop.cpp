@@ -1,4 +1,7 @@
 // The pointwise kernels of one SIMD level, as in tile.cpp.
+#if !defined(__clang__)
+#pragma GCC optimize("schedule-insns")  // a vector's instructions among another's; clang does so by itself
+#endif
 #include "cpu/pointwise_loop.h"
 
 extern "C" const spcy_pointwise_kernels SPCY_TABLE(spcy_pointwise_kernels)[SPCY_NUMBERS] = {

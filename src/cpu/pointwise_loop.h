@@ -84,14 +84,28 @@ inline void with_activation(const spcy_activation* activation, Use use) {
     }
 }
 
+// Write the function of what lies at the same place of each array, two vectors at a time: each waits for one
+// instruction after another, and fills the other's waits.
+template <typename T, typename Function, typename... From>
+inline void map_vectors(Function function, int64_t count, T* to, const From*... from) {
+    constexpr int64_t lanes = Vector<typename Wide<T>::type>::lanes;
+    int64_t i = 0;
+    for (; i + 2 * lanes <= count; i += 2 * lanes) {
+        const auto first = function(load(from + i, lanes)...), second = function(load(from + i + lanes, lanes)...);
+        store(first, to + i, lanes);
+        store(second, to + i + lanes, lanes);
+    }
+    each_vector<T>(count - i, [=](int64_t j, int64_t some) {
+        store(function(load(from + i + j, some)...), to + i + j, some);
+    });
+}
+
 template <typename T>
 void apply(const spcy_activation* activation, const void* x, int64_t count, void* y) {
     const T* from = static_cast<const T*>(x);
     T* to = static_cast<T*>(y);
     with_activation<T>(activation, [=](auto function) {
-        each_vector<T>(count, [=](int64_t i, int64_t some) {
-            store(function.value(load(from + i, some)), to + i, some);
-        });
+        map_vectors([=](auto at) { return function.value(at); }, count, to, from);
     });
 }
 
@@ -100,9 +114,7 @@ void gradient(const spcy_activation* activation, const void* x, const void* dy, 
     const T *at = static_cast<const T*>(x), *from = static_cast<const T*>(dy);
     T* to = static_cast<T*>(dx);
     with_activation<T>(activation, [=](auto function) {
-        each_vector<T>(count, [=](int64_t i, int64_t some) {
-            store(function.gradient(load(at + i, some), load(from + i, some)), to + i, some);
-        });
+        map_vectors([=](auto x, auto dy) { return function.gradient(x, dy); }, count, to, at, from);
     });
 }
 
