@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,9 +48,8 @@ from .pool import (
     segment_reduce,
     sum_pool,
     unpool,
-    windows_are_disjoint,
 )
-from .rows import take_rows
+from .rows import inverse, take_rows
 from .rulebook import Outputs, Rulebook
 from .tensor import SparseTensor, add, concat, prune
 from .voxel import Mode, Reduction, Voxels, devoxelize, points_in, rows_at, voxelize
@@ -255,12 +253,11 @@ def _max_pool(
     geometry = kernel_size, stride, padding, dilation
     y = max_pool(x, *geometry, sites=sites, empty=empty)
     rulebook, _ = pool_plan(x, *geometry, sites)
-    gradient = _move_maxima if windows_are_disjoint(x.ndim, *geometry) else _find_maxima
 
     def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
-        return (_return_maxima_of_pairs(x, y, dy, rulebook, gradient),)
+        return (_return_maxima_of_pairs(x, y, dy, rulebook),)
 
     return y, vjp
 
@@ -272,49 +269,31 @@ def _pool_on(x: SparseTensor, rulebook: Rulebook, coords: Coords, operation: int
 
     def vjp(dy: Any) -> tuple[Any, ...]:
         dy = widened(_gradient_of(y.features, dy))
-        return (_return_maxima_of_pairs(x, y, dy, rulebook, _find_maxima),)
+        return (_return_maxima_of_pairs(x, y, dy, rulebook),)
 
     return y, vjp
 
 
 def _return_maxima_of_pairs(
-    x: SparseTensor, y: SparseTensor, dy: np.ndarray, rulebook: Rulebook, gradient: Callable[..., np.ndarray]
+    x: SparseTensor, y: SparseTensor, dy: np.ndarray, rulebook: Rulebook
 ) -> np.ndarray:
     """Return the gradient of the features that maxima over a rulebook's pairs are of."""
+    xp, (num, channels) = array_module(dy), x.features.shape
     if not rulebook.num_pairs:
-        return array_module(dy).zeros(x.features.shape, x.dtype)
-    return gradient(widened(x.features), widened(y.features), dy, rulebook).astype(x.dtype, copy=False)
+        return xp.zeros((num, channels), x.dtype)
+    words = -(-channels // 32)  # of a bit for each channel
+    left, taken = (empty(xp, (n, words), np.uint32) for n in (rulebook.num_out, rulebook.num_pairs))
+    out, threads = empty(xp, (num, channels), dy.dtype), threads_for(rulebook.num_pairs * (channels + 7) / 8)
+    rows, kernels = (rulebook.in_rows, rulebook.out_rows), kernels_for(dy, rulebook.in_rows)
 
+    def cut(direction: Rulebook) -> tuple[np.ndarray, np.ndarray | None, int]:
+        size = kernels.builders.tile_size_for(channels, direction.num_out, threads)
+        return direction._tiles(size), direction._out.order, size
 
-def _move_maxima(features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, rulebook: Rulebook) -> np.ndarray:
-    """Return the gradient of maxima over windows that share no input row."""
-    xp = array_module(features)
-    all_met = rulebook.num_pairs == rulebook.num_in
-    out = empty(xp, features.shape, dy.dtype) if all_met else xp.zeros(features.shape, dy.dtype)
-    rows, tiles, threads, kernels = _pairs(features, rulebook, rulebook)
-    kernels.move_maxima(features, maxima, *rows, tiles, dy.copy(), out, threads)
-    return out
-
-
-def _find_maxima(features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, rulebook: Rulebook) -> np.ndarray:
-    """Return the gradient of maxima over any windows."""
-    xp = array_module(features)
-    out, found = xp.zeros(features.shape, dy.dtype), xp.full(maxima.shape, -1, np.int32)
-    rows, tiles, threads, kernels = _pairs(features, rulebook, rulebook)
-    kernels.find_maxima(features, maxima, *rows, tiles, found, threads)
-    _, tiles, threads, kernels = _pairs(features, rulebook, rulebook.transposed())
-    kernels.return_maxima(dy, found, *rows, tiles, out, threads)
-    return out
-
-
-def _pairs(
-    features: np.ndarray, rulebook: Rulebook, direction: Rulebook
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, int, ModuleType]:
-    """Return a rulebook's pairs, cut by the outputs of a direction, and the threads and kernels for them."""
-    threads = threads_for(rulebook.num_pairs * (features.shape[1] + 7) / 8)
-    stages = kernels_for(features, rulebook.in_rows)
-    tiles = direction._tiles(stages.builders.tile_size_for(features.shape[1], direction.num_out, threads))
-    return (rulebook.in_rows, rulebook.out_rows), tiles, threads, stages.grad
+    features, maxima = widened(x.features), widened(y.features)
+    kernels.grad.find_maxima(features, maxima, *rows, *cut(rulebook), left, taken, threads)
+    kernels.grad.return_maxima(dy, taken, *rows, *cut(rulebook.transposed()), out, threads)
+    return out.astype(x.dtype, copy=False)
 
 
 def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> TensorAndVjp:
@@ -380,7 +359,8 @@ def return_maxima(
     """Return zeros with the gradient of each segment's maximum at the row that it came from."""
     xp = array_module(features, dy)
     num, channels = features.shape
-    out = xp.zeros((num + 1, channels), dy.dtype)  # where nothing is found, -1, is the last row
+    out = empty(xp, (num + 1, channels), dy.dtype)  # where nothing is found, -1, is the last row
+    out.fill(0)
     if len(order):
         found = xp.full(maxima.shape, -1, np.int32)
         kernels_for(features, dy).grad.find_segment_maxima(
@@ -427,10 +407,7 @@ def _prune(x: SparseTensor, mask: ArrayLike) -> TensorAndVjp:
     kept = array_module(x.features).flatnonzero(array_module(x.features).asarray(mask))
 
     def vjp(dy: Any) -> tuple[Any, ...]:
-        dy = _gradient_of(y.features, dy)
-        out = array_module(dy).zeros(x.features.shape, dy.dtype)
-        out[kept] = dy
-        return (out,)
+        return (take_rows(_gradient_of(y.features, dy), inverse(kept, x.num_sites)),)
 
     return y, vjp
 

@@ -317,20 +317,6 @@ def pool_plan(
     return windows(x.coords, stencil, stride, padding, sites)
 
 
-def windows_are_disjoint(
-    ndim: int,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None,
-    padding: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> bool:
-    """Return whether no site is in two windows of a pool."""
-    kernel_size = _check.per_axis(kernel_size, ndim, "kernel_size", 1)
-    stride = kernel_size if stride is None else _check.per_axis(stride, ndim, "stride", 1)
-    dilation = _check.per_axis(dilation, ndim, "dilation", 1)
-    return all(s > (k - 1) * d for k, s, d in zip(kernel_size, stride, dilation, strict=True))
-
-
 def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Count = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)

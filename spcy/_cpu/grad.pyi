@@ -42,25 +42,20 @@ def find_maxima(
     in_rows: NDArray[np.int32],
     out_rows: NDArray[np.int32],
     tile_ptr: NDArray[np.int64],
-    found: NDArray[np.int32],
+    order: NDArray[np.int32] | None,
+    tile_size: int,
+    left: NDArray[np.uint32],
+    taken: NDArray[np.uint32],
     n_threads: int,
 ) -> None: ...
 def return_maxima(
     gradient: NDArray[_Floating],
-    found: NDArray[np.int32],
+    taken: NDArray[np.uint32],
     in_rows: NDArray[np.int32],
     out_rows: NDArray[np.int32],
     tile_ptr: NDArray[np.int64],
-    out: NDArray[_Floating],
-    n_threads: int,
-) -> None: ...
-def move_maxima(
-    features: NDArray[_Floating],
-    maxima: NDArray[_Floating],
-    in_rows: NDArray[np.int32],
-    out_rows: NDArray[np.int32],
-    tile_ptr: NDArray[np.int64],
-    left: NDArray[_Floating],
+    order: NDArray[np.int32] | None,
+    tile_size: int,
     out: NDArray[_Floating],
     n_threads: int,
 ) -> None: ...

@@ -73,22 +73,18 @@ def _whole(channels: int, array: cupy.ndarray) -> bool:
     return channels * array.itemsize % 16 == 0 and array.data.ptr % 16 == 0
 
 
-def find_maxima(features, maxima, in_rows, out_rows, tile_ptr, found, n_threads):
-    """Find the input row of each maximum: that of its first pair, if several have it."""
+def find_maxima(features, maxima, in_rows, out_rows, tile_ptr, order, tile_size, left, taken, n_threads):
+    """Find the channels in which each pair has its output's maximum: the first one, if several have it."""
+    left.fill(2**32 - 1)
     pairs = features, maxima, in_rows, out_rows, tile_ptr
-    _by_tiles("find_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, features), found)
+    _by_tiles("find_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, features), left, taken)
 
 
-def return_maxima(gradient, found, in_rows, out_rows, tile_ptr, out, n_threads):
-    """Add the gradient of each maximum to the row that it was found in."""
-    pairs = gradient, found, in_rows, out_rows, tile_ptr
-    _by_tiles("return_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, gradient), out)
-
-
-def move_maxima(features, maxima, in_rows, out_rows, tile_ptr, left, out, n_threads):
-    """Move the gradient of each maximum to its input row: that of its first pair, if several have it."""
-    pairs = features, maxima, in_rows, out_rows, tile_ptr
-    _by_tiles("move_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, features), left, out)
+def return_maxima(gradient, taken, in_rows, out_rows, tile_ptr, order, tile_size, out, n_threads):
+    """Add the gradient of each maximum to the input row that has it; write 0 to those that have none."""
+    pairs = gradient, taken, in_rows, out_rows, tile_ptr
+    target = order, np.int64(tile_size), np.int64(len(out)), out
+    _by_tiles("return_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, gradient), *target)
 
 
 def find_segment_maxima(features, maxima, order, segment_ptr, found, n_threads):

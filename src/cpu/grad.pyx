@@ -1,7 +1,7 @@
 """Gradients: of a convolution's weight, and of maxima."""
 
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uintptr_t
 
 from spcy._cpu.pairs cimport pairs_of, spcy_pairs
 from spcy._cpu.simd cimport kind_of, kind_of_dtype, level, number
@@ -40,14 +40,12 @@ cdef extern from "cpu/grad.h" nogil:
 
 cdef extern from "cpu/grad_rows.h" nogil:
     void spcy_find_maxima[T](
-        const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, int32_t* found,
-        spcy_team team,
+        const T* features, const T* maxima, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
+        int64_t n_out, int64_t channels, uint32_t* left, uint32_t* taken, spcy_team team,
     ) noexcept
     void spcy_return_maxima[T](
-        const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels, T* dx, spcy_team team
-    ) noexcept
-    void spcy_move_maxima[T](
-        const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, T* left, T* dx, spcy_team team
+        const T* gradient, const uint32_t* taken, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
+        int64_t n_in, int64_t channels, T* dx, spcy_team team,
     ) noexcept
     void spcy_find_segment_maxima[T](
         const T* features, const T* maxima, const int32_t* order, const int64_t* segment_ptr,
@@ -159,49 +157,40 @@ def find_maxima(
     const int32_t[::1] in_rows,  # IN
     const int32_t[::1] out_rows,  # IN
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
-    int32_t[:, ::1] found,  # INOUT, -1
+    const int32_t[::1] order,  # IN or None, row of each output rank
+    int64_t tile_size,
+    uint32_t[:, ::1] left,  # OUT, (n_out, ceil(C / 32)), a bit for each channel that no pair has
+    uint32_t[:, ::1] taken,  # OUT, (P, ceil(C / 32)), a bit for each that the pair has
     int n_threads,
 ):
-    """Find the input row of each maximum: that of its first pair, if several have it."""
+    """Find the channels in which each pair has its output's maximum: the first one, if several have it."""
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    cdef const int32_t* ranked = &order[0] if order is not None and order.shape[0] else NULL
     with nogil:
         spcy_find_maxima(
-            &features[0, 0], &maxima[0, 0], pairs, features.shape[1], &found[0, 0], team(n_threads)
+            &features[0, 0], &maxima[0, 0], pairs, ranked, tile_size, left.shape[0], features.shape[1],
+            &left[0, 0], &taken[0, 0], team(n_threads),
         )
 
 
 def return_maxima(
     const floating[:, ::1] gradient,  # IN, (n_out, C)
-    const int32_t[:, ::1] found,  # IN, (n_out, C)
+    const uint32_t[:, ::1] taken,  # IN, (P, ceil(C / 32)), a bit for each channel
     const int32_t[::1] in_rows,  # IN
     const int32_t[::1] out_rows,  # IN
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1) of input ranks
-    floating[:, ::1] out,  # INOUT, (n_in, C), zeros
+    const int32_t[::1] order,  # IN or None, row of each input rank
+    int64_t tile_size,
+    floating[:, ::1] out,  # OUT, (n_in, C)
     int n_threads,
 ):
-    """Add the gradient of each maximum to the row that it was found in."""
+    """Add the gradient of each maximum to the input row that has it; write 0 to those that have none."""
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    cdef const int32_t* ranked = &order[0] if order is not None and order.shape[0] else NULL
     with nogil:
         spcy_return_maxima(
-            &gradient[0, 0], &found[0, 0], pairs, out.shape[1], &out[0, 0], team(n_threads)
-        )
-
-
-def move_maxima(
-    const floating[:, ::1] features,  # IN, (n_in, C)
-    const floating[:, ::1] maxima,  # IN, (n_out, C)
-    const int32_t[::1] in_rows,  # IN, each row once at most
-    const int32_t[::1] out_rows,  # IN
-    const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
-    floating[:, ::1] left,  # INOUT, (n_out, C), the gradient; zeros where a maximum was found
-    floating[:, ::1] out,  # OUT, (n_in, C), the rows that have a pair
-    int n_threads,
-):
-    """Move the gradient of each maximum to its input row: that of its first pair, if several have it."""
-    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    with nogil:
-        spcy_move_maxima(
-            &features[0, 0], &maxima[0, 0], pairs, out.shape[1], &left[0, 0], &out[0, 0], team(n_threads)
+            &gradient[0, 0], &taken[0, 0], pairs, ranked, tile_size, out.shape[0], out.shape[1], &out[0, 0],
+            team(n_threads),
         )
 
 

@@ -3,6 +3,9 @@
 #define SPCY_CPU_GRAD_ROWS_H
 
 #include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
 
 #include "cpu/pairs.h"
 
@@ -21,55 +24,118 @@ static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y
     }
 }
 
-// y = y + x in the channels for which `row` is noted.
+// 32 channels are a word, channel c its bit c. Both functions below are inlined: where a word is full, the compiler
+// knows how many channels it has.
 template <typename T>
-static inline void spcy_add_noted(const T* __restrict x, const int32_t* __restrict noted, int64_t channels,
-                                  int32_t row, T* __restrict y) {
-    for (int64_t c = 0; c < channels; ++c) {
-        const T value = x[c];  // read in any case, so that vectors can be
-        y[c] += noted[c] == row ? value : T(0);
+struct spcy_word {
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Bits;
+    typedef T V __attribute__((vector_size(16)));
+    typedef Bits I __attribute__((vector_size(16)));
+    static constexpr int lanes = 16 / sizeof(T);
+
+    static V load(const T* x) {
+        V value;
+        memcpy(&value, x, sizeof(value));
+        return value;
     }
+
+    static I bits(int first) {
+        I out = {};
+        for (int lane = 0; lane < lanes; ++lane) out[lane] = (Bits)((uint32_t)1 << (first + lane));
+        return out;
+    }
+};
+
+// The channels in which x is the maximum y.
+template <typename T>
+__attribute__((always_inline)) static inline uint32_t spcy_maxima_of(const T* x, const T* y, int count) {
+    typedef spcy_word<T> Word;
+    typename Word::I found = {};
+    int c = 0;
+#pragma GCC unroll 16
+    for (; c + Word::lanes <= count; c += Word::lanes) {
+        const typename Word::V value = Word::load(x + c), maximum = Word::load(y + c);
+        found |= ((typename Word::I)(value == maximum) | (typename Word::I)(value != value)) & Word::bits(c);
+    }
+    uint32_t word = 0;
+    for (int lane = 0; lane < Word::lanes; ++lane) word |= (uint32_t)found[lane];
+    for (; c < count; ++c) word |= (uint32_t)spcy_is_maximum(x[c], y[c]) << c;
+    return word;
 }
 
-// Move what is left of the gradient to the channels in which x is the maximum y.
+// y = y + x in the channels of a word.
 template <typename T>
-static inline void spcy_move_gradient(const T* __restrict x, const T* __restrict y, int64_t channels,
-                                      T* __restrict left, T* __restrict dx) {
-    for (int64_t c = 0; c < channels; ++c) {
-        const bool maximum = spcy_is_maximum(x[c], y[c]);
-        const T rest = left[c];
-        dx[c] = maximum ? rest : T(0);
-        left[c] = maximum ? T(0) : rest;
+__attribute__((always_inline)) static inline void spcy_add_channels(const T* x, uint32_t word, int count, T* y) {
+    typedef spcy_word<T> Word;
+    typedef typename Word::V V;
+    typedef typename Word::I I;
+    const I all = I{} + (typename Word::Bits)word;
+    int c = 0;
+    for (; c + Word::lanes <= count; c += Word::lanes) {
+        const I bits = Word::bits(c), given = (I)((all & bits) == bits);
+        const V sum = Word::load(y + c) + (V)((I)Word::load(x + c) & given);
+        memcpy(y + c, &sum, sizeof(sum));
     }
+    for (; c < count; ++c) y[c] += word >> c & 1 ? x[c] : T(0);
 }
 
-enum { SPCY_GRAD_ROWS = 64 };  // that a thread takes at a time
+enum {
+    SPCY_GRAD_ROWS = 64,  // that a thread takes at a time
+    SPCY_WORD = 32,       // channels
+};
 
+// Call use(number, first channel, channels) for each word of a row; how many it has is a constant, where it is full.
+template <typename Use>
+static inline void spcy_each_word(int64_t channels, const Use& use) {
+    constexpr std::integral_constant<int, SPCY_WORD> full{};
+    int64_t word = 0;
+    for (; (word + 1) * SPCY_WORD <= channels; ++word) use(word, word * SPCY_WORD, full);
+    if (word * SPCY_WORD < channels) use(word, word * SPCY_WORD, (int)(channels - word * SPCY_WORD));
+}
+
+// Of each pair, note the channels in which it has the maximum of its output: the first one does, if several have it.
+// `left` is what no pair has. The pairs are cut into tiles of output ranks; `order` is the row of each, or NULL.
 template <typename T>
-static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels,
-                                    int32_t* found, spcy_team team) {
-    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
-        spcy_note_maxima(features + in * channels, maxima + out * channels, channels, (int32_t)in,
-                         found + out * channels);
+static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, const int32_t* order,
+                                    int64_t tile_size, int64_t n_out, int64_t channels, uint32_t* left,
+                                    uint32_t* taken, spcy_team team) {
+    const int64_t words = (channels + SPCY_WORD - 1) / SPCY_WORD;
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
+        for (int64_t rank = first; rank < last; ++rank) {
+            const int64_t row = order ? order[rank] : rank;
+            memset(left + row * words, -1, words * sizeof(uint32_t));
+            spcy_fetch_row(maxima + row * channels, channels);
+        }
+        const auto fetch = [=](int64_t in, int64_t) { spcy_fetch_row(features + in * channels, channels); };
+        spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
+            spcy_each_word(channels, [=](int64_t w, int64_t c, auto count) {
+                const T *x = features + in * channels + c, *y = maxima + out * channels + c;
+                const uint32_t found = spcy_maxima_of(x, y, count) & left[out * words + w];
+                left[out * words + w] &= ~found;
+                taken[pair * words + w] = found;
+            });
+        });
     });
 }
 
-// The pairs are cut into tiles of input ranks.
+// Add to each input row the gradients of the maxima that its pairs have. Those are cut into tiles of input ranks;
+// `order` is the row of each, or NULL.
 template <typename T>
-static inline void spcy_return_maxima(const T* gradient, const int32_t* found, spcy_pairs pairs, int64_t channels,
-                                      T* dx, spcy_team team) {
-    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
-        spcy_add_noted(gradient + out * channels, found + out * channels, channels, (int32_t)in, dx + in * channels);
-    });
-}
-
-// What the two above do where no input row has two pairs: the first pair of a maximum takes all that is left.
-template <typename T>
-static inline void spcy_move_maxima(const T* features, const T* maxima, spcy_pairs pairs, int64_t channels, T* left,
-                                    T* dx, spcy_team team) {
-    spcy_parallel_pairs(team, pairs, [=](int64_t in, int64_t out) {
-        spcy_move_gradient(features + in * channels, maxima + out * channels, channels, left + out * channels,
-                           dx + in * channels);
+static inline void spcy_return_maxima(const T* gradient, const uint32_t* taken, spcy_pairs pairs, const int32_t* order,
+                                      int64_t tile_size, int64_t n_in, int64_t channels, T* dx, spcy_team team) {
+    const int64_t words = (channels + SPCY_WORD - 1) / SPCY_WORD;
+    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
+        const int64_t first = tile * tile_size, last = n_in - first < tile_size ? n_in : first + tile_size;
+        for (int64_t rank = first; rank < last; ++rank)
+            memset(dx + (order ? order[rank] : rank) * channels, 0, channels * sizeof(T));
+        const auto fetch = [=](int64_t, int64_t out) { spcy_fetch_row(gradient + out * channels, channels); };
+        spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
+            spcy_each_word(channels, [=](int64_t w, int64_t c, auto count) {
+                const uint32_t word = taken[pair * words + w];
+                if (word) spcy_add_channels(gradient + out * channels + c, word, count, dx + in * channels + c);
+            });
+        });
     });
 }
 

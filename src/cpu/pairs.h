@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "cpu/bits.h"
 #include "cpu/team.h"
 
 typedef struct {
@@ -12,13 +13,31 @@ typedef struct {
     int64_t n_offsets, n_tiles;
 } spcy_pairs;
 
-// Call body(in_row, out_row) for each pair of a tile, in the order of the offsets.
-template <typename Body>
-static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Body& body) {
+// Call body(in_row, out_row, number) for each pair of a tile, in the order of the offsets; and fetch(in_row, out_row)
+// some pairs before.
+template <typename Fetch, typename Body>
+static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Fetch& fetch, const Body& body) {
+    constexpr int64_t kAhead = 8;
     for (int64_t k = 0; k < pairs.n_offsets; ++k) {
         const int64_t* cut = pairs.tile_ptr + k * (pairs.n_tiles + 1) + tile;
-        for (int64_t j = cut[0]; j < cut[1]; ++j) body(pairs.in_rows[j], pairs.out_rows[j]);
+        for (int64_t j = cut[0]; j < cut[1]; ++j) {
+            if (j + kAhead < cut[1]) fetch(pairs.in_rows[j + kAhead], pairs.out_rows[j + kAhead]);
+            body(pairs.in_rows[j], pairs.out_rows[j], j);
+        }
     }
+}
+
+template <typename Body>
+static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Body& body) {
+    spcy_each_pair(pairs, tile, [](int64_t, int64_t) {}, body);
+}
+
+// Fetch a row, or its beginning.
+template <typename T>
+static inline void spcy_fetch_row(const T* row, int64_t channels) {
+    constexpr int64_t kLine = 64 / sizeof(T), kMost = 4;
+    const int64_t end = channels < kMost * kLine ? channels : kMost * kLine;
+    for (int64_t c = 0; c < end; c += kLine) SPCY_PREFETCH(row + c);
 }
 
 // The same for all tiles, shared among threads: pairs of different tiles have different outputs.

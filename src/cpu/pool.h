@@ -166,19 +166,20 @@ static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t*
         const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
         for (int64_t rank = first; rank < last; ++rank)
             spcy_fill_row(out + (order ? order[rank] : rank) * channels, channels, operation);
+        const auto fetch = [=](int64_t in, int64_t) { spcy_fetch_row(features + in * channels, channels); };
         if (operation == SPCY_MAX)
-            spcy_each_pair(pairs, tile, [=](int64_t in, int64_t row) {
+            spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
                 spcy_raise_row(out + row * channels, features + in * channels, channels);
             });
         else
-            spcy_each_pair(pairs, tile, [=](int64_t in, int64_t row) {
+            spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
                 spcy_add_row(out + row * channels, features + in * channels, channels);
             });
     });
 }
 
 static inline void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) {
-    spcy_parallel_pairs(team, pairs, [=](int64_t, int64_t out) { ++counts[out]; });
+    spcy_parallel_pairs(team, pairs, [=](int64_t, int64_t out, int64_t) { ++counts[out]; });
 }
 
 template <typename S, typename T>

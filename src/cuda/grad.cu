@@ -280,48 +280,50 @@ static __device__ inline bool spcy_is_maximum(T x, T y) {
     return x == y || (x != x && y != y);
 }
 
-// The input row of each maximum: that of its first pair, if several have it. Blocks and threads as in a pool.
+enum { SPCY_WORD = 32 };  // channels, of which each has a bit: those that the threads of a warp have
+
+// Of each pair, note the channels in which it has the maximum of its output: the first one does, if several have it.
+// Those of an output that are `left` are all of them before. Blocks and threads as in a pool, and a whole warp for a word.
 template <typename T>
 __global__ void find_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
                             const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
                             const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
-                            int32_t* found) {
+                            uint32_t* left, uint32_t* __restrict__ taken) {
+    const int words = (channels + SPCY_WORD - 1) / SPCY_WORD;
     SPCY_EACH_BLOCK(tile, tiles)
-        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
-                       [&](int64_t in, int64_t row, int64_t c) {
-            const int64_t at = row * channels + c;
-            if (found[at] < 0 && spcy_is_maximum(features[in * channels + c], maxima[at])) found[at] = (int32_t)in;
+        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, words * SPCY_WORD,
+                       [&](int64_t in, int64_t row, int64_t c, int64_t pair) {
+            const int64_t word = row * words + c / SPCY_WORD;
+            const bool maximum =
+                c < channels && spcy_is_maximum(features[in * channels + c], maxima[row * channels + c]);
+            const uint32_t there = __ballot_sync(0xFFFFFFFFu, maximum);
+            if (c % SPCY_WORD == 0) {
+                const uint32_t found = there & left[word];
+                left[word] &= ~found;
+                taken[pair * words + c / SPCY_WORD] = found;
+            }
         });
 }
 
-// Add the gradient of each maximum to the row that it was found in; tiles are of input ranks.
+// Add to each input row the gradients of the maxima that its pairs have; tiles are of input ranks.
 template <typename T>
-__global__ void return_maxima(const T* __restrict__ gradient, const int32_t* __restrict__ found,
+__global__ void return_maxima(const T* __restrict__ gradient, const uint32_t* __restrict__ taken,
                               const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
                               const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
-                              T* out) {
-    SPCY_EACH_BLOCK(tile, tiles)
+                              const int32_t* __restrict__ order, int64_t tile_size, int64_t n, T* out) {
+    const int words = (channels + SPCY_WORD - 1) / SPCY_WORD;
+    SPCY_EACH_BLOCK(tile, tiles) {
+        const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
+        for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
+            const int64_t rank = first + e / channels;
+            out[(order ? order[rank] : rank) * channels + e % channels] = T(0);
+        }
         spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
-                       [&](int64_t in, int64_t row, int64_t c) {
-            const int64_t at = row * channels + c;
-            if (found[at] == in) out[in * channels + c] += gradient[at];
+                       [&](int64_t in, int64_t row, int64_t c, int64_t pair) {
+            if (taken[pair * words + c / SPCY_WORD] >> (c % SPCY_WORD) & 1)
+                out[in * channels + c] += gradient[row * channels + c];
         });
-}
-
-// What these two do where no input row has two pairs: the first pair of a maximum takes all that is left.
-template <typename T>
-__global__ void move_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
-                            const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
-                            const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
-                            T* left, T* __restrict__ out) {
-    SPCY_EACH_BLOCK(tile, tiles)
-        spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
-                       [&](int64_t in, int64_t row, int64_t c) {
-            const int64_t at = row * channels + c;
-            const bool maximum = spcy_is_maximum(features[in * channels + c], maxima[at]);
-            out[in * channels + c] = maximum ? left[at] : T(0);
-            if (maximum) left[at] = T(0);
-        });
+    }
 }
 
 // The row of each segment's maximum: the first in its order, if several have it.

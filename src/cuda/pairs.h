@@ -2,7 +2,7 @@
 #ifndef SPCY_CUDA_PAIRS_H
 #define SPCY_CUDA_PAIRS_H
 
-// Call body(in_row, out_row, channel) for each pair of a tile and each channel, by the threads of a block. Under one
+// Call body(in_row, out_row, channel, number) for each pair of a tile and each channel, by the threads of a block. Under one
 // offset no row occurs twice, so that threads share the pairs; offsets follow each other, as on the CPU.
 template <class Body>
 static __device__ inline void spcy_each_pair(const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
@@ -14,7 +14,7 @@ static __device__ inline void spcy_each_pair(const int32_t* __restrict__ in_rows
         if (elements) __syncthreads();
         for (int64_t e = threadIdx.x; e < elements; e += blockDim.x) {
             const int64_t pair = begin + e / channels;
-            body((int64_t)in_rows[pair], (int64_t)out_rows[pair], e % channels);
+            body((int64_t)in_rows[pair], (int64_t)out_rows[pair], e % channels, pair);
         }
     }
 }

@@ -27,7 +27,7 @@ __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__
             out[(order ? order[rank] : rank) * channels + e % channels] = spcy_of_none<T>(operation);
         }
         spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
-                       [&](int64_t in, int64_t row, int64_t c) {
+                       [&](int64_t in, int64_t row, int64_t c, int64_t) {
             T* y = out + row * channels + c;
             *y = spcy_combine(*y, features[in * channels + c], operation);
         });
