@@ -312,3 +312,23 @@ def test_distinct_sites_are_in_the_order_of_their_first_rows(kind, rng):
     fresh = spcy.Coords(put(indices[get(first)]))
     np.testing.assert_array_equal(get(coords.rows_of(put(indices))), get(fresh.rows_of(put(indices))))
     assert (coords._sites.rows.order is None) == (kind in ("ascending", "none"))
+
+
+@pytest.mark.paired("bits", "kind", "threads")
+@pytest.mark.parametrize("bits", [1, 4, 5, 12, 27, 45, 47, 55, 63])
+@pytest.mark.parametrize("kind", ["even", "one bucket", "nearly one bucket", "few"])
+@pytest.mark.parametrize("num", [65_535, 65_536, 150_001])
+def test_keys_are_sorted_stably(num, bits, kind, threads, rng, monkeypatch):
+    """By passes over all, and by buckets where there are many keys, spread well, and words have room for them."""
+    monkeypatch.setattr(spcy._threads, "GRAIN", 1)
+    keys = rng.integers(0, 1 << bits, num, dtype=np.uint64)
+    if kind == "few":
+        keys = rng.choice(keys[:5], num)
+    elif kind != "even":
+        keys >>= np.uint64(bits // 2)
+        keys[-1] = (1 << bits) - 1 if kind == "nearly one bucket" else keys[0]
+    given = put(keys.copy())
+    found, rows = spcy.coords.sort_keys(given, bits)
+    expected = np.argsort(keys, kind="stable")
+    np.testing.assert_array_equal(get(rows), expected)
+    np.testing.assert_array_equal(get(found), keys[expected])

@@ -8,6 +8,7 @@
 #include <atomic>
 
 #include "common/key.h"
+#include "cpu/bits.h"
 #include "cpu/radix.h"
 #include "cpu/team.h"
 
@@ -97,32 +98,106 @@ static inline int64_t spcy_count_descents(const uint64_t* keys, int64_t rows, sp
     return total.load(std::memory_order_relaxed);
 }
 
-// Sort keys of `bits` bits by passes over their digits, each in `parts` parts, whose counts stand in
-// (parts, 2**digit_bits). Returns whether the result ended in the spare arrays.
-static inline bool spcy_sort(uint64_t* keys, int64_t n, int32_t* rows, uint64_t* spare_keys, int32_t* spare_rows,
-                             int64_t* counts, int parts, int bits, int digit_bits, spcy_team team) {
-    const int passes = (bits + digit_bits - 1) / digit_bits;
-    const uint64_t* source = keys;
-    uint64_t* target = spare_keys;
-    const int32_t* source_rows = nullptr;
-    int32_t *target_rows = spare_rows, *other_rows = rows;
+enum {
+    SPCY_SORT_LARGE = 1 << 16,   // keys that are worth buckets
+    SPCY_SORT_BUCKET = 1 << 12,  // keys of a bucket, about: the nearest caches hold them
+    SPCY_SORT_DIGIT = 11,         // bits, in a bucket
+    SPCY_SORT_UNEVEN = 4,        // buckets that are larger than a thread's share over this make threads wait
+};
+
+// What a sort by radix works on: each key's row, and as much room again.
+typedef struct {
+    uint64_t *keys, *spare_keys;
+    int32_t *rows, *spare_rows;
+    int64_t* counts;  // (parts, 2**digit_bits)
+    int64_t n;
+    int parts, bits, digit_bits;
+} spcy_sorted;
+
+// Count the digits at `shift` of each part, and turn the counts into places.
+static inline void spcy_place_digits(const spcy_sorted& s, const uint64_t* from, int shift, int digit_bits,
+                                     spcy_team team) {
+    spcy_parallel_for(team, s.parts, [=](int64_t part, int) {
+        spcy_histogram(from, s.n * part / s.parts, s.n * (part + 1) / s.parts, shift, digit_bits,
+                       s.counts + (part << digit_bits));
+    });
+    spcy_digit_places(s.counts, s.parts, digit_bits);
+}
+
+template <int FROM, int TO>
+static inline void spcy_scatter_parts(const spcy_sorted& s, const uint64_t* from, const int32_t* from_rows, int shift,
+                                      int digit_bits, spcy_word_layout word, uint64_t* to, int32_t* to_rows,
+                                      spcy_team team) {
+    spcy_parallel_for(team, s.parts, [=](int64_t part, int) {
+        spcy_scatter<FROM, TO>(from, from_rows, s.n * part / s.parts, s.n * (part + 1) / s.parts, shift, digit_bits,
+                               word, s.counts + (part << digit_bits), to, to_rows);
+    });
+}
+
+// Sort by passes over all keys, from the lowest digit on. Returns whether the result ended in the spare arrays.
+static inline bool spcy_sort_by_passes(const spcy_sorted& s, spcy_team team) {
+    const int passes = (s.bits + s.digit_bits - 1) / s.digit_bits;
+    const uint64_t* from = s.keys;
+    uint64_t* to = s.spare_keys;
+    const int32_t* from_rows = nullptr;
+    int32_t *to_rows = s.spare_rows, *other_rows = s.rows;
     for (int pass = 0; pass < passes; ++pass) {
-        const int shift = pass * digit_bits;
-        spcy_parallel_for(team, parts, [=](int64_t part, int) {
-            spcy_histogram(source, n * part / parts, n * (part + 1) / parts, shift, digit_bits,
-                           counts + (part << digit_bits));
-        });
-        spcy_digit_places(counts, parts, digit_bits);
-        spcy_parallel_for(team, parts, [=](int64_t part, int) {
-            spcy_scatter(source, source_rows, n * part / parts, n * (part + 1) / parts, shift, digit_bits,
-                         counts + (part << digit_bits), target, target_rows);
-        });
-        source = target;
-        target = target == keys ? spare_keys : keys;
-        source_rows = target_rows;
-        std::swap(target_rows, other_rows);
+        const int shift = pass * s.digit_bits;
+        spcy_place_digits(s, from, shift, s.digit_bits, team);
+        const auto scatter = pass == 0 ? spcy_scatter_parts<SPCY_KEYS, SPCY_KEYS_AND_ROWS>
+                                       : spcy_scatter_parts<SPCY_KEYS_AND_ROWS, SPCY_KEYS_AND_ROWS>;
+        scatter(s, from, from_rows, shift, s.digit_bits, {}, to, to_rows, team);
+        from = to;
+        to = to == s.keys ? s.spare_keys : s.keys;
+        from_rows = to_rows;
+        std::swap(to_rows, other_rows);
     }
     return passes % 2;
+}
+
+// Sort by the highest digit, then each bucket by itself in the nearest caches, as words. Returns -1, with nothing
+// changed, if words have no room or buckets would be too uneven; else as the other.
+static inline int spcy_sort_by_buckets(const spcy_sorted& s, spcy_team team) {
+    const int wanted = spcy_highest((uint64_t)s.n / SPCY_SORT_BUCKET), top = std::min(s.digit_bits, wanted);
+    const int low = s.bits - top, passes = (low + SPCY_SORT_DIGIT - 1) / SPCY_SORT_DIGIT;
+    const spcy_word_layout word = {spcy_highest((uint64_t)s.n) + 1, low, 0};
+    if (passes < 1 || word.row_bits + low > 64) return -1;
+    const int64_t buckets = 1ll << top;
+    spcy_place_digits(s, s.keys, low, top, team);
+    for (int64_t b = 0; b < buckets; ++b) {
+        const int64_t end = b + 1 < buckets ? s.counts[b + 1] : s.n;
+        if ((end - s.counts[b]) * SPCY_SORT_UNEVEN * s.parts > s.n) return -1;
+    }
+    spcy_scatter_parts<SPCY_KEYS, SPCY_WORDS>(s, s.keys, nullptr, low, top, word, s.spare_keys, nullptr, team);
+    const int64_t* ends = s.counts + ((int64_t)(s.parts - 1) << top);  // of buckets, once all is placed
+    const int digit_bits = (low + passes - 1) / passes;
+    spcy_parallel_for(team, buckets, [=](int64_t bucket, int) {
+        const int64_t begin = bucket ? ends[bucket - 1] : 0, n = ends[bucket] - begin;
+        const spcy_word_layout own = {word.row_bits, low, (uint64_t)bucket << low};
+        uint64_t *from = s.spare_keys + begin, *to = s.keys + begin;
+        int32_t* rows = (passes % 2 ? s.rows : s.spare_rows) + begin;
+        for (int pass = 0; n && pass < passes; ++pass) {
+            int64_t places[1 << SPCY_SORT_DIGIT];
+            const int shift = pass * digit_bits;
+            spcy_histogram(from, 0, n, own.row_bits + shift, digit_bits, places);
+            spcy_digit_places(places, 1, digit_bits);
+            const auto scatter = pass == passes - 1 ? spcy_scatter<SPCY_WORDS, SPCY_KEYS_AND_ROWS>
+                                                    : spcy_scatter<SPCY_WORDS, SPCY_WORDS>;
+            scatter(from, nullptr, 0, n, shift, digit_bits, own, places, to, rows);
+            std::swap(from, to);
+        }
+    });
+    return passes % 2 == 0;
+}
+
+// Sort keys of `bits` bits, stably, by digits of at most `digit_bits`. Returns whether the result ended in the spare
+// arrays.
+static inline bool spcy_sort(uint64_t* keys, int64_t n, int32_t* rows, uint64_t* spare_keys, int32_t* spare_rows,
+                             int64_t* counts, int parts, int bits, int digit_bits, spcy_team team) {
+    const spcy_sorted s = {keys, spare_keys, rows, spare_rows, counts, n, parts, bits, digit_bits};
+    const int in_spare = n < SPCY_SORT_LARGE ? -1 : spcy_sort_by_buckets(s, team);
+    if (in_spare >= 0) return in_spare;
+    return spcy_sort_by_passes(s, team);
 }
 
 // How many sorted keys of each chunk differ from the one before them.
