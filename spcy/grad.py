@@ -41,6 +41,7 @@ from .pool import (
     global_max_pool,
     global_sum_pool,
     max_pool,
+    only_rows,
     pairs_per_row,
     pool_on,
     pool_plan,
@@ -302,8 +303,10 @@ def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> Tens
     return y, _return_sums(x, y, rulebook, _sites(rulebook))
 
 
-def _sites(rulebook: Rulebook) -> np.ndarray:
-    """Return what the mean of each window's sites divides by."""
+def _sites(rulebook: Rulebook) -> np.ndarray | None:
+    """Return what the mean of each window's sites divides by, None if by nothing."""
+    if only_rows(rulebook) is not None:
+        return None
     return array_module(rulebook.out_rows).maximum(pairs_per_row(rulebook), 1)[:, None]
 
 

@@ -17,6 +17,7 @@ from ._stencil import box_stencil
 from ._threads import threads_for
 from .conv import parent_level
 from .coords import Coords, derive
+from .rows import take_rows
 from .rulebook import Outputs, Rulebook, windows
 from .tensor import SparseTensor, require_tensor
 
@@ -321,19 +322,36 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
     features = widened(x.features)
     xp, kernels = array_module(features), kernels_for(features)
+    counts = None
+    if operation == MEAN and count == "window":
+        counts = xp.full(rulebook.num_out, rulebook.num_offsets, np.int32)
+    elif operation == MEAN:
+        rows = only_rows(rulebook)
+        if rows is not None:
+            return take_rows(x.features, rows)
+        counts = pairs_per_row(rulebook)
     out = empty(xp, (rulebook.num_out, x.num_channels), features.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         tile_size = kernels.builders.tile_size_for(x.num_channels, len(out), threads)
-        tile_ptr = rulebook._tiles(tile_size)
-        rows = rulebook.in_rows, rulebook.out_rows, tile_ptr, rulebook._out.order
-        by_row = MAX if operation == MAX else SUM
-        kernels.pool.pool(features, *rows, tile_size, by_row, out, threads)
-    if operation == MEAN and count == "window":
-        out /= rulebook.num_offsets
-    elif operation == MEAN:
-        out /= xp.maximum(pairs_per_row(rulebook), 1)[:, None].astype(out.dtype)
+        pairs = rulebook.in_rows, rulebook.out_rows, rulebook._tiles(tile_size)
+        target = rulebook._out.order, tile_size, MAX if operation == MAX else SUM, counts
+        kernels.pool.pool(features, *pairs, *target, out, threads)
     return out.astype(x.dtype, copy=False)
+
+
+def only_rows(rulebook: Rulebook) -> np.ndarray | None:
+    """Return the input row of each output row, -1 where none is; None if an output row has several."""
+    return rulebook._kept.once("only rows", lambda: _only_rows(rulebook))
+
+
+def _only_rows(rulebook: Rulebook) -> np.ndarray | None:
+    num = rulebook.num_pairs
+    if num > rulebook.num_out or (num and int(pairs_per_row(rulebook).max()) > 1):
+        return None
+    rows = array_module(rulebook.out_rows).full(rulebook.num_out, -1, np.int32)
+    rows[rulebook.out_rows] = rulebook.in_rows
+    return rows
 
 
 def pairs_per_row(rulebook: Rulebook) -> np.ndarray:

@@ -588,7 +588,7 @@ def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:
     if mask.shape != (x.num_sites,):
         raise ValueError(f"mask must have shape ({x.num_sites},), one per site, got {mask.shape}")
     rows = array_module(mask).flatnonzero(mask)
-    return SparseTensor(x.coords._select(rows), x.features[rows])
+    return SparseTensor(x.coords._select(rows), take_rows(x.features, rows.astype(np.int32)))
 
 
 def require_tensor(value: Any, name: str) -> None:

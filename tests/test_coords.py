@@ -319,7 +319,7 @@ def test_distinct_sites_are_in_the_order_of_their_first_rows(kind, rng):
 @pytest.mark.parametrize("kind", ["even", "one bucket", "nearly one bucket", "few"])
 @pytest.mark.parametrize("num", [65_535, 65_536, 150_001])
 def test_keys_are_sorted_stably(num, bits, kind, threads, rng, monkeypatch):
-    """By passes over all, and by buckets where there are many keys, spread well, and words have room for them."""
+    """By passes over all, or by buckets: of many keys, spread well, whose words have room for rows too."""
     monkeypatch.setattr(spcy._threads, "GRAIN", 1)
     keys = rng.integers(0, 1 << bits, num, dtype=np.uint64)
     if kind == "few":

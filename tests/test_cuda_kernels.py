@@ -202,9 +202,9 @@ def test_pool(schedule, channels, ordered, real, rng):
     features = rng.standard_normal((num_in, channels)).astype(real)
     features[3, 0] = np.nan
     out = np.empty((num_out, channels), real)
-    for operation in (0, 1):
-        args = features, in_rows, out_rows, tile_ptr, order, tile_size, operation, out, THREADS
-        both("pool", "pool", *args, outputs=[7])
+    for operation, divisors in ((0, None), (1, None), (0, rng.integers(0, 4, num_out).astype(np.int32))):
+        args = features, in_rows, out_rows, tile_ptr, order, tile_size, operation, divisors, out, THREADS
+        both("pool", "pool", *args, outputs=[8])
     counts = np.zeros(num_out, np.int32)
     import cupy
 
@@ -213,6 +213,27 @@ def test_pool(schedule, channels, ordered, real, rng):
     twin = importlib.import_module("spcy._cuda.pool")
     twin.count_pairs_per_row(cupy.asarray(out_rows), cupy.asarray(tile_ptr), device, THREADS)
     np.testing.assert_array_equal(device.get(), counts)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("channels", [1, 32, 40])
+def test_maxima_of_pairs(schedule, channels, ordered, real, rng):
+    num_in, num_out, offsets, tile_size, words = 90, 70, 8, 16, -(-channels // 32)
+    order = rng.permutation(num_out).astype(np.int32) if ordered else None
+    in_rows, out_rows, tile_ptr = random_rulebook(rng, num_in, num_out, offsets, tile_size, order)
+    features = rng.integers(0, 3, (num_in, channels)).astype(real)
+    features[3, 0] = np.nan
+    maxima = np.empty((num_out, channels), real)
+    pairs = in_rows, out_rows, tile_ptr
+    _cpu.pool.pool(features, *pairs, order, tile_size, 1, None, maxima, THREADS)
+    left, taken = np.empty((num_out, words), np.uint32), np.empty((len(in_rows), words), np.uint32)
+    args = features, maxima, *pairs, order, tile_size, left, taken, THREADS
+    both("grad", "find_maxima", *args, outputs=[8])
+    _cpu.grad.find_maxima(*args)
+    gradient, out = rng.standard_normal((num_in, channels)).astype(real), np.empty((num_out, channels), real)
+    back = gradient, taken, out_rows, in_rows, tile_ptr, order, tile_size, out, THREADS  # as if they ran backwards
+    both("grad", "return_maxima", *back, outputs=[7])
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])

@@ -14,6 +14,7 @@ def pool(
     order: NDArray[np.int32] | None,
     tile_size: int,
     operation: int,
+    counts: NDArray[np.int32] | None,
     out: NDArray[_Floating],
     n_threads: int,
 ) -> None: ...

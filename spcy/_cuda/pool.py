@@ -7,11 +7,11 @@ from ._kernel import kernel, launch, launch_blocks, type_name
 _THREADS = 256
 
 
-def pool(features, in_rows, out_rows, tile_ptr, order, tile_size, operation, out, n_threads):
+def pool(features, in_rows, out_rows, tile_ptr, order, tile_size, operation, counts, out, n_threads):
     """Reduce the input rows of each output row; the sum of none is 0, the maximum -inf."""
     offsets, tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
     pairs = features, in_rows, out_rows, tile_ptr, np.int64(offsets), np.int64(tiles), order
-    target = np.int64(tile_size), np.int32(operation), out, np.int64(len(out)), np.int32(out.shape[1])
+    target = np.int64(tile_size), np.int32(operation), counts, out, np.int64(len(out)), np.int32(out.shape[1])
     launch_blocks(kernel("pool", "pool", type_name(features.dtype)), tiles, _THREADS, *pairs, *target)
 
 

@@ -24,6 +24,12 @@ static inline void spcy_add_row(S* __restrict y, const T* __restrict x, int64_t 
     for (int64_t c = 0; c < channels; ++c) y[c] += x[c];
 }
 
+// y = y / divisor.
+template <typename T>
+static inline void spcy_divide_row(T* y, T divisor, int64_t channels) {
+    for (int64_t c = 0; c < channels; ++c) y[c] /= divisor;
+}
+
 // y = the greater of y and x, NaN if either is. Without branches, so that vectors can be.
 template <typename S, typename T>
 static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_t channels) {
@@ -158,10 +164,12 @@ static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t
 
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
 
-// Reduce the input rows of each output row, (n_out, channels); `order` is the row of each output rank, or NULL.
+// Reduce the input rows of each output row, (n_out, channels), and divide by its count, if there are counts: by none
+// of 0. `order` is the row of each output rank, or NULL.
 template <typename T>
 static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
-                             int64_t n_out, int64_t channels, int operation, T* out, spcy_team team) {
+                             int64_t n_out, int64_t channels, int operation, const int32_t* counts, T* out,
+                             spcy_team team) {
     spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
         const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
         for (int64_t rank = first; rank < last; ++rank)
@@ -175,6 +183,10 @@ static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t*
             spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
                 spcy_add_row(out + row * channels, features + in * channels, channels);
             });
+        for (int64_t rank = first; counts && rank < last; ++rank) {
+            const int64_t row = order ? order[rank] : rank;
+            if (counts[row] > 1) spcy_divide_row(out + row * channels, (T)counts[row], channels);
+        }
     });
 }
 

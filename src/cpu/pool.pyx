@@ -10,7 +10,7 @@ from spcy._cpu.threads cimport spcy_team, team
 cdef extern from "cpu/pool.h" nogil:
     void spcy_pool[T](
         const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size, int64_t n_out,
-        int64_t channels, int operation, T* out, spcy_team team,
+        int64_t channels, int operation, const int32_t* counts, T* out, spcy_team team,
     ) noexcept
     void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
     void spcy_reduce_segments[S, T](
@@ -37,6 +37,7 @@ def pool(
     const int32_t[::1] order,  # IN or None, row of each output rank
     int64_t tile_size,
     int operation,  # 0 sum, 1 max
+    const int32_t[::1] counts,  # IN or None, (n_out,), what each is divided by, unless it is 0
     floating[:, ::1] out,  # OUT
     int n_threads,
 ):
@@ -44,9 +45,11 @@ def pool(
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
     cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
     cdef const int32_t* rows = &order[0] if order is not None else NULL
+    cdef const int32_t* divisors = &counts[0] if counts is not None else NULL
     with nogil:
         spcy_pool(
-            source, pairs, rows, tile_size, out.shape[0], out.shape[1], operation, &out[0, 0], team(n_threads)
+            source, pairs, rows, tile_size, out.shape[0], out.shape[1], operation, divisors, &out[0, 0],
+            team(n_threads),
         )
 
 

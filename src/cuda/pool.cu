@@ -18,8 +18,8 @@ static __device__ inline S spcy_combine(S y, T x, int operation) {
 template <typename T>
 __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__ in_rows,
                      const int32_t* __restrict__ out_rows, const int64_t* __restrict__ tile_ptr, int64_t offsets,
-                     int64_t tiles, const int32_t* __restrict__ order, int64_t tile_size, int operation, T* out,
-                     int64_t n, int channels) {
+                     int64_t tiles, const int32_t* __restrict__ order, int64_t tile_size, int operation,
+                     const int32_t* __restrict__ counts, T* out, int64_t n, int channels) {
     SPCY_EACH_BLOCK(tile, tiles) {
         const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
@@ -31,6 +31,12 @@ __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__
             T* y = out + row * channels + c;
             *y = spcy_combine(*y, features[in * channels + c], operation);
         });
+        if (!counts) continue;
+        __syncthreads();
+        for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
+            const int64_t rank = first + e / channels, row = order ? order[rank] : rank;
+            if (counts[row] > 1) out[row * channels + e % channels] /= counts[row];
+        }
     }
 }
 
