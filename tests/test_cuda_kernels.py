@@ -232,7 +232,7 @@ def test_maxima_of_pairs(schedule, channels, ordered, real, rng):
     both("grad", "find_maxima", *args, outputs=[8])
     _cpu.grad.find_maxima(*args)
     gradient, out = rng.standard_normal((num_in, channels)).astype(real), np.empty((num_out, channels), real)
-    back = gradient, taken, out_rows, in_rows, tile_ptr, order, tile_size, out, THREADS  # as if they ran backwards
+    back = gradient, taken, out_rows, in_rows, tile_ptr, order, tile_size, out, THREADS  # as if backwards
     both("grad", "return_maxima", *back, outputs=[7])
 
 
