@@ -17,8 +17,9 @@ def set_kept_memory(num_bytes: int) -> None:
     operation on it. So the memory of arrays of 128 KiB or more that spcy makes is kept when they are
     freed, on Linux. They stay plain NumPy arrays that own their data.
 
-    The system may take back what is kept when memory runs short, though it counts as the process's
-    until then (MADV_FREE); a fork gives all of it back, and so does an array that finds no memory.
+    The system may take back what is kept when memory runs short, all but the last 64 MiB, though it counts
+    as the process's until then (MADV_FREE); a fork gives all of it back, and so does an array that finds no
+    memory.
 
     Parameters
     ----------

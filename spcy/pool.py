@@ -324,7 +324,7 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
     xp, kernels = array_module(features), kernels_for(features)
     counts = None
     if operation == MEAN and count == "window":
-        counts = xp.full(rulebook.num_out, rulebook.num_offsets, np.int32)
+        operation, counts = SUM, xp.full(rulebook.num_out, rulebook.num_offsets, np.int32)
     elif operation == MEAN:
         rows = only_rows(rulebook)
         if rows is not None:
@@ -335,7 +335,7 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         tile_size = kernels.builders.tile_size_for(x.num_channels, len(out), threads)
         pairs = rulebook.in_rows, rulebook.out_rows, rulebook._tiles(tile_size)
-        target = rulebook._out.order, tile_size, MAX if operation == MAX else SUM, counts
+        target = rulebook._out.order, tile_size, operation, counts
         kernels.pool.pool(features, *pairs, *target, out, threads)
     return out.astype(x.dtype, copy=False)
 

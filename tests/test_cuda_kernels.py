@@ -202,7 +202,9 @@ def test_pool(schedule, channels, ordered, real, rng):
     features = rng.standard_normal((num_in, channels)).astype(real)
     features[3, 0] = np.nan
     out = np.empty((num_out, channels), real)
-    for operation, divisors in ((0, None), (1, None), (0, rng.integers(0, 4, num_out).astype(np.int32))):
+    features[4] = -0.0
+    counts = rng.integers(0, 4, num_out).astype(np.int32)
+    for operation, divisors in ((0, None), (1, None), (2, counts), (0, counts)):
         args = features, in_rows, out_rows, tile_ptr, order, tile_size, operation, divisors, out, THREADS
         both("pool", "pool", *args, outputs=[8])
     counts = np.zeros(num_out, np.int32)

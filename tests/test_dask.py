@@ -468,15 +468,23 @@ def test_command(workers, streets, tmp_path, capfd):
 
 
 @pytest.mark.thorough
-def test_command_is_killed_and_run_again(streets, tmp_path):
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["killed", "Ctrl-C"])
+def test_command_is_stopped_and_run_again(workers, streets, tmp_path):
     folder, expected = streets
     out = tmp_path / "out"
-    process = command(folder, "--out", out, "--tile", 100)
+    process = command(folder, "--out", out, "--tile", 100, *workers, start_new_session=True)
     deadline = time.monotonic() + 60
     while not [*out.glob(".spcy-run/*/*.npz")] and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.kill()
-    process.communicate()
+    if workers:
+        os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.endswith("\nspcy: interrupted\n")
+        assert "Traceback" not in err
+    else:
+        process.kill()
+        process.communicate()
     assert not [*out.glob("*.laz")]
     process = command(folder, "--out", out, "--tile", 100)
     text, err = process.communicate(timeout=120)

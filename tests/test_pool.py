@@ -180,3 +180,19 @@ def test_pool_of_single_cells_keeps_the_coords_as_conv_does(rng):
 def test_global_average_does_not_overflow_on_the_way():
     x = spcy.SparseTensor([[0, 1], [0, 2], [0, 3]], np.full((3, 1), 3e38, np.float32))
     np.testing.assert_allclose(get(spcy.global_avg_pool(x)), [[3e38]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("more", [[], [[0, 1000], [0, 1001]]], ids=["alone", "beside others"])
+def test_the_mean_of_one_site_is_itself_to_the_bit(more):
+    """Whatever other windows have: tiles see only some of them."""
+    indices = np.int32([[0, 0], [0, 4], *more])
+    features = np.ones((len(indices), 2), np.float32)
+    features[:2] = [[-0.0, 0.0], [0.0, -0.0]]
+    x = spcy.SparseTensor(put(indices), put(features))
+    y = spcy.avg_pool(x, 2)
+    for found in (y, spcy.unpool(y)):
+        np.testing.assert_array_equal(np.signbit(get(found.features)[:2]), [[True, False], [False, True]])
+    z = spcy.avg_pool(x, 2, 1, 1)  # windows that overlap: two of each site, and back their mean
+    np.testing.assert_array_equal(
+        np.signbit(get(spcy.unpool(z).features)[:2]), [[True, False], [False, True]]
+    )

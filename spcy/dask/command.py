@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import ctypes
 import glob
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
     ------
     distributed.Client
     """
-    options = {"processes": True, "n_workers": workers, "threads_per_worker": 1}
+    options = {"processes": True, "n_workers": 0, "threads_per_worker": 1}
     if workers is None:
         options = {"processes": False, "n_workers": 1}
         _keep_memory()
@@ -148,7 +150,21 @@ def local_client(workers: int | None = None) -> Iterator[Client]:
         LocalCluster(dashboard_address=":0", silence_logs="ERROR", **options) as cluster,
         Client(cluster) as client,
     ):
+        if workers is not None:
+            cluster.sync(_block_interrupts)
+            cluster.scale(workers)
+            client.wait_for_workers(workers, timeout=120)
         yield client
+
+
+async def _block_interrupts() -> None:
+    """Let workers see no Ctrl-C, each with a traceback of its own: who starts them ends them.
+
+    Processes have the signal mask of the thread that starts them.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # which the first worker would start, and that unblocks interrupts
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _keep_memory() -> None:

@@ -101,11 +101,11 @@ class Kept {
 
     void give(void* data) {
         const Block block = block_of(data);
+        std::lock_guard<std::mutex> lock(mutex_);
         if (block.size > bound()) {
             unmap(block);
             return;
         }
-        std::lock_guard<std::mutex> lock(mutex_);
         while (count_ == kMostKept || bytes_ + block.size > bound()) unmap(remove(0));
         blocks_[count_++] = block;
         bytes_ += block.size;

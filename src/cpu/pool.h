@@ -14,7 +14,9 @@ enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
 
 template <typename T>
 static inline void spcy_fill_row(T* row, int64_t channels, int operation) {
-    const T value = operation == SPCY_MAX ? -std::numeric_limits<T>::infinity() : T(0);
+    const T value = operation == SPCY_MAX    ? -std::numeric_limits<T>::infinity()
+                    : operation == SPCY_MEAN ? -T(0)  // plus x it is x, whatever its sign
+                                             : T(0);
     for (int64_t c = 0; c < channels; ++c) row[c] = value;
 }
 
@@ -164,8 +166,8 @@ static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t
 
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
 
-// Reduce the input rows of each output row, (n_out, channels), and divide by its count, if there are counts: by none
-// of 0. `order` is the row of each output rank, or NULL.
+// Reduce the input rows of each output row, (n_out, channels), and divide by its count, if there are counts. The mean
+// of a row is itself, to the bit, and that of none 0. `order` is the row of each output rank, or NULL.
 template <typename T>
 static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
                              int64_t n_out, int64_t channels, int operation, const int32_t* counts, T* out,
@@ -186,6 +188,7 @@ static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t*
         for (int64_t rank = first; counts && rank < last; ++rank) {
             const int64_t row = order ? order[rank] : rank;
             if (counts[row] > 1) spcy_divide_row(out + row * channels, (T)counts[row], channels);
+            if (counts[row] == 0) spcy_fill_row(out + row * channels, channels, SPCY_SUM);
         }
     });
 }

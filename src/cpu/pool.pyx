@@ -36,8 +36,8 @@ def pool(
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
     const int32_t[::1] order,  # IN or None, row of each output rank
     int64_t tile_size,
-    int operation,  # 0 sum, 1 max
-    const int32_t[::1] counts,  # IN or None, (n_out,), what each is divided by, unless it is 0
+    int operation,  # 0 sum, 1 max, 2 mean
+    const int32_t[::1] counts,  # IN or None, (n_out,), what each is divided by; where it is 0 the result is
     floating[:, ::1] out,  # OUT
     int n_threads,
 ):

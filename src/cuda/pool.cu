@@ -24,7 +24,8 @@ __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__
         const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
             const int64_t rank = first + e / channels;
-            out[(order ? order[rank] : rank) * channels + e % channels] = spcy_of_none<T>(operation);
+            out[(order ? order[rank] : rank) * channels + e % channels] =
+                operation == SPCY_MEAN ? -T(0) : spcy_of_none<T>(operation);  // -0 plus x is x, whatever its sign
         }
         spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
                        [&](int64_t in, int64_t row, int64_t c, int64_t) {
@@ -35,7 +36,8 @@ __global__ void pool(const T* __restrict__ features, const int32_t* __restrict__
         __syncthreads();
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
             const int64_t rank = first + e / channels, row = order ? order[rank] : rank;
-            if (counts[row] > 1) out[row * channels + e % channels] /= counts[row];
+            T* y = out + row * channels + e % channels;
+            *y = counts[row] ? *y / counts[row] : T(0);
         }
     }
 }
