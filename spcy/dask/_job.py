@@ -137,35 +137,40 @@ class Job:
     ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, bytes]]]:
         """Return the number of each voxel, tile by tile; the tiles; and what those are sent that see some."""
         numbers, rest = np.empty(len(cells), np.int32), low if low.any() else None
-        tiles, seen = self._seen(cells)
+        along = np.ascontiguousarray(cells.T)
+        tiles, seen = self._seen(along)
         done = 0
         for tile in tiles:
             own = seen[tile][0]
             numbers[own] = np.arange(done, done + len(own))
             done += len(own)
-        cells, blocks = np.ascontiguousarray(cells.T), []
+        first = self.layout_of([0] * len(self.tile))  # the layouts of tiles differ in where they begin
+        all_keys, blocks = _keys(along.astype(np.int64), first), []
         for tile, (own, *halos) in seen.items():
-            rows, layout = np.concatenate([own, *halos]), self.layout_of(tile)
-            key_dtype = _unsigned(1 << layout.bits)
-            fields = zip(cells, layout.low[1:], layout.shift[1:], strict=True)
-            keys = sum((c[rows] - low) << shift for c, low, shift in fields)
-            counted = counts[rows].astype(_unsigned(int(counts[rows].max()) + 1))
-            sums = high[rows], None if rest is None else rest[rows]
-            block = _Block(tile, len(own), keys.astype(key_dtype), counted, *sums)
+            rows = np.concatenate([own, *halos]) if halos else own
+            begin = int(_keys(self.layout_of(tile).low[1:], first))
+            keys = (all_keys[rows] - begin).astype(_unsigned(1 << first.bits))
+            counted = counts[rows]
+            counted = counted.astype(_unsigned(int(counted.max()) + 1))
+            sums = high.take(rows, axis=0), None if rest is None else rest.take(rows, axis=0)
+            block = _Block(tile, len(own), keys, counted, *sums)
             blocks.append((self.partition_of(tile), pickle.dumps(tuple(block), protocol=5)))
         return numbers, np.array(tiles, np.int64).reshape(-1, len(self.tile)), blocks
 
     def _seen(
-        self, cells: np.ndarray
+        self, along: np.ndarray
     ) -> tuple[list[tuple[int, ...]], dict[tuple[int, ...], list[np.ndarray]]]:
-        """Return the tiles that hold cells, and the rows that each tile sees: its own, then of its halo."""
+        """Return the tiles that hold cells, (D, n), and the rows that each sees: its own, then its halo's."""
         seen: dict[tuple[int, ...], list[np.ndarray]] = {}
-        if not len(cells):
+        if not along.shape[1]:
             return [], seen
-        own, within = zip(*map(self._tiles_along, range(len(self.tile)), cells.T), strict=True)
+        own, within = zip(*map(self._tiles_along, range(len(self.tile)), along), strict=True)
         least = [int(o.min()) for o in own]
         shape = [int(o.max()) - n + 1 for o, n in zip(own, least, strict=True)]
-        keys = np.ravel_multi_index([o - n for o, n in zip(own, least, strict=True)], shape)
+        keys = np.zeros(along.shape[1], np.int64)
+        for o, n, size in zip(own, least, shape, strict=True):
+            if size > 1:
+                keys = keys * size + (o - n)
 
         def by_tile(
             rows: np.ndarray | None, step: Sequence[int]
@@ -186,14 +191,14 @@ class Job:
     def _tiles_along(self, axis: int, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the tile of each cell along an axis, and where in it the cell lies."""
         tile = int(self.tile[axis])
-        cells = cells.astype(np.int64) + tile // 2
-        first, last = int(cells.min()) // tile, int(cells.max()) // tile
-        if last - first > _FEW:
-            return np.divmod(cells, tile)
-        own = np.full(len(cells), first)
+        half, least, greatest = tile // 2, int(cells.min()), int(cells.max())
+        first, last = (least + half) // tile, (greatest + half) // tile
+        if last - first > _FEW or max(abs(first) * tile, (last + 1) * tile) > np.iinfo(np.int32).max:
+            return np.divmod(cells.astype(np.int64) + half, tile)
+        own = np.full(len(cells), first, np.int32)
         for t in range(first + 1, last + 1):  # a tenth of the time of a division
-            own += cells >= t * tile
-        return own, cells - own * tile
+            own += cells >= t * tile - half
+        return own, cells - (own * np.int32(tile) - np.int32(half))
 
     def _halos(self, within: Sequence[np.ndarray]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
         """Yield steps to other tiles, and the rows of voxels that those see, which lie so in their own."""
@@ -253,12 +258,21 @@ class Job:
 _FEW = 16  # tiles
 
 
+def _keys(along: np.ndarray, layout: Layout) -> Any:
+    """Return the keys of cells, (D, ..), in a layout that would begin at 0."""
+    keys: Any = 0
+    for cells, shift in zip(along, layout.shift[1:].tolist(), strict=True):
+        keys = keys + (cells << shift)
+    return keys
+
+
 def _grouped(keys: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each key below a size that occurs, and where."""
-    if size > _FEW:
+    if size > 256:
         unique, _, order, starts = group_keys(keys.astype(np.uint64), size.bit_length())
         yield from zip(unique[:-1].tolist(), np.split(order, starts[1:-1]), strict=True)
         return
+    keys = keys.astype(np.uint8)
     for key in np.flatnonzero(np.bincount(keys, minlength=size)).tolist():
         yield key, np.flatnonzero(keys == key)
 
