@@ -48,6 +48,7 @@ from .pool import (
     reduce_pairs,
     segment_reduce,
     sum_pool,
+    tiles_of,
     unpool,
 )
 from .rows import inverse, take_rows
@@ -286,14 +287,10 @@ def _return_maxima_of_pairs(
     left, taken = (empty(xp, (n, words), np.uint32) for n in (rulebook.num_out, rulebook.num_pairs))
     out, threads = empty(xp, (num, channels), dy.dtype), threads_for(rulebook.num_pairs * (channels + 7) / 8)
     rows, kernels = (rulebook.in_rows, rulebook.out_rows), kernels_for(dy, rulebook.in_rows)
-
-    def cut(direction: Rulebook) -> tuple[np.ndarray, np.ndarray | None, int]:
-        size = kernels.builders.tile_size_for(channels, direction.num_out, threads)
-        return direction._tiles(size), direction._out.order, size
-
     features, maxima = widened(x.features), widened(y.features)
-    kernels.grad.find_maxima(features, maxima, *rows, *cut(rulebook), left, taken, threads)
-    kernels.grad.return_maxima(dy, taken, *rows, *cut(rulebook.transposed()), out, threads)
+    there, back = (tiles_of(r, channels, threads) for r in (rulebook, rulebook.transposed()))
+    kernels.grad.find_maxima(features, maxima, *rows, *there, left, taken, threads)
+    kernels.grad.return_maxima(dy, taken, *rows, *back, out, threads)
     return out.astype(x.dtype, copy=False)
 
 

@@ -333,11 +333,16 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
     out = empty(xp, (rulebook.num_out, x.num_channels), features.dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
-        tile_size = kernels.builders.tile_size_for(x.num_channels, len(out), threads)
-        pairs = rulebook.in_rows, rulebook.out_rows, rulebook._tiles(tile_size)
-        target = rulebook._out.order, tile_size, operation, counts
-        kernels.pool.pool(features, *pairs, *target, out, threads)
+        pairs = rulebook.in_rows, rulebook.out_rows, *tiles_of(rulebook, x.num_channels, threads)
+        kernels.pool.pool(features, *pairs, operation, counts, out, threads)
     return out.astype(x.dtype, copy=False)
+
+
+def tiles_of(rulebook: Rulebook, channels: int, threads: int) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return how pairs are cut into tiles of output ranks, the row of each rank, and the ranks of a tile."""
+    builders = kernels_for(rulebook.out_rows).builders
+    size = builders.tile_size_for(channels, rulebook.num_out, threads)
+    return rulebook._tiles(size), rulebook._out.order, size
 
 
 def only_rows(rulebook: Rulebook) -> np.ndarray | None:

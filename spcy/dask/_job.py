@@ -167,10 +167,7 @@ class Job:
         own, within = zip(*map(self._tiles_along, range(len(self.tile)), along), strict=True)
         least = [int(o.min()) for o in own]
         shape = [int(o.max()) - n + 1 for o, n in zip(own, least, strict=True)]
-        keys = np.zeros(along.shape[1], np.int64)
-        for o, n, size in zip(own, least, shape, strict=True):
-            if size > 1:
-                keys = keys * size + (o - n)
+        keys = np.ravel_multi_index([o - n for o, n in zip(own, least, strict=True)], shape)
 
         def by_tile(
             rows: np.ndarray | None, step: Sequence[int]

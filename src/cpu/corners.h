@@ -9,6 +9,7 @@
 #include "common/key.h"
 #include "cpu/bits.h"
 #include "cpu/coords.h"
+#include "cpu/pairs.h"
 #include "cpu/team.h"
 #include "cpu/walk.h"
 
@@ -90,9 +91,7 @@ static inline void spcy_each_place(const int64_t* starts, int64_t cells, int64_t
 // Fetch what is read or written of a point soon: points by cells lie anywhere.
 template <int AXES, typename T>
 static inline void spcy_fetch_point(const T* rows, int64_t channels, const double* fractions, int64_t point) {
-    constexpr int64_t kLine = 64 / sizeof(T), kMost = 4;
-    const int64_t end = channels < kMost * kLine ? channels : kMost * kLine;
-    for (int64_t c = 0; c < end; c += kLine) SPCY_PREFETCH(rows + point * channels + c);
+    spcy_fetch_row(rows + point * channels, channels);
     SPCY_PREFETCH(fractions + point * AXES);
 }
 

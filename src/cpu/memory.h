@@ -3,7 +3,7 @@
 //
 // What is kept is marked as free to the system (MADV_FREE), which takes it back when memory runs short; a fork gives
 // it all back first, and so does an allocation that fails. The blocks given last are not marked yet: the processor
-// notes again for each page of a marked one that it was written, which costs a ReLU half of its time.
+// notes again for each page of a marked one that it was written, which costs a ReLU a third more time.
 #ifndef SPCY_CPU_MEMORY_H
 #define SPCY_CPU_MEMORY_H
 
