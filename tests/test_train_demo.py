@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spcy.demo import network
+from spcy.demo import network, scene
 
 PATH = Path(__file__).parents[1] / "tools" / "train_demo.py"
 pytestmark = pytest.mark.skipif(not PATH.exists(), reason="the tests run away from a checkout")
@@ -68,6 +68,35 @@ def test_loose_things_stop_rays_inside(train, rng):
         hit = train.Turned(ball, angle).hit(rays)
         assert np.isinf(hit).tolist() == ([False, True, True] if angle == 0 else [True, True, False])
         assert 4 <= hit[np.isfinite(hit)][0] < 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_things_are_seen_in_their_windows_alone(seed, train, monkeypatch):
+    def scan():
+        rng = np.random.default_rng(seed)
+        return scene.look_around(train.varied_street(rng), rng, steps=400)
+
+    found = scan()
+    monkeypatch.setattr(scene, "_window", lambda *_: (slice(None), slice(None)))
+    everywhere = scan()
+    np.testing.assert_array_equal(found.points, everywhere.points)
+    np.testing.assert_array_equal(found.truth, everywhere.truth)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "beams", "directions"),
+    [
+        ([1, -1, -1], [2, 1, 1], [0, 1, 2], [0, 1, 7]),  # across the first direction
+        ([-2, -1, 0.1], [-1, 1, 1], [2], [3, 4, 5]),  # across pi, above
+        ([-1, 3, -9], [1, 4, -7], [], [2]),  # below the lowest beam
+        ([-1, -1, 5], [1, 1, 6], [0, 1, 2], range(8)),  # over the sensor
+    ],
+)
+def test_windows_hold_what_may_be_seen(low, high, beams, directions):
+    elevations, azimuths = np.radians([-40, 0, 40]), np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    window = scene._window(np.array(low), np.array(high), elevations, azimuths)
+    assert np.arange(3)[window[0]].tolist() == beams
+    assert np.arange(8)[window[1]].tolist() == list(directions)
 
 
 def test_accuracy_is_by_class(train):

@@ -31,6 +31,10 @@ class Ellipsoid(NamedTuple):
     middle: np.ndarray
     half: np.ndarray
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z."""
+        return self.middle - self.half, self.middle + self.half
+
     def span(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the distances along each ray where it enters and leaves, near > far where it misses."""
         along, centre = rays / self.half[:, None], self.middle / self.half
@@ -48,6 +52,11 @@ class Loose(NamedTuple):
     depth: float  # mean way into it, metres
     rng: np.random.Generator
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z."""
+        low, high = zip(*(shape.bounds() for shape in self.shapes), strict=True)
+        return np.max(low, axis=0), np.min(high, axis=0)
+
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""
         near, far = zip(*(shape.span(rays) for shape in self.shapes), strict=True)
@@ -64,6 +73,12 @@ class Turned(NamedTuple):
 
     thing: Thing
     angle: float
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z, of a box about it that is turned with it."""
+        low, high = self.thing.bounds()
+        middle, half = turn(self.angle) @ (low + high) / 2, np.abs(turn(self.angle)) @ (high - low) / 2
+        return middle - half, middle + half
 
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""

@@ -15,10 +15,14 @@ SLOPE = 0.02  # of the street, along x
 REACH = 80.0  # metres
 NOISE = 0.02  # standard deviation of a measured distance, metres
 LOST = 0.05  # share of the rays that bring nothing back
+SLACK = 1e-4  # of the angles under which a thing is seen, radians: rays are float32
 
 
 class Thing(Protocol):
     """What a ray can hit."""
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z, infinite where it does not end."""
 
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""
@@ -29,6 +33,10 @@ class Box(NamedTuple):
 
     low: np.ndarray
     high: np.ndarray
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z."""
+        return self.low, self.high
 
     def span(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the distances along each ray where it enters and leaves, near > far where it misses."""
@@ -51,6 +59,11 @@ class Pole(NamedTuple):
     radius: float
     top: float
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z: it has a top and no foot."""
+        place, half = np.array([self.x, self.y]), np.array([self.radius, self.radius])
+        return np.append(place - half, -np.inf), np.append(place + half, self.top)
+
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""
         along = rays[0] * self.x + rays[1] * self.y
@@ -66,6 +79,10 @@ class Ground(NamedTuple):
     def height(self, x: float) -> float:
         """Return z at x."""
         return SLOPE * x - SENSOR_HEIGHT
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the greatest x, y and z: it has no end."""
+        return np.full(3, -np.inf), np.full(3, np.inf)
 
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""
@@ -106,7 +123,7 @@ def look_around(
     rng : numpy.random.Generator
         Draws the noise and the lost rays.
     elevations : ndarray of shape (beams,), optional
-        In radians.
+        In radians, ascending.
     steps : int, optional
         Directions in one turn.
     lost : float, optional
@@ -116,26 +133,53 @@ def look_around(
     -------
     Scan
     """
-    rays = _rays(elevations, steps)
-    distance = np.full(rays.shape[1], REACH, dtype=np.float32)
-    truth = np.zeros(len(distance), dtype=np.uint8)
+    azimuths = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+    rays = _rays(elevations, azimuths)
+    distance = np.full(rays.shape[1:], REACH, dtype=np.float32)
+    truth = np.zeros(distance.shape, dtype=np.uint8)
     for name, thing in things:
-        hit = thing.hit(rays)
-        nearer = hit < distance
-        distance[nearer] = hit[nearer]
-        truth[nearer] = CLASSES.index(name) if name in CLASSES else len(CLASSES)
-    seen = (distance < REACH) & (rng.random(len(distance)) >= lost)
-    distance += rng.normal(scale=NOISE, size=len(distance)).astype(np.float32)
-    points = (rays * distance).T[seen]
-    return Scan("generated street", np.ascontiguousarray(points), truth=truth[seen])
+        window = _window(*thing.bounds(), elevations, azimuths)
+        towards = rays[:, *window]
+        hit = thing.hit(towards.reshape(3, -1)).reshape(towards.shape[1:])
+        nearer = hit < distance[window]
+        distance[window] = np.where(nearer, hit, distance[window])
+        label = CLASSES.index(name) if name in CLASSES else len(CLASSES)
+        truth[window] = np.where(nearer, label, truth[window])
+    seen = (distance < REACH) & (rng.random(distance.shape) >= lost)
+    distance += rng.normal(scale=NOISE, size=distance.shape).astype(np.float32)
+    return Scan("generated street", np.ascontiguousarray((rays * distance)[:, seen].T), truth=truth[seen])
 
 
-def _rays(elevations: np.ndarray, steps: int) -> np.ndarray:
-    """Return the unit directions of one turn, (3, beams * steps)."""
-    azimuth = np.linspace(0, 2 * np.pi, steps, endpoint=False)
-    elevation, azimuth = (a.ravel() for a in np.meshgrid(elevations, azimuth, indexing="ij"))
-    flat = np.cos(elevation)
-    return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)]).astype(np.float32)
+def _rays(elevations: np.ndarray, azimuths: np.ndarray) -> np.ndarray:
+    """Return the unit directions of one turn, (3, beams, steps)."""
+    flat = np.cos(elevations)[:, None]
+    x, y, z = np.broadcast_arrays(
+        flat * np.cos(azimuths), flat * np.sin(azimuths), np.sin(elevations)[:, None]
+    )
+    return np.stack([x, y, z]).astype(np.float32)
+
+
+def _window(
+    low: np.ndarray, high: np.ndarray, elevations: np.ndarray, azimuths: np.ndarray
+) -> tuple[slice, np.ndarray | slice]:
+    """Return the beams and the directions in which the sensor may see what lies within bounds."""
+    near = np.hypot(*np.maximum(np.maximum(low, -high), 0)[:2])
+    if near == 0:
+        return slice(None), slice(None)  # it is above, below or all around the sensor
+    far = np.hypot(*np.maximum(-low, high)[:2])
+    lowest = np.arctan2(low[2], near if low[2] < 0 else far)
+    highest = np.arctan2(high[2], near if high[2] > 0 else far)
+    beams = slice(*np.searchsorted(elevations, (lowest - SLACK, highest + SLACK)))
+    middle = np.arctan2(low[1] + high[1], low[0] + high[0])
+    corners = np.arctan2([low[1], low[1], high[1], high[1]], [low[0], high[0], low[0], high[0]])
+    sides = _wrap(corners - middle)
+    turned = _wrap(azimuths - middle)
+    return beams, np.flatnonzero((turned > sides.min() - SLACK) & (turned < sides.max() + SLACK))
+
+
+def _wrap(angle: np.ndarray) -> np.ndarray:
+    """Return the same direction in -pi .. pi."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _street(rng: np.random.Generator) -> list[tuple[str, Thing]]:
