@@ -372,6 +372,17 @@ def same_grid(a: Coords, b: Coords) -> bool:
     return np.array_equal(a.origin, b.origin) and np.array_equal(a.voxel_size, b.voxel_size)
 
 
+def require_same_grid(a: Coords, b: Coords, name_a: str, name_b: str) -> None:
+    """Raise unless two coords can be united."""
+    if a.ndim != b.ndim or a.shape != b.shape:
+        raise ValueError(
+            f"{name_b} must have the grid of {name_a}, {a.ndim} axes and shape {a.shape}, "
+            f"got {b.ndim} and {b.shape}"
+        )
+    if not same_grid(a, b):
+        raise ValueError(f"{name_b} must have the metric grid of {name_a}: their origin or voxel_size differ")
+
+
 def require_coords(value: Any, name: str) -> None:
     """Raise unless an argument is a `Coords`."""
     if not isinstance(value, Coords):
@@ -661,23 +672,29 @@ def union(a: Coords, b: Coords) -> tuple[Coords, np.ndarray, np.ndarray]:
     """
     require_coords(a, "a")
     require_coords(b, "b")
-    if a.ndim != b.ndim or a.shape != b.shape:
-        raise ValueError(
-            f"b must have the grid of a, {a.ndim} axes and shape {a.shape}, got {b.ndim} and {b.shape}"
-        )
-    sa, sb = a._sites, b._sites
-    if not same_grid(a, b):
-        raise ValueError("b must have the metric grid of a: their origin or voxel_size differ")
-    batch_size = max(a.batch_size, b.batch_size)
-    filled = [sites for sites in (sa, sb) if sites.rows.num_rows] or [sa]  # empty ones have no bounds
-    low = np.minimum.reduce([sites.low for sites in filled])
-    high = np.maximum.reduce([sites.high for sites in filled])
+    require_same_grid(a, b, "a", "b")
+    coords, (rows_a, rows_b) = unite([a, b])
+    return coords, rows_a, rows_b
+
+
+def unite(parts: Sequence[Coords]) -> tuple[Coords, list[np.ndarray]]:
+    """Return the sites that are in any of some coords of one grid, and the row there of each one's rows."""
+    sites = [part._sites for part in parts]
+    filled = [each for each in sites if each.rows.num_rows] or sites[:1]  # empty ones have no bounds
+    low = np.minimum.reduce([each.low for each in filled])
+    high = np.maximum.reduce([each.high for each in filled])
     layout = layout_for(filled[0], low, high)
-    xp = array_module(a.indices, b.indices)
-    keys = xp.concatenate([keys_in(sa, layout)[:-1], keys_in(sb, layout)[:-1]])
+    xp = array_module(*(each.keys for each in sites))
+    keys = xp.concatenate([keys_in(each, layout)[:-1] for each in sites])
     unique, ranks, _, _ = group_keys(keys, layout.bits)
-    sites = sites_from_keys(unique, layout, low, high, a.shape, batch_size, sa.origin, sa.voxel_size)
-    return Coords._of(sites), _by_row(ranks[: len(a)], sa.rows), _by_row(ranks[len(a) :], sb.rows)
+    first, batch_size = sites[0], max(each.batch_size for each in sites)
+    grid = first.shape, batch_size, first.origin, first.voxel_size
+    ends = np.cumsum([each.rows.num_rows for each in sites]).tolist()
+    rows = [
+        _by_row(ranks[end - each.rows.num_rows : end], each.rows)
+        for each, end in zip(sites, ends, strict=True)
+    ]
+    return Coords._of(sites_from_keys(unique, layout, low, high, *grid)), rows
 
 
 def _by_row(values: np.ndarray, rows: RowOrder) -> np.ndarray:

@@ -27,7 +27,7 @@ from .conv import (
     subm_plan,
     transpose_plan,
 )
-from .coords import Coords, same_sites, sort_keys
+from .coords import Coords, sort_keys
 from .pointwise import RELU, ActivationLike, activate, activation_gradient, activation_of
 from .pool import (
     MAX,
@@ -53,7 +53,7 @@ from .pool import (
 )
 from .rows import inverse, take_rows
 from .rulebook import Outputs, Rulebook
-from .tensor import SparseTensor, add, concat, prune
+from .tensor import SparseTensor, add, add_over_union, concat, concat_over_union, prune
 from .voxel import Mode, Reduction, Voxels, devoxelize, points_in, rows_at, voxelize
 
 Vjp = Callable[..., tuple[Any, ...]]
@@ -371,35 +371,28 @@ def return_maxima(
 
 
 def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:
-    total = add(x, y)
+    total, rows = add_over_union(x, y)
 
     def vjp(dy: Any, needed: Sequence[bool] = (True, True)) -> tuple[Any, ...]:
         dy = _gradient_of(total.features, dy)
-        each = zip((x, y), needed, strict=True)
-        return tuple(_rows_from(dy, total.coords, t.coords) if n else None for t, n in each)
+        each = zip(rows, needed, strict=True)
+        return tuple(None if not n else dy if r is None else take_rows(dy, r) for r, n in each)
 
     return total, vjp
 
 
 def _concat(tensors: Iterable[SparseTensor]) -> TensorAndVjp:
     tensors = list(tensors)
-    y = concat(tensors)
+    y, rows = concat_over_union(tensors)
 
     def vjp(dy: Any, needed: Sequence[bool] | None = None) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
         ends = np.cumsum([t.num_channels for t in tensors]).tolist()
         parts = [slice(end - t.num_channels, end) for t, end in zip(tensors, ends, strict=True)]
-        each = zip(tensors, parts, needed or [True] * len(tensors), strict=True)
-        return tuple(_rows_from(dy, y.coords, t.coords, p) if n else None for t, p, n in each)
+        each = zip(rows, parts, needed or [True] * len(tensors), strict=True)
+        return tuple(take_rows(dy, r, p) if n else None for r, p, n in each)
 
     return y, vjp
-
-
-def _rows_from(dy: np.ndarray, coords: Coords, part: Coords, columns: slice = slice(None)) -> np.ndarray:
-    """Return the rows of the sites that some coords have of others', and some columns of them."""
-    if not same_sites(coords, part):
-        return take_rows(dy, coords.rows_of(part.indices), columns)
-    return dy if columns == slice(None) else take_rows(dy, None, columns)
 
 
 def _prune(x: SparseTensor, mask: ArrayLike) -> TensorAndVjp:
@@ -483,9 +476,10 @@ def in_segments(rows: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray
     Those of -1, no row, are behind the others.
     """
     xp = array_module(rows)
+    counts = xp.bincount(rows + 1, minlength=num_rows + 1)[1 : num_rows + 1]
     keys = xp.where(rows < 0, num_rows, rows).astype(np.uint64)
-    keys, order = sort_keys(keys, num_rows.bit_length())
-    return order, xp.searchsorted(keys, xp.arange(num_rows + 1, dtype=np.uint64))
+    _, order = sort_keys(keys, num_rows.bit_length())
+    return order, xp.concatenate([xp.zeros(1, np.int64), xp.cumsum(counts)])
 
 
 def _to_dense(x: SparseTensor, channels_first: bool = False) -> tuple[np.ndarray, Vjp]:

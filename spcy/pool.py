@@ -24,7 +24,7 @@ from .tensor import SparseTensor, require_tensor
 Empty = Literal["ignore", "zero"]
 Count = Literal["sites", "window"]
 
-SUM, MAX, MEAN, FIRST = range(4)  # as the kernels number them
+SUM, MAX, MEAN = range(3)  # as the kernels number them
 _BLOCK = 2048  # rows that a global pool reduces at a time; fixed, so that threads change no bit
 
 
@@ -272,7 +272,7 @@ def global_avg_pool(x: SparseTensor) -> np.ndarray:
 def segment_reduce(
     features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: DTypeLike
 ) -> np.ndarray:
-    """Reduce ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s, rounded to a dtype."""
+    """Return ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s: SUM or MAX, in a dtype."""
     made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
     out = empty(array_module(features), (len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):

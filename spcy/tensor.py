@@ -22,10 +22,11 @@ from ._backend import (
     to_host,
     widened,
 )
-from .coords import Coords, describe, html_of, same_grid, same_sites, union
+from .coords import Coords, describe, html_of, require_same_grid, same_sites, unite
 from .rows import inverse, join_rows, take_rows
 
 Scalar = float | int | np.floating | np.integer
+Rows = list[np.ndarray | None]  # of several tensors, where in a union their rows are; None: where they were
 
 
 class OnSites:
@@ -490,13 +491,29 @@ def add(x: SparseTensor, y: SparseTensor) -> SparseTensor:
     >>> spcy.add(x, y).features[:, 0]
     array([1., 2., 1.])
     """
+    return add_over_union(x, y)[0]
+
+
+def add_over_union(x: SparseTensor, y: SparseTensor) -> tuple[SparseTensor, Rows]:
+    """Return the sum, and what has become of the rows of each."""
     _require_like(x, y)
-    if same_sites(x.coords, y.coords):
-        return x.replace(x.features + y.features)
-    coords, rows_x, rows_y = union(x.coords, y.coords)
+    coords, rows = _union_of([x, y], ["x", "y"])
+    rows_x, rows_y = rows
+    if rows_x is None or rows_y is None:
+        return x.replace(x.features + y.features), rows
     features = take_rows(x.features, inverse(rows_x, len(coords)))
     features += take_rows(y.features, inverse(rows_y, len(coords)))
-    return SparseTensor(coords, features)
+    return SparseTensor(coords, features), rows
+
+
+def _union_of(tensors: Sequence[SparseTensor], names: Sequence[str]) -> tuple[Coords, Rows]:
+    first = tensors[0].coords
+    if all(same_sites(t.coords, first) for t in tensors):
+        return first, [None] * len(tensors)
+    for tensor, name in zip(tensors, names, strict=True):
+        require_same_grid(first, tensor.coords, names[0], name)
+    coords, rows = unite([t.coords for t in tensors])
+    return coords, [*rows]
 
 
 def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
@@ -531,27 +548,21 @@ def concat(tensors: Sequence[SparseTensor]) -> SparseTensor:
            [1., 1., 1., 0.],
            [0., 0., 0., 1.]])
     """
+    return concat_over_union(tensors)[0]
+
+
+def concat_over_union(tensors: Sequence[SparseTensor]) -> tuple[SparseTensor, Rows]:
+    """Return the joined tensors, and what has become of the rows of each."""
     tensors = [] if isinstance(tensors, SparseTensor) else list(tensors)
     if not tensors or not all(isinstance(t, SparseTensor) for t in tensors):
         raise TypeError("tensors must be a sequence of at least one SparseTensor")
-    first = tensors[0].coords
-    for place, other in enumerate(tensors[1:], 1):
-        _require_like(tensors[0], other, f"tensors[{place}]", channels=False)
-        if other.shape != first.shape or not same_grid(other.coords, first):
-            raise ValueError(
-                f"tensors[{place}] must have the grid of tensors[0], of shape {first.shape} and the same "
-                f"origin and voxel_size, got shape {other.shape}"
-            )
-    features = [t.features for t in tensors]
-    if all(same_sites(t.coords, first) for t in tensors):
-        return tensors[0].replace(join_rows(features, [None] * len(tensors), len(first)))
-    coords = first
-    places: list[Any] = [slice(None)]
-    for tensor in tensors[1:]:
-        coords, old, new = union(coords, tensor.coords)
-        places = [*(old[p] for p in places), new]
-    rows = [inverse(p, len(coords)) for p in places]
-    return SparseTensor(coords, join_rows(features, rows, len(coords)))
+    names = [f"tensors[{place}]" for place in range(len(tensors))]
+    for tensor, name in zip(tensors, names, strict=True):
+        _require_like(tensors[0], tensor, name, channels=False)
+    coords, rows = _union_of(tensors, names)
+    taken = [None if r is None else inverse(r, len(coords)) for r in rows]
+    features = join_rows([t.features for t in tensors], taken, len(coords))
+    return SparseTensor(coords, features), rows
 
 
 def prune(x: SparseTensor, mask: ArrayLike) -> SparseTensor:

@@ -12,7 +12,7 @@ from ._backend import array_module, backend_of, to_host
 from .cells import cell_keys, corners_of, interpolate
 from .coords import Coords, Layout, bounds_of, group_keys, sites_from_keys
 from .hashmap import NO_KEY
-from .pool import FIRST, MAX, segment_reduce
+from .pool import MAX, segment_reduce
 from .rows import take_rows
 from .sums import sum_segments
 from .tensor import SparseTensor, require_tensor
@@ -131,8 +131,10 @@ def voxelize(
         starts = xp.concatenate([starts[:1], xp.cumsum(counts)])
     if reduce in ("mean", "sum"):
         reduced = sum_segments(values, order, starts, values.dtype, mean=reduce == "mean")
+    elif reduce == "max":
+        reduced = segment_reduce(values, order, starts, MAX, values.dtype)
     else:
-        reduced = segment_reduce(values, order, starts, MAX if reduce == "max" else FIRST, values.dtype)
+        reduced = take_rows(values, order[starts[:-1]])
     coords = Coords._of(sites_from_keys(unique, layout, None, None, shape, batch_size, origin, edges))
     if kept is not None:
         rows, rows_kept = xp.full(num, -1, np.int32), rows

@@ -10,7 +10,7 @@
 #include "common/sum.h"
 #include "cpu/pairs.h"
 
-enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
+enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN };
 
 template <typename T>
 static inline void spcy_fill_row(T* row, int64_t channels, int operation) {
@@ -41,67 +41,75 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
-// The sum of rows order[begin:end] (order NULL: the rows themselves) in double precision, by blocks of channels, over a
-// divisor.
-template <typename S, typename T>
-static inline void spcy_add_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
-                                 double divisor, S* y) {
-    constexpr int kBlock = 32;
-    for (int64_t first = 0; first < channels; first += kBlock) {
-        const int64_t size = channels - first < kBlock ? channels - first : kBlock;
-        double value[kBlock];
-        spcy_fill_row(value, size, SPCY_SUM);
-        for (int64_t i = begin; i < end; ++i)
-            spcy_add_row(value, features + (order ? order[i] : i) * channels + first, size);
-        for (int64_t c = 0; c < size; ++c) y[first + c] = (S)(value[c] / divisor);
+// The rows of a segment: order[begin:end], or with order NULL themselves. All segments end at `last`.
+typedef struct {
+    const int32_t* order;
+    int64_t begin, end, last;
+} spcy_segment;
+
+// Call use(row * channels) for each row of a segment. Where rows lie anywhere, fetch N columns of those that come soon.
+template <int N, typename T, typename Use>
+static inline void spcy_each_row(spcy_segment segment, const T* columns, int64_t channels, const Use& use) {
+    constexpr int64_t kAhead = 8;
+    const int32_t* order = segment.order;
+    for (int64_t i = segment.begin; i < segment.end; ++i) {
+        if (order && i + kAhead < segment.last) spcy_fetch_row(columns + order[i + kAhead] * channels, N);
+        use((order ? order[i] : i) * channels);
     }
 }
 
-// The greatest of a column of such rows; NaN, if one is.
-template <typename T>
-static inline double spcy_greatest(const T* column, int64_t channels, const int32_t* order, int64_t begin,
-                                   int64_t end) {
-    double value = -std::numeric_limits<double>::infinity();
-    for (int64_t i = begin; i < end; ++i)
-        spcy_raise_row(&value, column + (order ? order[i] : i) * channels, 1);
-    return value;
+// The sums of N columns in double precision.
+template <int N, typename S, typename T>
+static inline void spcy_add_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
+    double sum[N] = {};
+    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) {
+        for (int c = 0; c < N; ++c) sum[c] += columns[at + c];
+    });
+    for (int c = 0; c < N; ++c) y[c] = (S)sum[c];
 }
 
-// The same of 2 * PAIRS columns, in registers: NaN is looked for in all of them together.
-template <int PAIRS, typename S, typename T>
-static inline void spcy_greatest_pairs(const T* columns, int64_t channels, const int32_t* order, int64_t begin,
-                                       int64_t end, S* y) {
+// The greatest of each of N columns; NaN, if one is.
+template <int N, typename S, typename T>
+static inline void spcy_raise_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
+    double value[N];
+    spcy_fill_row(value, N, SPCY_MAX);
+    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
+    for (int c = 0; c < N; ++c) y[c] = (S)value[c];
+}
+
+// The same of an even number of columns, in registers: NaN is looked for in all of them together.
+template <int N, typename S, typename T>
+static inline void spcy_raise_pairs(const T* columns, int64_t channels, spcy_segment segment, S* y) {
     typedef double Pair __attribute__((vector_size(16)));
     typedef int64_t Mask __attribute__((vector_size(16)));
     typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
-    Pair value[PAIRS];
+    Pair value[N / 2];
     Mask nan = {};
-    for (int p = 0; p < PAIRS; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
-    for (int64_t i = begin; i < end; ++i) {
-        const Source* x = reinterpret_cast<const Source*>(columns + (order ? order[i] : i) * channels);
-        for (int p = 0; p < PAIRS; ++p) {
+    for (int p = 0; p < N / 2; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
+    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) {
+        const Source* x = reinterpret_cast<const Source*>(columns + at);
+        for (int p = 0; p < N / 2; ++p) {
             const Pair more = __builtin_convertvector(x[p], Pair);
             value[p] = more > value[p] ? more : value[p];
             nan |= (Mask)(more != more);
         }
-    }
-    for (int c = 0; c < 2 * PAIRS; ++c) y[c] = (S)value[c / 2][c % 2];
-    for (int c = 0; (nan[0] | nan[1]) && c < 2 * PAIRS; ++c)
-        y[c] = (S)spcy_greatest(columns + c, channels, order, begin, end);
+    });
+    for (int c = 0; c < N; ++c) y[c] = (S)value[c / 2][c % 2];
+    if (nan[0] | nan[1]) spcy_raise_columns<N>(columns, channels, segment, y);
 }
 
 template <typename S, typename T>
-static inline void spcy_reduce_rows(const T* features, int64_t channels, const int32_t* order, int64_t begin,
-                                    int64_t end, int operation, S* y) {
-    if (operation == SPCY_FIRST && begin < end) end = begin + 1;
-    if (operation != SPCY_MAX) {
-        const double divisor = operation == SPCY_MEAN && end > begin ? (double)(end - begin) : 1.0;
-        return spcy_add_rows(features, channels, order, begin, end, divisor, y);
-    }
+static inline void spcy_reduce_rows(const T* features, int64_t channels, spcy_segment segment, int operation, S* y) {
     int64_t c = 0;
-    for (; c + 16 <= channels; c += 16) spcy_greatest_pairs<8>(features + c, channels, order, begin, end, y + c);
-    for (; c + 2 <= channels; c += 2) spcy_greatest_pairs<1>(features + c, channels, order, begin, end, y + c);
-    if (c < channels) y[c] = (S)spcy_greatest(features + c, channels, order, begin, end);
+    if (operation == SPCY_MAX) {
+        for (; c + 16 <= channels; c += 16) spcy_raise_pairs<16>(features + c, channels, segment, y + c);
+        for (; c + 2 <= channels; c += 2) spcy_raise_pairs<2>(features + c, channels, segment, y + c);
+        if (c < channels) spcy_raise_columns<1>(features + c, channels, segment, y + c);
+    } else {
+        for (; c + 16 <= channels; c += 16) spcy_add_columns<16>(features + c, channels, segment, y + c);
+        for (; c + 4 <= channels; c += 4) spcy_add_columns<4>(features + c, channels, segment, y + c);
+        for (; c < channels; ++c) spcy_add_columns<1>(features + c, channels, segment, y + c);
+    }
 }
 
 typedef double spcy_two __attribute__((vector_size(16)));
@@ -116,20 +124,19 @@ static inline V spcy_load_as_double(const T* x) {
     }
 }
 
-// Whether the sums of N vectors of columns of rows order[begin:end] were exact in `high` alone, as those of a few
-// float32 almost always are.
+// Whether the sums of N vectors of columns of a segment's rows were exact in `high` alone, as those of a few float32
+// almost always are.
 template <typename V, int N, typename T>
-static inline bool spcy_add_simply(const T* values, int64_t channels, const int32_t* order, int64_t begin, int64_t end,
-                                   V* high) {
+static inline bool spcy_add_simply(const T* values, int64_t channels, spcy_segment segment, V* high) {
+    constexpr int kLanes = sizeof(V) / sizeof(double);
     decltype((V{} != V{}) | (V{} != V{})) wrong[N] = {};
-    for (int64_t i = begin; i < end; ++i) {
-        const T* x = values + (order ? order[i] : i) * channels;
+    spcy_each_row<N * kLanes>(segment, values, channels, [&](int64_t at) {
         for (int n = 0; n < N; ++n) {
-            const V value = spcy_load_as_double<V>(x + n * (sizeof(V) / sizeof(double))), sum = high[n] + value;
+            const V value = spcy_load_as_double<V>(values + at + n * kLanes), sum = high[n] + value;
             wrong[n] |= (sum - high[n] != value) | (sum - value != high[n]);  // of the two, the lesser's is exact
             high[n] = sum;
         }
-    }
+    });
     const char none[sizeof(wrong)] = {};
     return memcmp(wrong, none, sizeof(wrong)) == 0;
 }
@@ -137,19 +144,18 @@ static inline bool spcy_add_simply(const T* values, int64_t channels, const int3
 // The sums of such columns, each row's value being values + lows (NULL: values). Over a divisor to `out`, or, where
 // `out_lows` is given, as they are kept. Returns whether one is loose.
 template <typename V, int N, typename S, typename T>
-static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t channels, const int32_t* order,
-                                    int64_t begin, int64_t end, double divisor, S* out, double* out_lows) {
+static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t channels, spcy_segment segment,
+                                    double divisor, S* out, double* out_lows) {
     constexpr int kLanes = sizeof(V) / sizeof(double);
     V high[N] = {}, low[N] = {}, loose[N] = {};
-    if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, order, begin, end, high)) {
+    if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, segment, high)) {
         for (int n = 0; n < N; ++n) high[n] = V{};
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t row = (order ? order[i] : i) * channels;
+        spcy_each_row<N * kLanes>(segment, values, channels, [&](int64_t at) {
             for (int n = 0; n < N; ++n)
-                spcy_add_exactly(spcy_load_as_double<V>(values + row + n * kLanes), high[n], low[n], loose[n]);
+                spcy_add_exactly(spcy_load_as_double<V>(values + at + n * kLanes), high[n], low[n], loose[n]);
             for (int n = 0; lows && n < N; ++n)
-                spcy_add_exactly(spcy_load_as_double<V>(lows + row + n * kLanes), high[n], low[n], loose[n]);
-        }
+                spcy_add_exactly(spcy_load_as_double<V>(lows + at + n * kLanes), high[n], low[n], loose[n]);
+        });
     }
     double highs[N * kLanes], rests[N * kLanes], losses[N * kLanes];
     memcpy(highs, high, sizeof(high));
@@ -204,9 +210,10 @@ static inline void spcy_reduce_segments(const T* features, int64_t channels, con
     const int64_t fair = segments / (4 * team.threads), most = SPCY_POOL_ROWS;
     const int64_t size = fair < 1 ? 1 : fair < most ? fair : most;
     spcy_parallel_rows(team, segments, size, [=](int64_t begin, int64_t end, int) {
-        for (int64_t s = begin; s < end; ++s)
-            spcy_reduce_rows(features, channels, order, segment_ptr[s], segment_ptr[s + 1], operation,
-                             out + s * channels);
+        for (int64_t s = begin; s < end; ++s) {
+            const spcy_segment segment = {order, segment_ptr[s], segment_ptr[s + 1], segment_ptr[segments]};
+            spcy_reduce_rows(features, channels, segment, operation, out + s * channels);
+        }
     });
 }
 
@@ -217,18 +224,20 @@ static inline void spcy_sum_segments(const T* values, const double* lows, int64_
                                      int32_t* loose, spcy_team team) {
     spcy_parallel_rows(team, segments, SPCY_POOL_ROWS, [=](int64_t first, int64_t last, int) {
         for (int64_t s = first; s < last; ++s) {
-            const int64_t begin = segment_ptr[s], end = segment_ptr[s + 1];
-            const double divisor = mean && end > begin ? (double)(end - begin) : 1.0;
+            const spcy_segment segment = {order, segment_ptr[s], segment_ptr[s + 1], segment_ptr[segments]};
+            const int64_t count = segment.end - segment.begin;
+            const double divisor = mean && count > 0 ? (double)count : 1.0;
             const auto sum = [=](auto columns, int64_t c) {
                 const int64_t at = s * channels + c;
-                return columns(values + c, lows ? lows + c : nullptr, channels, order, begin, end, divisor, out + at,
+                return columns(values + c, lows ? lows + c : nullptr, channels, segment, divisor, out + at,
                                out_lows ? out_lows + at : nullptr);
             };
             bool any = false;
             int64_t c = 0;
             for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c);
-            for (; c + 2 <= channels; c += 2) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
-            for (; c < channels; ++c) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
+            if (c + 3 == channels) any |= sum(spcy_sum_columns<double, 3, S, T>, c);
+            if (c + 2 == channels) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
+            if (c + 1 == channels) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
             loose[s] = any;
         }
     });

@@ -69,7 +69,7 @@ def segment_reduce(
     const floating[:, ::1] features,  # IN
     const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
-    int operation,  # 0 sum, 1 max, 2 mean, 3 first
+    int operation,  # 0 sum, 1 max
     reduced[:, ::1] out,  # OUT, (segments, C)
     int n_threads,
 ):

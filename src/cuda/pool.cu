@@ -1,6 +1,6 @@
 // Reduce features over the pairs of a rulebook, and over segments of rows.
 
-enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN, SPCY_FIRST };
+enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN };
 
 template <typename T>
 static __device__ inline T spcy_of_none(int operation) {
@@ -52,12 +52,11 @@ __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __
                                const int64_t* __restrict__ segment_ptr, int operation, S* __restrict__ out,
                                int64_t segments, int channels) {
     SPCY_EACH(e, segments * channels) {
-        const int64_t begin = segment_ptr[e / channels], stop = segment_ptr[e / channels + 1];
-        const int64_t end = operation == SPCY_FIRST && begin < stop ? begin + 1 : stop;
+        const int64_t begin = segment_ptr[e / channels], end = segment_ptr[e / channels + 1];
         double value = spcy_of_none<double>(operation);
         for (int64_t i = begin; i < end; ++i)
             value = spcy_combine(value, features[(order ? order[i] : i) * channels + e % channels], operation);
-        out[e] = (S)(operation == SPCY_MEAN && stop > begin ? value / (double)(stop - begin) : value);
+        out[e] = (S)value;
     }
 }
 

@@ -14,7 +14,7 @@ from ... import _check
 from ..._backend import array_module, to_host
 from ..._once import Kept, Lock
 from ..._stencil import Stencil, first_axis_fastest
-from ...coords import Coords, distinct_sites, union
+from ...coords import Coords, distinct_sites, unite
 from ...rulebook import Rulebook, between, floored, generative, reordered, submanifold
 from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
 from .kernels import Ints, KernelGenerator, custom_offsets, ints_of
@@ -358,10 +358,7 @@ class CoordinateManager:
         unit = tuple(np.gcd.reduce([m.unit for m in maps]).tolist())
         maps = [m.in_units(unit) for m in maps]
         with on_device(self._device):
-            coords, *rows = union(_plain(maps[0].coords), _plain(maps[1].coords))
-            for m in maps[2:]:
-                coords, old, new = union(coords, _plain(m.coords))
-                rows = [old[each] for each in rows] + [new]
+            coords, rows = unite([_plain(m.coords) for m in maps])
             united = [tensor_of(each).long() for each in rows]
         tensor_stride = tuple(np.min([key.get_tensor_stride() for key in in_keys], axis=0).tolist())
         name = tensor_stride, f"merge-{self._number()}"
