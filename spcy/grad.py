@@ -40,11 +40,13 @@ from .pool import (
     global_avg_pool,
     global_max_pool,
     global_sum_pool,
+    join_blocks,
     max_pool,
     only_rows,
     pairs_per_row,
     pool_on,
     pool_plan,
+    reduce_blocks,
     reduce_pairs,
     segment_reduce,
     sum_pool,
@@ -341,33 +343,39 @@ def _to_sites(values: np.ndarray, x: SparseTensor) -> np.ndarray:
 
 
 def _global_max_pool(x: SparseTensor) -> tuple[np.ndarray, Vjp]:
-    y = global_max_pool(x)
+    blocks = reduce_blocks(x, MAX)
+    y = join_blocks(x, blocks, MAX)
 
     def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y, dy)
-        order = x.coords._sites.rows.order
-        if order is None:
-            order = array_module(dy).arange(x.num_sites, dtype=np.int32)
-        return (return_maxima(x.features, y, dy, order, batches(x.coords).batch_ptr),)
+        xp, plan = array_module(dy), batches(x.coords)
+        batch = plan.batch_of_block
+        has = (blocks == y.astype(np.float64)[batch]) | xp.isnan(blocks)
+        before = xp.concatenate([xp.zeros((1, x.num_channels), np.int64), xp.cumsum(has, axis=0)])
+        earlier = before[:-1] > before[plan.blocks_of_batch[batch]]  # a block of the batch has it before
+        dy = dy[batch]
+        dy[earlier] = 0
+        return (return_maxima(x.features, y[batch], dy, x.coords._sites.rows.order, plan.block_ptr),)
 
     return y, vjp
 
 
 def return_maxima(
-    features: np.ndarray, maxima: np.ndarray, dy: np.ndarray, order: np.ndarray, segment_ptr: np.ndarray
+    features: np.ndarray,
+    maxima: np.ndarray,
+    dy: np.ndarray,
+    order: np.ndarray | None,
+    segment_ptr: np.ndarray,
 ) -> np.ndarray:
-    """Return zeros with the gradient of each segment's maximum at the row that it came from."""
-    xp = array_module(features, dy)
-    num, channels = features.shape
-    out = empty(xp, (num + 1, channels), dy.dtype)  # where nothing is found, -1, is the last row
-    out.fill(0)
-    if len(order):
-        found = xp.full(maxima.shape, -1, np.int32)
-        kernels_for(features, dy).grad.find_segment_maxima(
-            widened(features), widened(maxima), order, segment_ptr, found, threads_for(features.size)
-        )
-        out[found, xp.arange(channels)] = dy
-    return out[:num]
+    """Return zeros, with the gradient of each segment's maximum at the first row that it came from."""
+    arrays = widened(features), widened(maxima), widened(dy)
+    out = empty(array_module(*arrays), features.shape, arrays[2].dtype)
+    if order is not None and int(segment_ptr[-1]) < len(features):
+        out.fill(0)  # rows that are in no segment
+    if out.size and len(maxima):
+        threads = threads_for(2 * features.size)
+        kernels_for(*arrays).grad.return_segment_maxima(*arrays, order, segment_ptr, out, threads)
+    return out.astype(dy.dtype, copy=False)
 
 
 def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -372,9 +371,20 @@ def pairs_per_row(rulebook: Rulebook) -> np.ndarray:
 def _global_pool(x: SparseTensor, operation: int) -> np.ndarray:
     """Reduce each batch: its rows in key order by blocks, then the blocks."""
     require_tensor(x, "x")
+    by_row = MAX if operation == MAX else SUM
+    return join_blocks(x, reduce_blocks(x, by_row), operation)
+
+
+def reduce_blocks(x: SparseTensor, operation: int) -> np.ndarray:
+    """Return the SUM or MAX of each block of `batches`, float64."""
+    order, plan = x.coords._sites.rows.order, batches(x.coords)
+    return segment_reduce(x.features, order, plan.block_ptr, operation, np.float64)
+
+
+def join_blocks(x: SparseTensor, blocks: np.ndarray, operation: int) -> np.ndarray:
+    """Return what an operation makes of each batch, given its blocks."""
     plan = batches(x.coords)
     by_row = MAX if operation == MAX else SUM
-    blocks = segment_reduce(x.features, x.coords._sites.rows.order, plan.block_ptr, by_row, np.float64)
     pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row, np.float64)
     if operation == MEAN:
         pooled /= plan.sites
@@ -385,9 +395,9 @@ class Batches(NamedTuple):
     """How a level's rows in key order, which are in the order of batches, are reduced by batch."""
 
     sites: np.ndarray  # (B, 1), at least 1
-    batch_ptr: np.ndarray  # (B + 1,), rows
     block_ptr: np.ndarray  # (blocks + 1,), rows
     blocks_of_batch: np.ndarray  # (B + 1,), blocks
+    batch_of_block: np.ndarray  # (blocks,)
 
 
 def batches(coords: Coords) -> Batches:
@@ -401,6 +411,8 @@ def _batches(coords: Coords) -> Batches:
     batch_ptr = np.concatenate([[0], np.cumsum(sites)])
     starts = [np.arange(a, b, _BLOCK) for a, b in pairwise(batch_ptr)]
     block_ptr = np.concatenate([*starts, [coords.num_sites]]).astype(np.int64)
-    blocks_of_batch = np.cumsum([0] + [math.ceil(n / _BLOCK) for n in sites]).astype(np.int64)
-    parts = np.maximum(sites, 1)[:, None], batch_ptr, block_ptr, blocks_of_batch
+    blocks = [len(each) for each in starts]
+    blocks_of_batch = np.cumsum([0, *blocks]).astype(np.int64)
+    batch_of_block = np.repeat(np.arange(len(sites)), blocks)
+    parts = np.maximum(sites, 1)[:, None], block_ptr, blocks_of_batch, batch_of_block
     return Batches(*map(xp.asarray, parts))

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(bool(nvrtc.available()), reason=str(nvrtc.availa
 # The oldest, and one that has all that newer ones have.
 ARCHITECTURES = [pytest.param("sm_75", marks=pytest.mark.thorough), "sm_90"]
 FLOATS = ["float", "double"]
-MAXIMA = ("find_maxima", "return_maxima", "find_segment_maxima")
+MAXIMA = ("find_maxima", "return_maxima", "return_segment_maxima")
 LAYER = ("layer", "layer_gradient", "layer_gradient_sums")
 PER_COLUMNS = ("pack", "pack_inside", "unpack", "repack")
 AXES, COLUMNS = [1, 2, 3, 4], [2, 3, 4, 5]

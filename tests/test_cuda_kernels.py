@@ -250,6 +250,11 @@ def test_segments(schedule, ordered, real, rng):
         for made in (real, np.float64):
             out = np.empty((len(segment_ptr) - 1, channels), made)
             both("pool", "segment_reduce", features, order, segment_ptr, operation, out, THREADS, outputs=[4])
+    maxima = np.empty((len(segment_ptr) - 1, channels), real)
+    _cpu.pool.segment_reduce(features, order, segment_ptr, spcy.pool.MAX, maxima, THREADS)
+    gradient, dx = rng.standard_normal(maxima.shape).astype(real), np.zeros_like(features)
+    parts = features, maxima, gradient, order, segment_ptr, dx, THREADS
+    both("grad", "return_segment_maxima", *parts, outputs=[5])
 
 
 @pytest.mark.paired("ndim", "renormalize", "ordered")

@@ -299,6 +299,43 @@ def test_voxelize(reduce, max_points, rng):
     np.testing.assert_array_equal(get(vjp(dy)[0]), get(expected))
 
 
+def first_maxima(features, groups, dy):
+    """Return zeros, and each group's gradient at the first of its rows as listed that has the maximum."""
+    dx = np.zeros_like(features)
+    for rows, of_group in zip(groups, dy, strict=True):
+        for channel, value in enumerate(of_group[: features.shape[1]] if len(rows) else ()):
+            column = features[rows, channel]
+            place = np.isnan(column).argmax() if np.isnan(column).any() else column.argmax()
+            dx[rows[place], channel] = value
+    return dx
+
+
+@pytest.mark.parametrize("channels", [1, 7, 33, 64])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_of_equal_maxima_the_first_has_the_gradient(channels, shuffled, dtype, rng, monkeypatch):
+    """Of a batch the first in key order, whichever block it is in; of a cell the first point."""
+    monkeypatch.setattr(spcy.pool, "_BLOCK", 4)
+    indices = np.unique(rng.integers(0, [3, 6, 6], (50, 3)), axis=0)
+    indices[:, 0] += indices[:, 0] > 0  # nothing in batch 1
+    if shuffled:
+        indices = rng.permutation(indices)
+    features = rng.integers(0, 3, (len(indices), channels)).astype(dtype)
+    features[rng.random(features.shape) < 0.02] = np.nan
+    features[indices[:, 0] == 3] = -np.inf
+    x = spcy.SparseTensor(put(indices), put(features), batch_size=4)
+    y, vjp = spcy.vjp(spcy.global_max_pool, x)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    order = np.lexsort(indices.T[::-1])
+    groups = [order[indices[order, 0] == batch] for batch in range(4)]
+    np.testing.assert_array_equal(get(vjp(put(dy))[0]), first_maxima(features, groups, dy))
+
+    points, cells = indices[:, 1:] / 2, indices[:, 1:] // 4
+    voxels, vjp = spcy.vjp(spcy.voxelize, put(points), 2.0, features=put(features), reduce="max")
+    dy = rng.standard_normal(voxels.tensor.features.shape).astype(dtype)
+    groups = [np.flatnonzero((cells == cell).all(axis=1)) for cell in get(voxels.tensor.indices)[:, 1:]]
+    np.testing.assert_array_equal(get(vjp(put(dy))[0]), first_maxima(features, groups, dy))
+
+
 def test_sums_of_biases_are_rounded_once(dtype):
     """What a block of rows adds up to is kept in double precision until all are."""
     large = 2.0**11 if dtype == np.float16 else 2.0**24

@@ -59,11 +59,12 @@ def return_maxima(
     out: NDArray[_Floating],
     n_threads: int,
 ) -> None: ...
-def find_segment_maxima(
+def return_segment_maxima(
     features: NDArray[_Floating],
     maxima: NDArray[_Floating],
-    order: NDArray[np.int32],
+    gradient: NDArray[_Floating],
+    order: NDArray[np.int32] | None,
     segment_ptr: NDArray[np.int64],
-    found: NDArray[np.int32],
+    out: NDArray[_Floating],
     n_threads: int,
 ) -> None: ...

@@ -87,11 +87,11 @@ def return_maxima(gradient, taken, in_rows, out_rows, tile_ptr, order, tile_size
     _by_tiles("return_maxima", tile_ptr, *pairs, *_sizes(tile_ptr, gradient), *target)
 
 
-def find_segment_maxima(features, maxima, order, segment_ptr, found, n_threads):
-    """Find the row of each maximum: the first in the segment's order, if several have it."""
-    sizes = np.int64(found.shape[0]), np.int32(found.shape[1])
-    function = kernel("grad", "find_segment_maxima", type_name(features.dtype))
-    launch(function, found.size, features, maxima, order, segment_ptr, *sizes, found)
+def return_segment_maxima(features, maxima, gradient, order, segment_ptr, out, n_threads):
+    """Write the gradient of each maximum to its segment's first row that has it, 0 to the others."""
+    sizes = np.int64(maxima.shape[0]), np.int32(maxima.shape[1])
+    function = kernel("grad", "return_segment_maxima", type_name(features.dtype))
+    launch(function, maxima.size, features, maxima, gradient, order, segment_ptr, *sizes, out)
 
 
 def _by_tiles(name, tile_ptr, features, *arguments):

@@ -47,9 +47,9 @@ cdef extern from "cpu/grad_rows.h" nogil:
         const T* gradient, const uint32_t* taken, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
         int64_t n_in, int64_t channels, T* dx, spcy_team team,
     ) noexcept
-    void spcy_find_segment_maxima[T](
-        const T* features, const T* maxima, const int32_t* order, const int64_t* segment_ptr,
-        int64_t segments, int64_t channels, int32_t* found, spcy_team team,
+    void spcy_return_segment_maxima[T](
+        const T* features, const T* maxima, const T* gradient, const int32_t* order,
+        const int64_t* segment_ptr, int64_t segments, int64_t channels, T* dx, spcy_team team,
     ) noexcept
 
 
@@ -194,17 +194,19 @@ def return_maxima(
         )
 
 
-def find_segment_maxima(
+def return_segment_maxima(
     const floating[:, ::1] features,  # IN, (n_in, C)
     const floating[:, ::1] maxima,  # IN, (segments, C)
-    const int32_t[::1] order,  # IN, rows in the order of segments
+    const floating[:, ::1] gradient,  # IN, (segments, C)
+    const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
-    int32_t[:, ::1] found,  # INOUT, (segments, C), -1
+    floating[:, ::1] out,  # INOUT, (n_in, C)
     int n_threads,
 ):
-    """Find the row of each maximum: the first in the segment's order, if several have it."""
+    """Write the gradient of each maximum to its segment's first row that has it, 0 to the others."""
+    cdef const int32_t* rows = &order[0] if order is not None else NULL
     with nogil:
-        spcy_find_segment_maxima(
-            &features[0, 0], &maxima[0, 0], &order[0], &segment_ptr[0], found.shape[0], features.shape[1],
-            &found[0, 0], team(n_threads),
+        spcy_return_segment_maxima(
+            &features[0, 0], &maxima[0, 0], &gradient[0, 0], rows, &segment_ptr[0], maxima.shape[0],
+            features.shape[1], &out[0, 0], team(n_threads),
         )

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "cpu/pairs.h"
+#include "cpu/segments.h"
 
 // Whether x is the maximum y: NaN, if that is. Without branches, so that vectors can be.
 template <typename T>
@@ -15,16 +16,7 @@ static inline bool spcy_is_maximum(T x, T y) {
     return (x == y) | ((x != x) & (y != y));
 }
 
-// Note `row` for the channels in which x is the maximum y, unless one has been noted.
-template <typename T>
-static inline void spcy_note_maxima(const T* __restrict x, const T* __restrict y, int64_t channels, int32_t row,
-                                    int32_t* __restrict noted) {
-    for (int64_t c = 0; c < channels; ++c) {
-        noted[c] = (spcy_is_maximum(x[c], y[c]) & (noted[c] < 0)) ? row : noted[c];
-    }
-}
-
-// 32 channels are a word, channel c its bit c. Both functions below are inlined: where a word is full, the compiler
+// 32 channels are a word, channel c its bit c. The functions below are inlined: where a word is full, the compiler
 // knows how many channels it has.
 template <typename T>
 struct spcy_word {
@@ -63,9 +55,9 @@ __attribute__((always_inline)) static inline uint32_t spcy_maxima_of(const T* x,
     return word;
 }
 
-// y = y + x in the channels of a word.
-template <typename T>
-__attribute__((always_inline)) static inline void spcy_add_channels(const T* x, uint32_t word, int count, T* y) {
+// y = y + x in the channels of a word; or without ADD x there, and 0 in the others.
+template <bool ADD, typename T>
+__attribute__((always_inline)) static inline void spcy_give_channels(const T* x, uint32_t word, int count, T* y) {
     typedef spcy_word<T> Word;
     typedef typename Word::V V;
     typedef typename Word::I I;
@@ -73,14 +65,17 @@ __attribute__((always_inline)) static inline void spcy_add_channels(const T* x, 
     int c = 0;
     for (; c + Word::lanes <= count; c += Word::lanes) {
         const I bits = Word::bits(c), given = (I)((all & bits) == bits);
-        const V sum = Word::load(y + c) + (V)((I)Word::load(x + c) & given);
+        const V value = (V)((I)Word::load(x + c) & given), sum = ADD ? Word::load(y + c) + value : value;
         memcpy(y + c, &sum, sizeof(sum));
     }
-    for (; c < count; ++c) y[c] += word >> c & 1 ? x[c] : T(0);
+    for (; c < count; ++c) {
+        const T value = word >> c & 1 ? x[c] : T(0);
+        y[c] = ADD ? y[c] + value : value;
+    }
 }
 
 enum {
-    SPCY_GRAD_ROWS = 64,  // that a thread takes at a time
+    SPCY_GRAD_ROWS = 64,  // segments that a thread takes at a time
     SPCY_WORD = 32,       // channels
 };
 
@@ -133,21 +128,32 @@ static inline void spcy_return_maxima(const T* gradient, const uint32_t* taken, 
         spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
             spcy_each_word(channels, [=](int64_t w, int64_t c, auto count) {
                 const uint32_t word = taken[pair * words + w];
-                if (word) spcy_add_channels(gradient + out * channels + c, word, count, dx + in * channels + c);
+                if (word) spcy_give_channels<true>(gradient + out * channels + c, word, count, dx + in * channels + c);
             });
         });
     });
 }
 
+// Give the gradient of each segment's maxima to the rows that have them, the first one if several have it; 0 to the
+// segment's other rows.
 template <typename T>
-static inline void spcy_find_segment_maxima(const T* features, const T* maxima, const int32_t* order,
-                                            const int64_t* segment_ptr, int64_t segments, int64_t channels,
-                                            int32_t* found, spcy_team team) {
-    spcy_parallel_rows(team, segments, SPCY_GRAD_ROWS, [=](int64_t begin, int64_t end, int) {
-        for (int64_t s = begin; s < end; ++s)
-            for (int64_t i = segment_ptr[s]; i < segment_ptr[s + 1]; ++i)
-                spcy_note_maxima(features + order[i] * channels, maxima + s * channels, channels, order[i],
-                                 found + s * channels);
+static inline void spcy_return_segment_maxima(const T* features, const T* maxima, const T* gradient,
+                                              const int32_t* order, const int64_t* segment_ptr, int64_t segments,
+                                              int64_t channels, T* dx, spcy_team team) {
+    spcy_parallel_segments(team, order, segment_ptr, segments, SPCY_GRAD_ROWS, [=](int64_t s, spcy_segment segment) {
+        spcy_each_word(channels, [=](int64_t, int64_t c, auto count) {
+            const int64_t first = s * channels + c;
+            uint32_t left = ~(uint32_t)0;
+            const auto fetch = [=](int64_t at) {
+                spcy_fetch_row(features + at + c, count);
+                spcy_fetch_row(dx + at + c, count);
+            };
+            spcy_each_row(segment, channels, fetch, [=, &left](int64_t at) {
+                const uint32_t found = spcy_maxima_of(features + at + c, maxima + first, count) & left;
+                left &= ~found;
+                spcy_give_channels<false>(gradient + first, found, count, dx + at + c);
+            });
+        });
     });
 }
 

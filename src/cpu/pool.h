@@ -9,6 +9,7 @@
 
 #include "common/sum.h"
 #include "cpu/pairs.h"
+#include "cpu/segments.h"
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN };
 
@@ -41,28 +42,12 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
-// The rows of a segment: order[begin:end], or with order NULL themselves. All segments end at `last`.
-typedef struct {
-    const int32_t* order;
-    int64_t begin, end, last;
-} spcy_segment;
-
-// Call use(row * channels) for each row of a segment. Where rows lie anywhere, fetch N columns of those that come soon.
-template <int N, typename T, typename Use>
-static inline void spcy_each_row(spcy_segment segment, const T* columns, int64_t channels, const Use& use) {
-    constexpr int64_t kAhead = 8;
-    const int32_t* order = segment.order;
-    for (int64_t i = segment.begin; i < segment.end; ++i) {
-        if (order && i + kAhead < segment.last) spcy_fetch_row(columns + order[i + kAhead] * channels, N);
-        use((order ? order[i] : i) * channels);
-    }
-}
-
 // The sums of N columns in double precision.
 template <int N, typename S, typename T>
 static inline void spcy_add_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
     double sum[N] = {};
-    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) {
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         for (int c = 0; c < N; ++c) sum[c] += columns[at + c];
     });
     for (int c = 0; c < N; ++c) y[c] = (S)sum[c];
@@ -73,7 +58,8 @@ template <int N, typename S, typename T>
 static inline void spcy_raise_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
     double value[N];
     spcy_fill_row(value, N, SPCY_MAX);
-    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
     for (int c = 0; c < N; ++c) y[c] = (S)value[c];
 }
 
@@ -86,7 +72,8 @@ static inline void spcy_raise_pairs(const T* columns, int64_t channels, spcy_seg
     Pair value[N / 2];
     Mask nan = {};
     for (int p = 0; p < N / 2; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
-    spcy_each_row<N>(segment, columns, channels, [&](int64_t at) {
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         const Source* x = reinterpret_cast<const Source*>(columns + at);
         for (int p = 0; p < N / 2; ++p) {
             const Pair more = __builtin_convertvector(x[p], Pair);
@@ -130,7 +117,8 @@ template <typename V, int N, typename T>
 static inline bool spcy_add_simply(const T* values, int64_t channels, spcy_segment segment, V* high) {
     constexpr int kLanes = sizeof(V) / sizeof(double);
     decltype((V{} != V{}) | (V{} != V{})) wrong[N] = {};
-    spcy_each_row<N * kLanes>(segment, values, channels, [&](int64_t at) {
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, N * kLanes); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         for (int n = 0; n < N; ++n) {
             const V value = spcy_load_as_double<V>(values + at + n * kLanes), sum = high[n] + value;
             wrong[n] |= (sum - high[n] != value) | (sum - value != high[n]);  // of the two, the lesser's is exact
@@ -150,7 +138,8 @@ static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t
     V high[N] = {}, low[N] = {}, loose[N] = {};
     if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, segment, high)) {
         for (int n = 0; n < N; ++n) high[n] = V{};
-        spcy_each_row<N * kLanes>(segment, values, channels, [&](int64_t at) {
+        const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, N * kLanes); };
+        spcy_each_row(segment, channels, fetch, [&](int64_t at) {
             for (int n = 0; n < N; ++n)
                 spcy_add_exactly(spcy_load_as_double<V>(values + at + n * kLanes), high[n], low[n], loose[n]);
             for (int n = 0; lows && n < N; ++n)
@@ -207,14 +196,10 @@ template <typename S, typename T>
 static inline void spcy_reduce_segments(const T* features, int64_t channels, const int32_t* order,
                                         const int64_t* segment_ptr, int64_t segments, int operation, S* out,
                                         spcy_team team) {
-    const int64_t fair = segments / (4 * team.threads), most = SPCY_POOL_ROWS;
-    const int64_t size = fair < 1 ? 1 : fair < most ? fair : most;
-    spcy_parallel_rows(team, segments, size, [=](int64_t begin, int64_t end, int) {
-        for (int64_t s = begin; s < end; ++s) {
-            const spcy_segment segment = {order, segment_ptr[s], segment_ptr[s + 1], segment_ptr[segments]};
-            spcy_reduce_rows(features, channels, segment, operation, out + s * channels);
-        }
-    });
+    const auto reduce = [=](int64_t s, spcy_segment segment) {
+        spcy_reduce_rows(features, channels, segment, operation, out + s * channels);
+    };
+    spcy_parallel_segments(team, order, segment_ptr, segments, SPCY_POOL_ROWS, reduce);
 }
 
 // The exact sum of the rows of each segment, or their mean, as of spcy_sum_columns; which of them are loose.
@@ -222,24 +207,21 @@ template <typename S, typename T>
 static inline void spcy_sum_segments(const T* values, const double* lows, int64_t channels, const int32_t* order,
                                      const int64_t* segment_ptr, int64_t segments, bool mean, S* out, double* out_lows,
                                      int32_t* loose, spcy_team team) {
-    spcy_parallel_rows(team, segments, SPCY_POOL_ROWS, [=](int64_t first, int64_t last, int) {
-        for (int64_t s = first; s < last; ++s) {
-            const spcy_segment segment = {order, segment_ptr[s], segment_ptr[s + 1], segment_ptr[segments]};
-            const int64_t count = segment.end - segment.begin;
-            const double divisor = mean && count > 0 ? (double)count : 1.0;
-            const auto sum = [=](auto columns, int64_t c) {
-                const int64_t at = s * channels + c;
-                return columns(values + c, lows ? lows + c : nullptr, channels, segment, divisor, out + at,
-                               out_lows ? out_lows + at : nullptr);
-            };
-            bool any = false;
-            int64_t c = 0;
-            for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c);
-            if (c + 3 == channels) any |= sum(spcy_sum_columns<double, 3, S, T>, c);
-            if (c + 2 == channels) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
-            if (c + 1 == channels) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
-            loose[s] = any;
-        }
+    spcy_parallel_segments(team, order, segment_ptr, segments, SPCY_POOL_ROWS, [=](int64_t s, spcy_segment segment) {
+        const int64_t count = segment.end - segment.begin;
+        const double divisor = mean && count > 0 ? (double)count : 1.0;
+        const auto sum = [=](auto columns, int64_t c) {
+            const int64_t at = s * channels + c;
+            return columns(values + c, lows ? lows + c : nullptr, channels, segment, divisor, out + at,
+                           out_lows ? out_lows + at : nullptr);
+        };
+        bool any = false;
+        int64_t c = 0;
+        for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c);
+        if (c + 3 == channels) any |= sum(spcy_sum_columns<double, 3, S, T>, c);
+        if (c + 2 == channels) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
+        if (c + 1 == channels) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
+        loose[s] = any;
     });
 }
 

@@ -326,18 +326,20 @@ __global__ void return_maxima(const T* __restrict__ gradient, const uint32_t* __
     }
 }
 
-// The row of each segment's maximum: the first in its order, if several have it.
+// Give the gradient of each segment's maxima to the rows that have them, the first one if several have it; 0 to the
+// segment's other rows.
 template <typename T>
-__global__ void find_segment_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
-                                    const int32_t* __restrict__ order, const int64_t* __restrict__ segment_ptr,
-                                    int64_t segments, int channels, int32_t* __restrict__ found) {
+__global__ void return_segment_maxima(const T* __restrict__ features, const T* __restrict__ maxima,
+                                      const T* __restrict__ gradient, const int32_t* __restrict__ order,
+                                      const int64_t* __restrict__ segment_ptr, int64_t segments, int channels,
+                                      T* __restrict__ dx) {
     SPCY_EACH(e, segments * channels) {
-        const T y = maxima[e];
+        bool left = true;
         for (int64_t i = segment_ptr[e / channels]; i < segment_ptr[e / channels + 1]; ++i) {
-            if (spcy_is_maximum(features[(int64_t)order[i] * channels + e % channels], y)) {
-                found[e] = order[i];
-                break;
-            }
+            const int64_t at = (order ? order[i] : i) * channels + e % channels;
+            const bool found = left && spcy_is_maximum(features[at], maxima[e]);
+            left &= !found;
+            dx[at] = found ? gradient[e] : T(0);
         }
     }
 }
