@@ -47,6 +47,16 @@ def test_sums_are_exact(real, channels, far, rng):
         assert loose.any() == (far < 1)
 
 
+@pytest.mark.parametrize("channels", [2, 7])
+@pytest.mark.parametrize("real", REALS)
+def test_sums_of_one_row_are_the_row(real, channels):
+    values = np.array([-0.0, np.nan, np.inf, -np.inf, np.finfo(real).tiny / 4, 1.5], real).repeat(channels)
+    values = values.reshape(-1, channels)
+    sums = get(sum_segments(put(values), None, put(np.arange(len(values) + 1)), np.dtype(real), mean=True))
+    np.testing.assert_array_equal(sums, values)
+    assert not np.signbit(sums[0]).any()  # as of longer sums
+
+
 @pytest.mark.parametrize("real", REALS)
 def test_parts_add_up_to_the_whole(real, rng):
     rows, channels = 600, 3

@@ -209,6 +209,13 @@ static inline void spcy_sum_segments(const T* values, const double* lows, int64_
                                      int32_t* loose, spcy_team team) {
     spcy_parallel_segments(team, order, segment_ptr, segments, SPCY_POOL_ROWS, [=](int64_t s, spcy_segment segment) {
         const int64_t count = segment.end - segment.begin;
+        if (count == 1 && !lows && !out_lows) {  // as are most: + 0 makes -0 a sum
+            loose[s] = 0;
+            const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, channels); };
+            return spcy_each_row(segment, channels, fetch, [=](int64_t at) {
+                for (int64_t c = 0; c < channels; ++c) out[s * channels + c] = (S)(values[at + c] + T(0));
+            });
+        }
         const double divisor = mean && count > 0 ? (double)count : 1.0;
         const auto sum = [=](auto columns, int64_t c) {
             const int64_t at = s * channels + c;

@@ -13,8 +13,9 @@ typedef struct {
 } spcy_segment;
 
 // Call use(row * channels) for each row of a segment; where rows lie anywhere, fetch(row * channels) some rows before.
+// Inlined: what `use` adds to is in registers only then.
 template <typename Fetch, typename Use>
-static inline void spcy_each_row(spcy_segment segment, int64_t channels, const Fetch& fetch, const Use& use) {
+static SPCY_INLINE void spcy_each_row(spcy_segment segment, int64_t channels, const Fetch& fetch, const Use& use) {
     constexpr int64_t kAhead = 8;
     const int32_t* order = segment.order;
     for (int64_t i = segment.begin; i < segment.end; ++i) {
