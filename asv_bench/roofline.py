@@ -143,7 +143,7 @@ def main():
     )
     parser.add_argument("--points", type=int, default=100_000, help="of the generated street")
     parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"], default="float32")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", help="operations whose names hold one of these words")
     parser.add_argument("--rounds", type=int, default=9)

@@ -281,7 +281,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out must be a folder for {len(args.scan)} scans, got {args.out!r}")
     (args.scan,) = args.scan
     from spcy import models
-    from spcy._backend import to_host, widened
+    from spcy._backend import to_host
+    from spcy._width import widened
     from spcy.demo.run import Steps
 
     _require_npz(args.out, args.model, args.scan)

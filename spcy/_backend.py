@@ -237,6 +237,11 @@ def is_bfloat16(dtype: np.dtype) -> bool:
     return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
+def is_half(dtype: np.dtype) -> bool:
+    """Whether a dtype is float16 or bfloat16."""
+    return dtype.char == "e" or is_bfloat16(dtype)
+
+
 def as_bits(first: np.ndarray, *others: np.ndarray | None) -> Sequence[Any]:
     """Return arrays of one dtype as kernels take them: bfloat16 as uint16, on the CPU float16 as int16."""
     arrays, dtype = (first, *others), first.dtype
@@ -245,11 +250,6 @@ def as_bits(first: np.ndarray, *others: np.ndarray | None) -> Sequence[Any]:
     if dtype.char == "e" and isinstance(first, np.ndarray):
         return [None if array is None else array.view(np.int16) for array in arrays]
     return arrays
-
-
-def widened(features: np.ndarray) -> np.ndarray:
-    """Return features in a dtype that every kernel computes in: those of 16 bits as float32."""
-    return features.astype(np.float32) if features.dtype.itemsize == 2 else features
 
 
 def require(backend: Backend) -> None:

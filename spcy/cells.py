@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _check
-from ._backend import array_module, kernels_for, widened
+from ._backend import array_module, kernels_for
 from ._memory import empty
 from ._threads import threads_for
+from ._width import rounded, widened
 from .coords import Layout, Sites, keys_in, layout_for, sort_keys, unique_keys
 from .tensor import SparseTensor
 
@@ -97,7 +98,7 @@ def interpolate(
         kernels_for(features).corners.interpolate(features, *points, bool(renormalize), totals, out, threads)
     else:
         out[:] = 0
-    return out.astype(x.dtype, copy=False)
+    return rounded(out, x.dtype)
 
 
 def interpolate_gradient(
@@ -113,7 +114,7 @@ def interpolate_gradient(
         points = corners.order, corners.starts, corners.fractions, totals
         to = around, sites.rows.order, out, _threads(corners, dy.shape[1])
         kernels_for(wide).corners.interpolate_gradient(wide, *points, *to)
-    return out.astype(dy.dtype, copy=False)
+    return rounded(out, dy.dtype)
 
 
 def _threads(corners: Corners, channels: int) -> int:

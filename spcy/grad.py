@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _check
-from ._backend import array_module, as_array, as_bits, kernels_for, widened
+from ._backend import array_module, as_array, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
+from ._width import rounded, widened
 from .cells import corners_of, interpolate, interpolate_gradient
 from .conv import (
     Plan,
@@ -293,7 +294,7 @@ def _return_maxima_of_pairs(
     there, back = (tiles_of(r, channels, threads) for r in (rulebook, rulebook.transposed()))
     kernels.grad.find_maxima(features, maxima, *rows, *there, left, taken, threads)
     kernels.grad.return_maxima(dy, taken, *rows, *back, out, threads)
-    return out.astype(x.dtype, copy=False)
+    return rounded(out, x.dtype)
 
 
 def _unpool(x: SparseTensor, *, to: SparseTensor | Coords | None = None) -> TensorAndVjp:
@@ -317,7 +318,7 @@ def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: 
         if divisor is not None:
             dy = dy / array_module(dy).asarray(divisor, dy.dtype)
         dy = SparseTensor._of(y.coords, dy)
-        return (reduce_pairs(dy, rulebook.transposed(), SUM).astype(x.dtype, copy=False),)
+        return (rounded(reduce_pairs(dy, rulebook.transposed(), SUM), x.dtype),)
 
     return vjp
 
@@ -332,7 +333,7 @@ def _global_avg_pool(x: SparseTensor) -> tuple[np.ndarray, Vjp]:
 
     def vjp(dy: Any) -> tuple[Any, ...]:
         dy = widened(_gradient_of(y, dy))
-        return (_to_sites((dy / batches(x.coords).sites).astype(x.dtype), x),)
+        return (_to_sites(rounded(dy / batches(x.coords).sites, x.dtype), x),)
 
     return y, vjp
 
@@ -375,7 +376,7 @@ def return_maxima(
     if out.size and len(maxima):
         threads = threads_for(2 * features.size)
         kernels_for(*arrays).grad.return_segment_maxima(*arrays, order, segment_ptr, out, threads)
-    return out.astype(dy.dtype, copy=False)
+    return rounded(out, dy.dtype)
 
 
 def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:
@@ -431,7 +432,7 @@ def _voxelize(
         share = dy
         if reduce == "mean":
             wide = widened(dy)
-            share = (wide / xp.asarray(y.counts[:, None], wide.dtype)).astype(dy.dtype, copy=False)
+            share = rounded(wide / xp.asarray(y.counts[:, None], wide.dtype), dy.dtype)
         if reduce in ("mean", "sum") and options.get("max_points") is None:
             return (take_rows(share, y.rows),)
         order, starts = in_segments(y.rows, y.tensor.num_sites)

@@ -21,7 +21,8 @@ try:
 except ImportError as error:
     raise ImportError('spcy.plot needs matplotlib: pip install "spcy[plot]"') from error
 
-from ._backend import to_host, widened
+from ._backend import to_host
+from ._width import widened
 from .coords import Coords, require_coords
 from .rulebook import Rulebook
 from .tensor import SparseTensor

@@ -1,4 +1,4 @@
-"""Activations: functions of each feature by itself, and their gradients."""
+"""Activations: functions of each feature by itself, and their gradients; sums and products of two."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ._threads import threads_for
 
 ActivationLike = Literal["relu", "gelu", "gelu_tanh", "silu"] | tuple[Literal["leaky_relu"], float]
 
+ADD, MULTIPLY = range(2)  # as the kernels number them
 _KINDS = {"relu": 1, "leaky_relu": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}  # as the kernels number them
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _WORK = {1: 0.25, 2: 0.25, 3: 2.0, 4: 1.5, 5: 1.5}  # nanoseconds for a number, about
@@ -80,4 +81,14 @@ def activation_gradient(x: np.ndarray, dy: np.ndarray, activation: Activation) -
         threads = threads_for(out.size * activation.work)
         x, dy, flat = (array.reshape(-1) for array in as_bits(x, dy, out))
         kernels_for(x, dy).pointwise.activation_gradient(x, dy, *activation, flat, threads)
+    return out
+
+
+def combine(operation: int, x: np.ndarray, y: np.ndarray | None, number: float = 0.0) -> np.ndarray:
+    """Return what ADD or MULTIPLY makes of arrays of one shape and dtype, or of each x and a number."""
+    out = empty(array_module(x), x.shape, x.dtype)
+    if out.size:
+        kernels, threads = kernels_for(x, out if y is None else y), threads_for(out.size * _WORK[RELU.kind])
+        first, second, flat = (None if a is None else a.reshape(-1) for a in as_bits(x, y, out))
+        kernels.pointwise.combine(first, second, operation, number, flat, threads)
     return out

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _check
-from ._backend import array_module, kernels_for, to_host, widened
+from ._backend import array_module, kernels_for, to_host
 from ._memory import empty
 from ._stencil import box_stencil
 from ._threads import threads_for
+from ._width import rounded, widened
 from .conv import parent_level
 from .coords import Coords, derive
 from .rows import take_rows
@@ -278,7 +279,7 @@ def segment_reduce(
         kernels_for(features).pool.segment_reduce(
             widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
         )
-    return out.astype(dtype, copy=False)
+    return rounded(out, dtype)
 
 
 def _pool(
@@ -334,7 +335,7 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         pairs = rulebook.in_rows, rulebook.out_rows, *tiles_of(rulebook, x.num_channels, threads)
         kernels.pool.pool(features, *pairs, operation, counts, out, threads)
-    return out.astype(x.dtype, copy=False)
+    return rounded(out, x.dtype)
 
 
 def tiles_of(rulebook: Rulebook, channels: int, threads: int) -> tuple[np.ndarray, np.ndarray | None, int]:
@@ -388,7 +389,7 @@ def join_blocks(x: SparseTensor, blocks: np.ndarray, operation: int) -> np.ndarr
     pooled = segment_reduce(blocks, None, plan.blocks_of_batch, by_row, np.float64)
     if operation == MEAN:
         pooled /= plan.sites
-    return pooled.astype(x.dtype)
+    return rounded(pooled, x.dtype)
 
 
 class Batches(NamedTuple):

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ._backend import array_module, kernels_for, to_host, widened
+from ._backend import array_module, kernels_for, to_host
 from ._memory import empty
 from ._threads import threads_for
+from ._width import rounded, widened
 
 
 class Sums(NamedTuple):
@@ -44,7 +45,7 @@ def sum_segments(
         terms = to_host(_terms(values, lows, order, rows)).astype(np.float64)
         sums = [_sum_of(column) for column in terms.T.tolist()]
         out[s] = xp.asarray(np.array(sums) / ((rows.stop - rows.start) if mean else 1))
-    return out.astype(dtype, copy=False)
+    return rounded(out, dtype)
 
 
 def partial_sums(values: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray) -> Sums:

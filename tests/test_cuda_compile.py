@@ -64,7 +64,10 @@ KERNELS = {
         k
         for name in ("activate", "activation_gradient")
         for k in each(name, [*FLOATS, "float16", "bfloat16"], [1, 2, 3, 4, 5])
-    ],
+    ]
+    + each("combine", [*FLOATS, "float16", "bfloat16"])
+    + each("widen", ["float16", "bfloat16"])
+    + each("narrow", ["float16", "bfloat16"], FLOATS),
     "grad": [
         *each("add_parts", [*FLOATS, "float16", "bfloat16"]),
         *each("add_exact", FLOATS, [32, 64]),

@@ -2,13 +2,15 @@
 
 import math
 
+import machine
 import numpy as np
 import pytest
 from helpers import get, put
 
 import spcy
 from spcy import _threads, nn
-from spcy.pointwise import activate, activation_gradient, activation_of
+from spcy._width import rounded, widened
+from spcy.pointwise import ADD, MULTIPLY, activate, activation_gradient, activation_of, combine
 
 pytestmark = pytest.mark.usefixtures("backend")
 NAMES = ["relu", ("leaky_relu", 0.2), ("leaky_relu", -0.5), "gelu", "gelu_tanh", "silu"]
@@ -136,6 +138,81 @@ def test_any_length_and_number_of_threads_gives_the_same_bits(name, dtype, simd,
         np.testing.assert_array_equal(part.view(np.uint8), get(results[0][0])[:size].view(np.uint8))
         part = get(activation_gradient(put(x[:size]), put(dy[:size]), activation))
         np.testing.assert_array_equal(part.view(np.uint8), get(results[0][1])[:size].view(np.uint8))
+
+
+HALVES = [np.dtype(np.float16)]
+if machine.ml_dtypes:
+    HALVES.append(np.dtype(machine.ml_dtypes.bfloat16))
+halves = pytest.mark.parametrize("half", HALVES, ids=str)
+
+
+def same_numbers(one, other):
+    """Check that they are the same bits, but for those of NaN."""
+    assert one.dtype == other.dtype
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        numbers = ~np.isnan(one.astype(np.float64))
+        np.testing.assert_array_equal(np.isnan(other.astype(np.float64)), ~numbers)
+    bits = f"u{one.dtype.itemsize}"
+    np.testing.assert_array_equal(one.view(bits)[numbers], other.view(bits)[numbers])
+
+
+@pytest.mark.parametrize("operation", [ADD, MULTIPLY])
+def test_sums_and_products(operation, dtype, simd, threads, rng):
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-7, -1e-40, 6e4, 1e38]
+    with np.errstate(over="ignore"):
+        x = np.concatenate([numbers(rng, dtype, 4000), np.repeat(special, 9).astype(dtype)]).reshape(1, -1)
+        y = np.concatenate([numbers(rng, dtype, 4000), np.tile(special, 9).astype(dtype)]).reshape(1, -1)
+    ufunc = np.multiply if operation else np.add
+    for other in (y, dtype.type(0.3), dtype.type(-0.0), dtype.type(np.inf)):
+        with np.errstate(all="ignore"):
+            wide = np.float32 if dtype.itemsize == 2 else dtype  # of which the sum or product is rounded
+            expected = ufunc(x.astype(wide), other.astype(wide)).astype(dtype)
+        number = None if other is y else float(other)
+        for size in (0, 1, 5, 17, x.size):
+            if number is None:
+                got = combine(operation, put(x[:, :size]), put(other[:, :size]))
+            else:
+                got = combine(operation, put(x[:, :size]), None, number)
+            same_numbers(get(got), expected[:, :size])
+
+
+@halves
+def test_numbers_of_16_bits_are_widened(half, simd, threads):
+    every = np.arange(2**16, dtype=np.uint16).view(half)
+    with np.errstate(invalid="ignore"):
+        expected = every.astype(np.float32)
+    for size in (0, 1, 5, 17, 2**16):
+        same_numbers(get(widened(put(every[:size]))), expected[:size])
+    assert widened(put(expected)).dtype == np.float32
+
+
+@halves
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_numbers_are_rounded_to_16_bits_once(half, real, simd, threads, rng):
+    """To the nearest, and of two to the even; beside the middles too, where rounding twice goes wrong."""
+    with np.errstate(invalid="ignore"):
+        every = np.arange(2**16, dtype=np.uint16).view(half).astype(np.float64)
+    every = np.sort(every[np.isfinite(every)])
+    middles = (every[1:] + every[:-1]) / 2
+    size = np.finfo(real).nmant + 1
+    bits = rng.integers(0, 2 ** (8 * real().itemsize), 3000, np.uint64)
+    parts = [every, middles, middles * (1 + 2.0 ** (1 - size)), middles * (1 - 2.0**-size)]
+    special = np.array([np.inf, -np.inf, np.nan, -0.0, every[-1] * 2, -every[-1] * 2, 1e300, 1e-300])
+    with np.errstate(all="ignore"):
+        x = np.concatenate([*parts, special]).astype(real)
+        x = np.concatenate([x, bits.astype(f"u{real().itemsize}").view(real)])
+        nearest = x.astype(half)
+    got = get(rounded(put(x), half))
+    finite = np.isfinite(x) & np.isfinite(got.astype(float)) & np.isfinite(nearest.astype(float))
+    same_numbers(got[~finite], nearest[~finite])
+    got, x, nearest = got[finite], x[finite].astype(np.float64), nearest[finite]
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(x))
+    places = nearest.view(np.uint16).astype(int) & 0x7FFF
+    places = np.clip(places + np.array([[-1], [0], [1]]), 0, int(every[-1:].astype(half).view(np.uint16)[0]))
+    distance = np.abs(places.astype(np.uint16).view(half).astype(np.float64) - np.abs(x))
+    best = np.lexsort([places % 2, distance], axis=0)[0]
+    expected = np.take_along_axis(places, best[None], axis=0)[0]
+    np.testing.assert_array_equal(got.view(np.uint16).astype(int) & 0x7FFF, expected)
 
 
 def test_errors_over_all_exponents(simd):

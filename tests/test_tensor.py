@@ -56,6 +56,19 @@ def test_dense_and_back(box, channels_first, dtype, rng):
     assert y.batch_size == 3
 
 
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_from_dense_takes_all_but_zeros(channels_first, dtype):
+    tiny = 2.0**-24 if dtype == np.float16 else 2.0**-126
+    values = np.array([0, -0.0, tiny, -tiny, np.nan, np.inf, 1], dtype)
+    for native in (values, values.astype(values.dtype.newbyteorder())):
+        x = spcy.SparseTensor.from_dense(
+            put(native.reshape(1, 1, 7) if channels_first else native.reshape(1, 7, 1)), channels_first
+        )
+        np.testing.assert_array_equal(get(x.indices)[:, 1], range(2, 7))
+        got, given = get(x.features)[:, 0], values[2:]
+        np.testing.assert_array_equal(got.astype(np.float32), given.astype(np.float32))
+
+
 def test_from_dense_keeps_a_site_where_any_channel_is_set():
     array = np.zeros((2, 4, 2), np.float32)
     array[0, 1] = [0, 5]

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 # Prepended as text: CuPy's cache of compiled kernels does not see what an #include brings in.
 _HEADERS = (
-    *("common/key.h", "common/hash.h", "common/sum.h", "cuda/ptx.h", "cuda/number.h", "cuda/grid.h"),
-    *("cuda/chunk.h", "cuda/pairs.h"),
+    *("common/key.h", "common/hash.h", "common/sum.h", "common/round.h"),
+    *("cuda/ptx.h", "cuda/number.h", "cuda/grid.h", "cuda/chunk.h", "cuda/pairs.h"),
 )
 _COLUMNS = 5  # the batch and up to four axes
 _THREADS = 256  # of a block, for kernels with a thread for each element

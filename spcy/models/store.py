@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _check
-from .._backend import to_host, widened
+from .._backend import to_host
 from .._checkpoint import numpy_dtype
 from .._files import write_npz
+from .._width import widened
 from ..nn.module import Buffer, Module, wide_dtype
 from ..voxel import Voxels, voxelize
 from ..weights import explaining, open_npz

@@ -19,9 +19,9 @@ from .._backend import (
     move,
     require,
     to_host,
-    widened,
 )
 from .._once import update
+from .._width import widened
 from ..pointwise import Activation, activate, activation_gradient
 from ..tensor import SparseTensor, require_tensor
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from .._backend import array_module, widened
+from .._backend import array_module
 from .._once import update
+from .._width import widened
 from ..norm import Norm, RowNorm, column_moments
 from ..pointwise import Activation
 from .conv import Weighted

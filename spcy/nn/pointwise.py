@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import _check, grad
-from .._backend import array_module, widened
+from .._backend import array_module
 from .._memory import empty
+from .._width import rounded, widened
 from ..conv import execute, subm_conv, subm_plan
 from ..grad import column_sums
 from ..pointwise import RELU, Activation, activation_of
@@ -81,7 +82,7 @@ class Linear(Weighted):
         y = widened(rows) @ widened(weight)
         if bias is not None:
             y = y + widened(bias)
-        return finish(y.astype(weight.dtype, copy=False), residual, activation)
+        return finish(rounded(y, weight.dtype), residual, activation)
 
     def _work(self, x: SparseTensor | np.ndarray) -> tuple[int, int]:
         rows = len(self._rows(x))
@@ -98,7 +99,7 @@ class Linear(Weighted):
             def pull(dy: Any) -> tuple[Any, ...]:
                 dy = _check.gradient(dy, y)
                 dx, dweight = widened(dy) @ widened(weight).T, widened(rows).T @ widened(dy)
-                return dx.astype(rows.dtype, copy=False), dweight, column_sums(dy)
+                return rounded(dx, rows.dtype), dweight, column_sums(dy)
 
         def vjp(dy: Any) -> tuple[Any, ...]:
             dx, dweight, dbias = pull(dy)

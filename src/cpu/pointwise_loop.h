@@ -2,6 +2,7 @@
 #ifndef SPCY_CPU_POINTWISE_LOOP_H
 #define SPCY_CPU_POINTWISE_LOOP_H
 
+#include "common/round.h"
 #include "cpu/functions.h"
 #include "cpu/pointwise.h"
 #include "cpu/wide.h"
@@ -116,6 +117,35 @@ void gradient(const spcy_activation* activation, const void* x, const void* dy, 
     with_activation<T>(activation, [=](auto function) {
         map_vectors([=](auto x, auto dy) { return function.gradient(x, dy); }, count, to, at, from);
     });
+}
+
+template <typename T>
+void combine(int operation, const void* x, const void* y, double number, int64_t count, void* out) {
+    typedef typename Wide<T>::type W;
+    const T *first = static_cast<const T*>(x), *second = static_cast<const T*>(y);
+    T* to = static_cast<T*>(out);
+    const W alone = (W)number;  // minus 0 it is itself, whatever its sign
+    const auto run = [=](auto function) {
+        if (second) return map_vectors(function, count, to, first, second);
+        map_vectors([=](auto at) { return function(at, alone - decltype(at){}); }, count, to, first);
+    };
+    if (operation == SPCY_ADD) run([](auto a, auto b) { return a + b; });
+    else run([](auto a, auto b) { return a * b; });
+}
+
+template <typename T>
+void widen_all(const void* x, int64_t count, float* y) {
+    map_vectors([](auto at) { return at; }, count, y, static_cast<const T*>(x));
+}
+
+template <typename T>
+void narrow_all(const float* x, int64_t count, void* y) {
+    map_vectors([](auto at) { return at; }, count, static_cast<T*>(y), x);
+}
+
+template <typename T>
+void narrow_doubles(const double* x, int64_t count, void* y) {
+    for (int64_t i = 0; i < count; ++i) convert(spcy_round_to_odd(x[i]), static_cast<T*>(y) + i);
 }
 
 }  // namespace

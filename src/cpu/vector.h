@@ -64,6 +64,7 @@ inline typename Lanes<float, LANES>::type widen(typename Lanes<uint16_t, LANES>:
 #endif
 #if defined(__F16C__)
     if constexpr (LANES == 8) return (Floats)_mm256_cvtph_ps((__m128i)halves);
+    if constexpr (LANES == 1) return Floats{_cvtsh_ss(halves[0])};
 #endif
     typedef typename Lanes<uint32_t, LANES>::type Bits;
     typedef typename Lanes<int32_t, LANES>::type Mask;
@@ -82,6 +83,7 @@ inline typename Lanes<uint16_t, LANES>::type narrow(typename Lanes<float, LANES>
 #endif
 #if defined(__F16C__)
     if constexpr (LANES == 8) return (Halves)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+    if constexpr (LANES == 1) return Halves{_cvtss_sh(value[0], _MM_FROUND_TO_NEAREST_INT)};
 #endif
     typedef typename Lanes<float, LANES>::type Floats;
     typedef typename Lanes<uint32_t, LANES>::type Bits;

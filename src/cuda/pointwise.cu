@@ -75,3 +75,27 @@ __global__ void activation_gradient(const Number* x, const Number* __restrict__ 
         convert(gradient_at<KIND, T>(value, gradient, T(slope)), &out[i]);
     }
 }
+
+enum { SPCY_ADD, SPCY_MULTIPLY };
+
+// y NULL: each x and `other`.
+template <class Number>
+__global__ void combine(const Number* x, const Number* y, int operation, double other, int64_t n, Number* out) {
+    typedef typename spcy_sum<Number>::type T;
+    SPCY_EACH(i, n) {
+        T first, second = T(other);
+        convert(x[i], &first);
+        if (y) convert(y[i], &second);
+        convert(operation == SPCY_ADD ? first + second : first * second, &out[i]);
+    }
+}
+
+template <class Number>
+__global__ void widen(const Number* __restrict__ x, int64_t n, float* __restrict__ out) {
+    SPCY_EACH(i, n) convert(x[i], &out[i]);
+}
+
+template <class Number, class From>
+__global__ void narrow(const From* __restrict__ x, int64_t n, Number* __restrict__ out) {
+    SPCY_EACH(i, n) convert(spcy_round_to_odd(x[i]), &out[i]);
+}
