@@ -733,6 +733,16 @@ FIT = {
 }
 
 
+def test_a_step_that_is_refused_changes_nothing():
+    layer = nn.Linear(3, 2)
+    before = layer.state_dict()
+    layer.weight.grad, layer.bias.grad = np.ones((3, 2), np.float32), np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="of parameter 1"):
+        optim.AdamW(layer.parameters()).step()
+    for name, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def step_by(grad):
     layer = nn.Linear(3, 2)
     layer.weight.grad = grad

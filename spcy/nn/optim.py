@@ -37,15 +37,16 @@ class _Optimiser:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        for place, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                if parameter.grad.shape != parameter.data.shape:
-                    raise ValueError(
-                        f"grad must have the parameter's shape {parameter.data.shape}, got "
-                        f"{parameter.grad.shape} of parameter {place}"
-                    )
-                new, self._kept[place] = self._update(parameter.data, parameter.grad, self._kept[place])
-                parameter.data = new.astype(parameter.data.dtype, copy=False)
+        given = [(place, p, p.grad) for place, p in enumerate(self.parameters) if p.grad is not None]
+        for place, parameter, grad in given:
+            if grad.shape != parameter.data.shape:
+                raise ValueError(
+                    f"grad must have the parameter's shape {parameter.data.shape}, got "
+                    f"{grad.shape} of parameter {place}"
+                )
+        for place, parameter, grad in given:
+            new, self._kept[place] = self._update(parameter.data, grad, self._kept[place])
+            parameter.data = new.astype(parameter.data.dtype, copy=False)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
