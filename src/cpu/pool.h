@@ -93,6 +93,9 @@ static inline void spcy_reduce_rows(const T* features, int64_t channels, spcy_se
         for (; c + 2 <= channels; c += 2) spcy_raise_pairs<2>(features + c, channels, segment, y + c);
         if (c < channels) spcy_raise_columns<1>(features + c, channels, segment, y + c);
     } else {
+        // Rows one after the other are long segments: in fewer passes, though 32 sums are more than registers hold.
+        for (; !segment.order && c + 32 <= channels; c += 32)
+            spcy_add_columns<32>(features + c, channels, segment, y + c);
         for (; c + 16 <= channels; c += 16) spcy_add_columns<16>(features + c, channels, segment, y + c);
         for (; c + 4 <= channels; c += 4) spcy_add_columns<4>(features + c, channels, segment, y + c);
         for (; c < channels; ++c) spcy_add_columns<1>(features + c, channels, segment, y + c);
