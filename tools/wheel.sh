@@ -9,14 +9,13 @@
 # 3.11 or more with venv and headers; all else comes from the package index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tools/common.sh
 mkdir -p "${1:-dist}"
 folder=$(cd "${1:-dist}" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 most_bytes=4000000 most_import_ms=60
-
-say() { echo "== $*"; }
 
 say "build"
 "${PYTHON:-python3}" -m venv "$work/tools"

@@ -7,6 +7,10 @@ cdef extern from "cpu/pairs.h" nogil:
         const int64_t* tile_ptr
         int64_t n_offsets
         int64_t n_tiles
+    ctypedef struct spcy_ranks:
+        const int32_t* order
+        int64_t tile_size
+        int64_t count
 
 cdef inline spcy_pairs pairs_of(
     const int32_t[::1] in_rows, const int32_t[::1] out_rows, const int64_t[:, ::1] tile_ptr
@@ -17,3 +21,9 @@ cdef inline spcy_pairs pairs_of(
     pairs.tile_ptr = &tile_ptr[0, 0]
     pairs.n_offsets, pairs.n_tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
     return pairs
+
+cdef inline spcy_ranks ranks_of(const int32_t[::1] order, int64_t tile_size, int64_t count) noexcept nogil:
+    cdef spcy_ranks ranks
+    ranks.order = &order[0] if order is not None and order.shape[0] else NULL
+    ranks.tile_size, ranks.count = tile_size, count
+    return ranks

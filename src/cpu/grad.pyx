@@ -3,7 +3,7 @@
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint32_t, uintptr_t
 
-from spcy._cpu.pairs cimport pairs_of, spcy_pairs
+from spcy._cpu.pairs cimport pairs_of, ranks_of, spcy_pairs, spcy_ranks
 from spcy._cpu.simd cimport kind_of, kind_of_dtype, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
@@ -40,12 +40,12 @@ cdef extern from "cpu/grad.h" nogil:
 
 cdef extern from "cpu/grad_rows.h" nogil:
     void spcy_find_maxima[T](
-        const T* features, const T* maxima, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
-        int64_t n_out, int64_t channels, uint32_t* left, uint32_t* taken, spcy_team team,
+        const T* features, const T* maxima, spcy_pairs pairs, spcy_ranks ranks, int64_t channels,
+        uint32_t* left, uint32_t* taken, spcy_team team,
     ) noexcept
     void spcy_return_maxima[T](
-        const T* gradient, const uint32_t* taken, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
-        int64_t n_in, int64_t channels, T* dx, spcy_team team,
+        const T* gradient, const uint32_t* taken, spcy_pairs pairs, spcy_ranks ranks, int64_t channels,
+        T* dx, spcy_team team,
     ) noexcept
     void spcy_return_segment_maxima[T](
         const T* features, const T* maxima, const T* gradient, const int32_t* order,
@@ -165,11 +165,11 @@ def find_maxima(
 ):
     """Find the channels in which each pair has its output's maximum: the first one, if several have it."""
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    cdef const int32_t* ranked = &order[0] if order is not None and order.shape[0] else NULL
+    cdef spcy_ranks ranks = ranks_of(order, tile_size, left.shape[0])
     with nogil:
         spcy_find_maxima(
-            &features[0, 0], &maxima[0, 0], pairs, ranked, tile_size, left.shape[0], features.shape[1],
-            &left[0, 0], &taken[0, 0], team(n_threads),
+            &features[0, 0], &maxima[0, 0], pairs, ranks, features.shape[1], &left[0, 0], &taken[0, 0],
+            team(n_threads),
         )
 
 
@@ -186,11 +186,10 @@ def return_maxima(
 ):
     """Add the gradient of each maximum to the input row that has it; write 0 to those that have none."""
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    cdef const int32_t* ranked = &order[0] if order is not None and order.shape[0] else NULL
+    cdef spcy_ranks ranks = ranks_of(order, tile_size, out.shape[0])
     with nogil:
         spcy_return_maxima(
-            &gradient[0, 0], &taken[0, 0], pairs, ranked, tile_size, out.shape[0], out.shape[1], &out[0, 0],
-            team(n_threads),
+            &gradient[0, 0], &taken[0, 0], pairs, ranks, out.shape[1], &out[0, 0], team(n_threads)
         )
 
 

@@ -89,19 +89,16 @@ static inline void spcy_each_word(int64_t channels, const Use& use) {
 }
 
 // Of each pair, note the channels in which it has the maximum of its output: the first one does, if several have it.
-// `left` is what no pair has. The pairs are cut into tiles of output ranks; `order` is the row of each, or NULL.
+// `left` is what no pair has. The pairs are cut into tiles of outputs.
 template <typename T>
-static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, const int32_t* order,
-                                    int64_t tile_size, int64_t n_out, int64_t channels, uint32_t* left,
-                                    uint32_t* taken, spcy_team team) {
+static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pairs pairs, spcy_ranks ranks,
+                                    int64_t channels, uint32_t* left, uint32_t* taken, spcy_team team) {
     const int64_t words = (channels + SPCY_WORD - 1) / SPCY_WORD;
     spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
-        for (int64_t rank = first; rank < last; ++rank) {
-            const int64_t row = order ? order[rank] : rank;
+        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) {
             memset(left + row * words, -1, words * sizeof(uint32_t));
             spcy_fetch_row(maxima + row * channels, channels);
-        }
+        });
         const auto fetch = [=](int64_t in, int64_t) { spcy_fetch_row(features + in * channels, channels); };
         spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
             spcy_each_word(channels, [=](int64_t w, int64_t c, auto count) {
@@ -114,16 +111,13 @@ static inline void spcy_find_maxima(const T* features, const T* maxima, spcy_pai
     });
 }
 
-// Add to each input row the gradients of the maxima that its pairs have. Those are cut into tiles of input ranks;
-// `order` is the row of each, or NULL.
+// Add to each input row the gradients of the maxima that its pairs have. Those are cut into tiles of inputs.
 template <typename T>
-static inline void spcy_return_maxima(const T* gradient, const uint32_t* taken, spcy_pairs pairs, const int32_t* order,
-                                      int64_t tile_size, int64_t n_in, int64_t channels, T* dx, spcy_team team) {
+static inline void spcy_return_maxima(const T* gradient, const uint32_t* taken, spcy_pairs pairs, spcy_ranks ranks,
+                                      int64_t channels, T* dx, spcy_team team) {
     const int64_t words = (channels + SPCY_WORD - 1) / SPCY_WORD;
     spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        const int64_t first = tile * tile_size, last = n_in - first < tile_size ? n_in : first + tile_size;
-        for (int64_t rank = first; rank < last; ++rank)
-            memset(dx + (order ? order[rank] : rank) * channels, 0, channels * sizeof(T));
+        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) { memset(dx + row * channels, 0, channels * sizeof(T)); });
         const auto fetch = [=](int64_t, int64_t out) { spcy_fetch_row(gradient + out * channels, channels); };
         spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
             spcy_each_word(channels, [=](int64_t w, int64_t c, auto count) {

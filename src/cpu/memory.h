@@ -110,7 +110,7 @@ class Kept {
         blocks_[count_++] = block;
         bytes_ += block.size;
         unmarked_ += block.size;
-        mark_until(kMostUnmarked);
+        mark_first();
     }
 
     // Give all back to the system; return whether there was any.
@@ -168,9 +168,9 @@ class Kept {
         return block;
     }
 
-    // Mark the blocks given first, until so many bytes are left that are not.
-    void mark_until(size_t bytes) {
-        for (int i = 0; unmarked_ > bytes;) {
+    // Mark the blocks given first, until kMostUnmarked bytes are left that are not.
+    void mark_first() {
+        for (int i = 0; unmarked_ > kMostUnmarked;) {
             Block& block = blocks_[i];
             if (block.marked) {
                 ++i;

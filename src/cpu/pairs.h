@@ -32,6 +32,20 @@ static inline void spcy_each_pair(spcy_pairs pairs, int64_t tile, const Body& bo
     spcy_each_pair(pairs, tile, [](int64_t, int64_t) {}, body);
 }
 
+// The rows of outputs (or, as if backwards, of inputs) that tiles are cut of: `order` is the row of each rank, or NULL.
+typedef struct {
+    const int32_t* order;
+    int64_t tile_size, count;
+} spcy_ranks;
+
+// Call use(row) for each row of a tile.
+template <typename Use>
+static inline void spcy_each_row_of_tile(spcy_ranks ranks, int64_t tile, const Use& use) {
+    const int64_t first = tile * ranks.tile_size, left = ranks.count - first;
+    const int64_t last = first + (left < ranks.tile_size ? left : ranks.tile_size);
+    for (int64_t rank = first; rank < last; ++rank) use(ranks.order ? ranks.order[rank] : rank);
+}
+
 // Fetch a row, or its beginning.
 template <typename T>
 static inline void spcy_fetch_row(const T* row, int64_t channels) {

@@ -165,15 +165,14 @@ static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
 
 // Reduce the input rows of each output row, (n_out, channels), and divide by its count, if there are counts. The mean
-// of a row is itself, to the bit, and that of none 0. `order` is the row of each output rank, or NULL.
+// of a row is itself, to the bit, and that of none 0.
 template <typename T>
-static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size,
-                             int64_t n_out, int64_t channels, int operation, const int32_t* counts, T* out,
-                             spcy_team team) {
+static inline void spcy_pool(const T* features, spcy_pairs pairs, spcy_ranks ranks, int64_t channels, int operation,
+                             const int32_t* counts, T* out, spcy_team team) {
     spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        const int64_t first = tile * tile_size, last = n_out - first < tile_size ? n_out : first + tile_size;
-        for (int64_t rank = first; rank < last; ++rank)
-            spcy_fill_row(out + (order ? order[rank] : rank) * channels, channels, operation);
+        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) {
+            spcy_fill_row(out + row * channels, channels, operation);
+        });
         const auto fetch = [=](int64_t in, int64_t) { spcy_fetch_row(features + in * channels, channels); };
         if (operation == SPCY_MAX)
             spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
@@ -183,11 +182,11 @@ static inline void spcy_pool(const T* features, spcy_pairs pairs, const int32_t*
             spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
                 spcy_add_row(out + row * channels, features + in * channels, channels);
             });
-        for (int64_t rank = first; counts && rank < last; ++rank) {
-            const int64_t row = order ? order[rank] : rank;
+        if (!counts) return;
+        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) {
             if (counts[row] > 1) spcy_divide_row(out + row * channels, (T)counts[row], channels);
             if (counts[row] == 0) spcy_fill_row(out + row * channels, channels, SPCY_SUM);
-        }
+        });
     });
 }
 

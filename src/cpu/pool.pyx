@@ -4,13 +4,13 @@ from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
 from libcpp cimport bool as cbool
 
-from spcy._cpu.pairs cimport pairs_of, spcy_pairs
+from spcy._cpu.pairs cimport pairs_of, ranks_of, spcy_pairs, spcy_ranks
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pool.h" nogil:
     void spcy_pool[T](
-        const T* features, spcy_pairs pairs, const int32_t* order, int64_t tile_size, int64_t n_out,
-        int64_t channels, int operation, const int32_t* counts, T* out, spcy_team team,
+        const T* features, spcy_pairs pairs, spcy_ranks ranks, int64_t channels, int operation,
+        const int32_t* counts, T* out, spcy_team team,
     ) noexcept
     void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
     void spcy_reduce_segments[S, T](
@@ -44,12 +44,11 @@ def pool(
     """Reduce the input rows of each output row; the sum of none is 0, the maximum -inf."""
     cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
     cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
-    cdef const int32_t* rows = &order[0] if order is not None else NULL
+    cdef spcy_ranks ranks = ranks_of(order, tile_size, out.shape[0])
     cdef const int32_t* divisors = &counts[0] if counts is not None else NULL
     with nogil:
         spcy_pool(
-            source, pairs, rows, tile_size, out.shape[0], out.shape[1], operation, divisors, &out[0, 0],
-            team(n_threads),
+            source, pairs, ranks, out.shape[1], operation, divisors, &out[0, 0], team(n_threads)
         )
 
 
