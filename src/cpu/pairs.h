@@ -46,11 +46,13 @@ static inline void spcy_each_row_of_tile(spcy_ranks ranks, int64_t tile, const U
     for (int64_t rank = first; rank < last; ++rank) use(ranks.order ? ranks.order[rank] : rank);
 }
 
+enum { SPCY_SHORT_ROW = 256 };  // bytes, that are fetched at once
+
 // Fetch a row, or its beginning.
 template <typename T>
 static inline void spcy_fetch_row(const T* row, int64_t channels) {
-    constexpr int64_t kLine = 64 / sizeof(T), kMost = 4;
-    const int64_t end = channels < kMost * kLine ? channels : kMost * kLine;
+    constexpr int64_t kLine = 64 / sizeof(T), kMost = SPCY_SHORT_ROW / sizeof(T);
+    const int64_t end = channels < kMost ? channels : kMost;
     for (int64_t c = 0; c < end; c += kLine) SPCY_PREFETCH(row + c);
 }
 

@@ -42,11 +42,20 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
+// How many columns to fetch for what goes over `count` of them, from column c on. Of short rows the first fetches all,
+// as those after it are read soon: memory is read fast line by line. Long ones that lie one after the other need no
+// help.
+template <typename T>
+static inline int64_t spcy_fetched(spcy_segment segment, int64_t channels, int64_t c, int64_t count) {
+    if (channels * (int64_t)sizeof(T) <= SPCY_SHORT_ROW) return c ? 0 : channels;
+    return segment.order ? count : 0;
+}
+
 // The sums of N columns in double precision.
 template <int N, typename S, typename T>
-static inline void spcy_add_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
+static inline void spcy_add_columns(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
     double sum[N] = {};
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
     spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         for (int c = 0; c < N; ++c) sum[c] += columns[at + c];
     });
@@ -55,24 +64,24 @@ static inline void spcy_add_columns(const T* columns, int64_t channels, spcy_seg
 
 // The greatest of each of N columns; NaN, if one is.
 template <int N, typename S, typename T>
-static inline void spcy_raise_columns(const T* columns, int64_t channels, spcy_segment segment, S* y) {
+static inline void spcy_raise_columns(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
     double value[N];
     spcy_fill_row(value, N, SPCY_MAX);
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
     spcy_each_row(segment, channels, fetch, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
     for (int c = 0; c < N; ++c) y[c] = (S)value[c];
 }
 
 // The same of an even number of columns, in registers: NaN is looked for in all of them together.
 template <int N, typename S, typename T>
-static inline void spcy_raise_pairs(const T* columns, int64_t channels, spcy_segment segment, S* y) {
+static inline void spcy_raise_pairs(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
     typedef double Pair __attribute__((vector_size(16)));
     typedef int64_t Mask __attribute__((vector_size(16)));
     typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
     Pair value[N / 2];
     Mask nan = {};
     for (int p = 0; p < N / 2; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, N); };
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
     spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         const Source* x = reinterpret_cast<const Source*>(columns + at);
         for (int p = 0; p < N / 2; ++p) {
@@ -82,23 +91,26 @@ static inline void spcy_raise_pairs(const T* columns, int64_t channels, spcy_seg
         }
     });
     for (int c = 0; c < N; ++c) y[c] = (S)value[c / 2][c % 2];
-    if (nan[0] | nan[1]) spcy_raise_columns<N>(columns, channels, segment, y);
+    if (nan[0] | nan[1]) spcy_raise_columns<N>(columns, channels, fetched, segment, y);
 }
 
 template <typename S, typename T>
 static inline void spcy_reduce_rows(const T* features, int64_t channels, spcy_segment segment, int operation, S* y) {
     int64_t c = 0;
+    const auto reduce = [&](auto columns, int count) {
+        columns(features + c, channels, spcy_fetched<T>(segment, channels, c, count), segment, y + c);
+        c += count;
+    };
     if (operation == SPCY_MAX) {
-        for (; c + 16 <= channels; c += 16) spcy_raise_pairs<16>(features + c, channels, segment, y + c);
-        for (; c + 2 <= channels; c += 2) spcy_raise_pairs<2>(features + c, channels, segment, y + c);
-        if (c < channels) spcy_raise_columns<1>(features + c, channels, segment, y + c);
+        while (c + 16 <= channels) reduce(spcy_raise_pairs<16, S, T>, 16);
+        while (c + 2 <= channels) reduce(spcy_raise_pairs<2, S, T>, 2);
+        if (c < channels) reduce(spcy_raise_columns<1, S, T>, 1);
     } else {
         // Rows one after the other are long segments: in fewer passes, though 32 sums are more than registers hold.
-        for (; !segment.order && c + 32 <= channels; c += 32)
-            spcy_add_columns<32>(features + c, channels, segment, y + c);
-        for (; c + 16 <= channels; c += 16) spcy_add_columns<16>(features + c, channels, segment, y + c);
-        for (; c + 4 <= channels; c += 4) spcy_add_columns<4>(features + c, channels, segment, y + c);
-        for (; c < channels; ++c) spcy_add_columns<1>(features + c, channels, segment, y + c);
+        while (!segment.order && c + 32 <= channels) reduce(spcy_add_columns<32, S, T>, 32);
+        while (c + 16 <= channels) reduce(spcy_add_columns<16, S, T>, 16);
+        while (c + 4 <= channels) reduce(spcy_add_columns<4, S, T>, 4);
+        while (c < channels) reduce(spcy_add_columns<1, S, T>, 1);
     }
 }
 
@@ -117,10 +129,10 @@ static inline V spcy_load_as_double(const T* x) {
 // Whether the sums of N vectors of columns of a segment's rows were exact in `high` alone, as those of a few float32
 // almost always are.
 template <typename V, int N, typename T>
-static inline bool spcy_add_simply(const T* values, int64_t channels, spcy_segment segment, V* high) {
+static inline bool spcy_add_simply(const T* values, int64_t channels, int64_t fetched, spcy_segment segment, V* high) {
     constexpr int kLanes = sizeof(V) / sizeof(double);
     decltype((V{} != V{}) | (V{} != V{})) wrong[N] = {};
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, N * kLanes); };
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, fetched); };
     spcy_each_row(segment, channels, fetch, [&](int64_t at) {
         for (int n = 0; n < N; ++n) {
             const V value = spcy_load_as_double<V>(values + at + n * kLanes), sum = high[n] + value;
@@ -135,13 +147,13 @@ static inline bool spcy_add_simply(const T* values, int64_t channels, spcy_segme
 // The sums of such columns, each row's value being values + lows (NULL: values). Over a divisor to `out`, or, where
 // `out_lows` is given, as they are kept. Returns whether one is loose.
 template <typename V, int N, typename S, typename T>
-static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t channels, spcy_segment segment,
-                                    double divisor, S* out, double* out_lows) {
+static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t channels, int64_t fetched,
+                                    spcy_segment segment, double divisor, S* out, double* out_lows) {
     constexpr int kLanes = sizeof(V) / sizeof(double);
     V high[N] = {}, low[N] = {}, loose[N] = {};
-    if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, segment, high)) {
+    if (sizeof(T) == sizeof(double) || lows || !spcy_add_simply<V, N>(values, channels, fetched, segment, high)) {
         for (int n = 0; n < N; ++n) high[n] = V{};
-        const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, N * kLanes); };
+        const auto fetch = [=](int64_t at) { spcy_fetch_row(values + at, fetched); };
         spcy_each_row(segment, channels, fetch, [&](int64_t at) {
             for (int n = 0; n < N; ++n)
                 spcy_add_exactly(spcy_load_as_double<V>(values + at + n * kLanes), high[n], low[n], loose[n]);
@@ -219,17 +231,17 @@ static inline void spcy_sum_segments(const T* values, const double* lows, int64_
             });
         }
         const double divisor = mean && count > 0 ? (double)count : 1.0;
-        const auto sum = [=](auto columns, int64_t c) {
-            const int64_t at = s * channels + c;
-            return columns(values + c, lows ? lows + c : nullptr, channels, segment, divisor, out + at,
+        const auto sum = [=](auto columns, int64_t c, int64_t count) {
+            const int64_t at = s * channels + c, fetched = spcy_fetched<T>(segment, channels, c, count);
+            return columns(values + c, lows ? lows + c : nullptr, channels, fetched, segment, divisor, out + at,
                            out_lows ? out_lows + at : nullptr);
         };
         bool any = false;
         int64_t c = 0;
-        for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c);
-        if (c + 3 == channels) any |= sum(spcy_sum_columns<double, 3, S, T>, c);
-        if (c + 2 == channels) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c);
-        if (c + 1 == channels) any |= sum(spcy_sum_columns<double, 1, S, T>, c);
+        for (; c + 4 <= channels; c += 4) any |= sum(spcy_sum_columns<spcy_two, 2, S, T>, c, 4);
+        if (c + 3 == channels) any |= sum(spcy_sum_columns<double, 3, S, T>, c, 3);
+        if (c + 2 == channels) any |= sum(spcy_sum_columns<spcy_two, 1, S, T>, c, 2);
+        if (c + 1 == channels) any |= sum(spcy_sum_columns<double, 1, S, T>, c, 1);
         loose[s] = any;
     });
 }

@@ -12,14 +12,14 @@ typedef struct {
     int64_t begin, end, last;
 } spcy_segment;
 
-// Call use(row * channels) for each row of a segment; where rows lie anywhere, fetch(row * channels) some rows before.
-// Inlined: what `use` adds to is in registers only then.
+// Call use(row * channels) for each row of a segment, and fetch(row * channels) some rows before. Inlined: what `use`
+// adds to is in registers only then.
 template <typename Fetch, typename Use>
 static SPCY_INLINE void spcy_each_row(spcy_segment segment, int64_t channels, const Fetch& fetch, const Use& use) {
     constexpr int64_t kAhead = 8;
     const int32_t* order = segment.order;
     for (int64_t i = segment.begin; i < segment.end; ++i) {
-        if (order && i + kAhead < segment.last) fetch(order[i + kAhead] * channels);
+        if (i + kAhead < segment.last) fetch((order ? order[i + kAhead] : i + kAhead) * channels);
         use((order ? order[i] : i) * channels);
     }
 }
