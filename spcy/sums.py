@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +85,14 @@ def _terms(values: np.ndarray, lows: np.ndarray | None, order: np.ndarray | None
 
 
 def _sum_of(terms: list[float]) -> float:
-    if all(map(math.isfinite, terms)):
+    if not all(map(math.isfinite, terms)):
+        with np.errstate(invalid="ignore"):
+            return float(np.add.accumulate(terms)[-1])
+    try:
         return math.fsum(terms)
-    with np.errstate(invalid="ignore"):
-        return float(np.add.accumulate(terms)[-1])
+    except OverflowError:  # the sum is too large, or a part of it
+        total = sum(map(Fraction, terms))
+    try:
+        return float(total)
+    except OverflowError:
+        return math.inf if total > 0 else -math.inf

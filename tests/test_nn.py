@@ -338,6 +338,10 @@ def test_dropout_scales_what_it_keeps(rng):
     dropped = (y == 0).reshape(-1, 32_000).mean(axis=1)  # however many numbers are drawn at a time
     assert abs(dropped - 0.25).max() < 0.02
     assert (y[:10_000] != y[10_000:]).any()
+    assert ((nn.Dropout(np.float16(0.25), rng=0)(x) == 0) == (y == 0)).all()
+    y = nn.Dropout(0.999999, rng=0)(np.ones((1000, 8), np.float16))  # 1e6 is no float16
+    assert np.isfinite(y).all()
+    assert (y == 0).mean() > 0.99
 
 
 TORCH = {

@@ -47,6 +47,13 @@ def test_sums_are_exact(real, channels, far, rng):
         assert loose.any() == (far < 1)
 
 
+def test_sums_that_overflow_are_infinite_and_parts_may():
+    large = 1.7e308
+    values = np.array([[large, large], [large, -large], [-large, -large], [large, -large], [large, -large]])
+    sums = get(sum_segments(put(values), None, put(np.array([0, 3, 5])), np.dtype(float)))
+    np.testing.assert_array_equal(sums, [[large, -large], [np.inf, -np.inf]])
+
+
 @pytest.mark.parametrize("channels", [2, 7])
 @pytest.mark.parametrize("real", REALS)
 def test_sums_of_one_row_are_the_row(real, channels):

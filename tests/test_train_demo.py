@@ -83,6 +83,15 @@ def test_things_are_seen_in_their_windows_alone(seed, train, monkeypatch):
     np.testing.assert_array_equal(found.truth, everywhere.truth)
 
 
+def test_what_has_no_end_is_seen_when_turned(train):
+    for thing in (scene.Pole(5.0, 3.0, 0.2, 2.0), scene.Ground()):
+        scans = [
+            scene.look_around([("pole", each)], np.random.default_rng(0), steps=360, lost=0.0)
+            for each in (thing, train.Turned(thing, np.pi / 2))
+        ]
+        assert 0 < len(scans[0].points) == len(scans[1].points)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "beams", "directions"),
     [

@@ -77,8 +77,10 @@ class Turned(NamedTuple):
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the greatest x, y and z, of a box about it that is turned with it."""
         low, high = self.thing.bounds()
-        middle, half = turn(self.angle) @ (low + high) / 2, np.abs(turn(self.angle)) @ (high - low) / 2
-        return middle - half, middle + half
+        flat = turn(self.angle)[:2, :2]
+        with np.errstate(invalid="ignore"):  # NaN, of what has no end
+            middle, half = flat @ (low + high)[:2] / 2, np.abs(flat) @ (high - low)[:2] / 2
+        return np.append(middle - half, low[2]), np.append(middle + half, high[2])
 
     def hit(self, rays: np.ndarray) -> np.ndarray:
         """Return the distance along each ray from the sensor, inf where it misses."""

@@ -164,8 +164,8 @@ def _window(
 ) -> tuple[slice, np.ndarray | slice]:
     """Return the beams and the directions in which the sensor may see what lies within bounds."""
     near = np.hypot(*np.maximum(np.maximum(low, -high), 0)[:2])
-    if near == 0:
-        return slice(None), slice(None)  # it is above, below or all around the sensor
+    if not near > 0:  # it is above, below or all around the sensor; or NaN, of what has no end and was turned
+        return slice(None), slice(None)
     far = np.hypot(*np.maximum(-low, high)[:2])
     lowest = np.arctan2(low[2], near if low[2] < 0 else far)
     highest = np.arctan2(high[2], near if high[2] > 0 else far)

@@ -228,7 +228,7 @@ class Dropout(Pointwise):
     def __init__(self, p: float = 0.5, *, rng: Seed = None):
         if not 0 <= p < 1:
             raise ValueError(f"p must be at least 0 and less than 1, got {p!r}")
-        self.p = p
+        self.p = float(p)
         self._rng = np.random.default_rng(rng)
 
     def _map_vjp(self, features: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -242,12 +242,14 @@ class Dropout(Pointwise):
     def _scale(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return what each feature is multiplied by, some at a time: so they stay in the cache."""
         scale = empty(np, shape, dtype)
-        flat, threshold = scale.reshape(-1), np.uint32(self.p * 2**32)
+        flat, threshold, factor = scale.reshape(-1), np.uint32(self.p * 2**32), 1 / (1 - self.p)
+        if dtype == np.float16:
+            factor = min(factor, float(np.finfo(dtype).max))  # infinity times 0 is NaN
         for first in range(0, flat.size, _DRAWN):
             some = flat[first : first + _DRAWN]
             words = self._rng.integers(0, 2**64, -(-some.size // 2), np.uint64).view(np.uint32)
             some[:] = words[: some.size] >= threshold
-            some *= dtype.type(1 / (1 - self.p))
+            some *= dtype.type(factor)
         return scale
 
     def _say(self) -> str:
