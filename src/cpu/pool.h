@@ -42,9 +42,8 @@ static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_
     }
 }
 
-// How many columns to fetch for what goes over `count` of them, from column c on. Of short rows the first fetches all,
-// as those after it are read soon: memory is read fast line by line. Long ones that lie one after the other need no
-// help.
+// How many columns to fetch for what goes over `count` of them, from column c on. Of short rows the first fetches all:
+// the others are read soon, and memory is read fast line by line. Of long ones without an order, none.
 template <typename T>
 static inline int64_t spcy_fetched(spcy_segment segment, int64_t channels, int64_t c, int64_t count) {
     if (channels * (int64_t)sizeof(T) <= SPCY_SHORT_ROW) return c ? 0 : channels;
