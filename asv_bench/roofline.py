@@ -56,6 +56,7 @@ def twins(cloud):
         *(torch.ones(channels, dtype=dtype, requires_grad=True) for _ in "ab"),
     )
     mean, variance = torch.zeros(channels, dtype=dtype), torch.ones(channels, dtype=dtype)
+    weight = torch.randn(channels, channels, dtype=dtype, requires_grad=True)
     logits, labels = features(CLASSES), torch.randint(0, CLASSES, (sites,))
 
     def norm(x, scale, shift):
@@ -72,9 +73,12 @@ def twins(cloud):
         "SiLU": twin(functional.silu, x),
         "BatchNorm": twin(norm, x, scale, shift),
         "LayerNorm": twin(lambda x, a, b: functional.layer_norm(x, (channels,), a, b), x, scale, shift),
+        "Linear": twin(functional.linear, x, weight, shift),
+        "Dropout": twin(functional.dropout, x),
         "cross entropy": (cross_entropy, None),
         "global max pool": twin(lambda x: x.max(dim=0).values, x),
         "global avg pool": twin(lambda x: x.mean(dim=0), x),
+        "global sum pool": twin(lambda x: x.sum(dim=0), x),
         "x + x": twin(torch.add, x, features(channels)),
         "concat": twin(lambda *x: torch.cat(x, dim=1), x, features(channels)),
     }

@@ -100,10 +100,11 @@ def cross_entropy(x):
     )
 
 
-def voxelize(cloud):
+def voxelize(cloud, reduce):
     y = spcy.voxelize(cloud.points, cloud.voxel_size)
     moved = {"reads": [cloud.points, cloud.columns, y.tensor.indices, y.counts], "rows": y.rows.nbytes}
-    return case(spcy.voxelize, cloud.points, cloud.voxel_size, features=cloud.columns, **moved)
+    columns = {"features": cloud.columns, "reduce": reduce}
+    return case(spcy.voxelize, cloud.points, cloud.voxel_size, **columns, **moved)
 
 
 def devoxelize(cloud, mode):
@@ -136,6 +137,8 @@ WITH_GRADIENT = {
     "SiLU": lambda c: layer(spcy.nn.SiLU(), c.x),
     "BatchNorm": lambda c: layer(spcy.nn.BatchNorm(c.x.num_channels), c.x),
     "LayerNorm": lambda c: layer(spcy.nn.LayerNorm(c.x.num_channels), c.x),
+    "Linear": lambda c: layer(spcy.nn.Linear(c.x.num_channels, c.x.num_channels), c.x),
+    "Dropout": lambda c: layer(spcy.nn.Dropout(0.5, rng=0), c.x),
     "max pool 2": lambda c: pool(spcy.max_pool, c.x, 2, keeps=True),
     "avg pool 2": lambda c: pool(spcy.avg_pool, c.x, 2),
     "sum pool 2": lambda c: pool(spcy.sum_pool, c.x, 2),
@@ -144,6 +147,7 @@ WITH_GRADIENT = {
     "unpool": lambda c: unpool(c.x),
     "global max pool": lambda c: case(spcy.global_max_pool, c.x, reads=[c.x], keeps=[c.x]),
     "global avg pool": lambda c: case(spcy.global_avg_pool, c.x, reads=[c.x]),
+    "global sum pool": lambda c: case(spcy.global_sum_pool, c.x, reads=[c.x]),
     "add, other sites": lambda c: case(spcy.add, c.x, c.other, reads=[c.x, c.other]),
     "concat": lambda c: case(spcy.concat, [c.x, c.x], reads=[c.x, c.x]),
     "concat, other sites": lambda c: case(spcy.concat, [c.x, c.other], reads=[c.x, c.other]),
@@ -152,7 +156,8 @@ WITH_GRADIENT = {
     ),
     "to_dense": lambda c: case(spcy.SparseTensor.to_dense, c.thin, True, reads=[c.thin]),
     "from_dense": lambda c: from_dense(c.thin),
-    "voxelize": voxelize,
+    "voxelize": lambda c: voxelize(c, "mean"),
+    "voxelize max": lambda c: voxelize(c, "max"),
     "devoxelize nearest": lambda c: devoxelize(c, "nearest"),
     "devoxelize linear": lambda c: devoxelize(c, "linear"),
 }
@@ -160,6 +165,9 @@ WITH_GRADIENT = {
 OTHERS = {
     "cross entropy": lambda c: cross_entropy(c.x),
     "x + x": lambda c: Case(lambda: c.x + c.x, 3 * size_of(c.x)),
+    "union": lambda c: Case(
+        lambda: spcy.union(c.x.coords, c.other.coords), 3 * size_of(c.x.indices, c.other.indices)
+    ),
     "Coords, sorted": lambda c: coords(c, False),
     "Coords, shuffled": lambda c: coords(c, True),
     "rows_of": lambda c: Case(
