@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +90,8 @@ def _sum_of(terms: list[float]) -> float:
     try:
         return math.fsum(terms)
     except OverflowError:  # the sum is too large, or a part of it
+        from fractions import Fraction  # at the start it would cost 4 ms
+
         total = sum(map(Fraction, terms))
     try:
         return float(total)
