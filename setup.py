@@ -50,6 +50,7 @@ INCLUDES = {"memory": [numpy.get_include()]}
 # The sources of a stage's kernels that every level has.
 TILES = {
     "conv": ("tile", "pointwise_loop"),
+    "corners": ("corners_loop",),
     "grad": ("grad_tile",),
     "loss": ("loss_loop",),
     "norm": ("norm_loop", "pointwise_loop"),

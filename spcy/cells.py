@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _check
-from ._backend import array_module, kernels_for
+from ._backend import array_module, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
 from ._width import rounded, widened
@@ -90,15 +90,15 @@ def interpolate(
 
     To `totals` are written, for the gradient, the sums of the weights that are there, points by cells.
     """
-    features = widened(x.features)
-    out = empty(array_module(features), (len(corners.order), x.num_channels), features.dtype)
+    out = empty(array_module(x.features), (len(corners.order), x.num_channels), x.dtype)
     if len(out) and x.num_sites:
+        features, to = as_bits(x.features, out)
         points = corners.rows, corners.order, corners.starts, corners.fractions
         threads = _threads(corners, x.num_channels)
-        kernels_for(features).corners.interpolate(features, *points, bool(renormalize), totals, out, threads)
+        kernels_for(features).corners.interpolate(features, *points, bool(renormalize), totals, to, threads)
     else:
         out[:] = 0
-    return rounded(out, x.dtype)
+    return out
 
 
 def interpolate_gradient(

@@ -315,7 +315,7 @@ def test_distinct_sites_are_in_the_order_of_their_first_rows(kind, rng):
 
 
 @pytest.mark.paired("bits", "kind", "threads")
-@pytest.mark.parametrize("bits", [1, 4, 5, 12, 27, 45, 47, 55, 63])
+@pytest.mark.parametrize("bits", [1, 4, 5, 12, 27, 29, 45, 47, 55, 63])
 @pytest.mark.parametrize("kind", ["even", "one bucket", "nearly one bucket", "few"])
 @pytest.mark.parametrize("num", [65_535, 65_536, 150_001])
 def test_keys_are_sorted_stably(num, bits, kind, threads, rng, monkeypatch):

@@ -35,7 +35,8 @@ KERNELS = {
         *[k for name in ("bounds", "join_bounds") for k in each(name, FLOATS, AXES)],
     ],
     "corners": [
-        *[k for name in ("interpolate", "interpolate_gradient") for k in each(name, FLOATS, AXES)],
+        *each("interpolate", [*FLOATS, "float16", "bfloat16"], AXES),
+        *each("interpolate_gradient", FLOATS, AXES),
         *each("rows", AXES),
     ],
     "hashmap": ["build", "find"],

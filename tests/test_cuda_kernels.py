@@ -31,8 +31,11 @@ def schedule(request, monkeypatch):
         yield request.param
 
 
-def both(stage, function, *args, outputs):
-    """Call both twins; the outputs, named by their places, start as poison; return the CPU's."""
+def both(stage, function, *args, outputs, near=()):
+    """Call both twins; the outputs, named by their places, start as poison; return the CPU's.
+
+    Outputs are the same bits, but for those in `near`: sums that the CPU rounds less often.
+    """
     import cupy
 
     host = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
@@ -50,7 +53,8 @@ def both(stage, function, *args, outputs):
         assert counts.uploads == 0
     assert actual == expected
     for i in outputs:
-        np.testing.assert_array_equal(device[i].get(), host[i])
+        tolerance = 8 * np.finfo(host[i].dtype).eps if i in near else 0
+        np.testing.assert_allclose(device[i].get(), host[i], rtol=tolerance, atol=tolerance)
     return [host[i] for i in outputs]
 
 
@@ -299,7 +303,9 @@ def test_corners(schedule, ordered, renormalize, ndim, real, rng):
     out, plan = np.empty((num, channels), real), (by_cells, starts, fractions)
     for totals in (None, np.empty(num)):
         args = features, rows, *plan, renormalize, totals, out, THREADS
-        (*totals, _) = both("corners", "interpolate", *args, outputs=[7] if totals is None else [6, 7])
+        (*totals, _) = both(
+            "corners", "interpolate", *args, outputs=[7] if totals is None else [6, 7], near=[7]
+        )
     gradient, dx = rng.standard_normal((num, channels)).astype(real), np.empty((sites, channels), real)
     for sums in (None, *totals):
         args = gradient, *plan, sums, around, order, dx, THREADS

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Floating = TypeVar("_Floating", np.float32, np.float64)
+_Number = TypeVar("_Number", np.float32, np.float64, np.uint16, np.int16)
 
 def rows(
     queries: NDArray[np.uint64],
@@ -15,14 +16,14 @@ def rows(
     n_threads: int,
 ) -> None: ...
 def interpolate(
-    features: NDArray[_Floating],
+    features: NDArray[_Number],
     rows: NDArray[np.int32],
     order: NDArray[np.int32],
     starts: NDArray[np.int64],
     fractions: NDArray[np.float64],
     renormalize: bool,
     totals: NDArray[np.float64] | None,
-    out: NDArray[_Floating],
+    out: NDArray[_Number],
     n_threads: int,
 ) -> None: ...
 def interpolate_gradient(

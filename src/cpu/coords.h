@@ -101,7 +101,8 @@ static inline int64_t spcy_count_descents(const uint64_t* keys, int64_t rows, sp
 enum {
     SPCY_SORT_LARGE = 1 << 16,   // keys that are worth buckets
     SPCY_SORT_BUCKET = 1 << 12,  // keys of a bucket, about: the nearest caches hold them
-    SPCY_SORT_DIGIT = 11,         // bits, in a bucket
+    SPCY_SORT_DIGIT = 11,        // bits, in a bucket
+    SPCY_SORT_SPLIT = 3,         // bits by which buckets are split if that saves a pass over them
     SPCY_SORT_UNEVEN = 4,        // buckets that are larger than a thread's share over this make threads wait
 };
 
@@ -158,8 +159,10 @@ static inline bool spcy_sort_by_passes(const spcy_sorted& s, spcy_team team) {
 // Sort by the highest digit, then each bucket by itself in the nearest caches, as words. Returns -1, with nothing
 // changed, if words have no room or buckets would be too uneven; else as the other.
 static inline int spcy_sort_by_buckets(const spcy_sorted& s, spcy_team team) {
-    const int wanted = spcy_highest((uint64_t)s.n / SPCY_SORT_BUCKET), top = std::min(s.digit_bits, wanted);
-    const int low = s.bits - top, passes = (low + SPCY_SORT_DIGIT - 1) / SPCY_SORT_DIGIT;
+    const int wanted = spcy_highest((uint64_t)s.n / SPCY_SORT_BUCKET), left = s.bits - wanted;
+    const int over = left > SPCY_SORT_DIGIT ? left % SPCY_SORT_DIGIT : 0;
+    const int top = std::min(s.digit_bits, wanted + (over <= SPCY_SORT_SPLIT ? over : 0)), low = s.bits - top;
+    const int passes = (low + SPCY_SORT_DIGIT - 1) / SPCY_SORT_DIGIT;
     const spcy_word_layout word = {spcy_highest((uint64_t)s.n) + 1, low, 0};
     if (passes < 1 || word.row_bits + low > 64) return -1;
     const int64_t buckets = 1ll << top;
@@ -213,12 +216,14 @@ static inline void spcy_count_runs(const uint64_t* keys, int64_t rows, int64_t* 
 static inline void spcy_fill_runs(const uint64_t* keys, int64_t rows, const int64_t* chunk_ptr, int64_t* starts,
                                   uint64_t* unique, spcy_team team) {
     spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK, [=](int64_t begin, int64_t end, int) {
-        int64_t run = chunk_ptr[begin / SPCY_COORDS_CHUNK];
-        for (int64_t i = begin; i < end; ++i)
-            if (i == 0 || keys[i] != keys[i - 1]) {
-                starts[run] = i;
-                unique[run++] = keys[i];
-            }
+        int64_t run = chunk_ptr[begin / SPCY_COORDS_CHUNK], last = end - 1;
+        const auto begins = [=](int64_t i) { return i == 0 || keys[i] != keys[i - 1]; };
+        while (last >= begin && !begins(last)) --last;
+        for (int64_t i = begin; i <= last; ++i) {  // without branches: what begins no run is written over
+            starts[run] = i;
+            unique[run] = keys[i];
+            run += begins(i);
+        }
     });
 }
 

@@ -11,6 +11,7 @@
 #include "cpu/coords.h"
 #include "cpu/pairs.h"
 #include "cpu/team.h"
+#include "cpu/tile.h"
 #include "cpu/walk.h"
 
 enum {
@@ -48,14 +49,17 @@ static inline void spcy_find_corners_of(const uint64_t* queries, int64_t count, 
                 for (int l = 0; l < kTogether; ++l) {
                     const uint64_t wanted = query[i] + lines.first[line + l];
                     int32_t* row = rows + (begin + i) * 2 * kLines + 2 * (line + l);
-                    int64_t at = places[l * SPCY_CORNERS_CHUNK + i];
-                    for (int upper = 0; upper < 2; ++upper) {
-                        const bool hit = keys[at] == wanted + upper;
-                        row[upper] = !hit ? -1 : order ? order[at] : (int32_t)at;
+                    int32_t at = places[l * SPCY_CORNERS_CHUNK + i];
+                    for (int upper = 0; upper < 2; ++upper) {  // without branches: nobody can foresee a hit
+                        const int32_t hit = keys[at] == wanted + upper;
+                        row[upper] = at | (hit - 1);
                         at += hit;
                     }
                 }
         }
+        if (!order) return;
+        for (int32_t* row = rows + begin * 2 * kLines; row < rows + end * 2 * kLines; ++row)
+            *row = order[*row & ~(*row >> 31)] | *row >> 31;
     });
 }
 
@@ -65,90 +69,39 @@ static inline void spcy_find_corners(int axes, const uint64_t* queries, int64_t 
     SPCY_BY_AXES(axes, spcy_find_corners_of, queries, count, keys, n, shift, back, order, rows, team)
 }
 
-// The linear weights of the corners, and of those that are there (row >= 0) the sum.
-template <int AXES>
-static inline double spcy_corner_weights(const double* fractions, const int32_t* rows, double* weights) {
-    weights[0] = 1;
-    for (int d = 0; d < AXES; ++d)
-        for (int part = (1 << d) - 1; part >= 0; --part) {  // of the axes before: each becomes two
-            const double weight = weights[part];
-            weights[2 * part] = weight * (1 - fractions[d]);
-            weights[2 * part + 1] = weight * fractions[d];
-        }
-    double total = 0;
-    for (int j = 0; j < 1 << AXES; ++j) total += rows[j] >= 0 ? weights[j] : 0;
-    return total;
+// The interface of means by linear weights: what one SIMD level offers, and the choice between levels. Arrays are of
+// one dtype: float, double, bfloat16 or float16; points are taken by cells.
+typedef struct {
+    const void* features;     // (n, channels)
+    const int32_t* rows;      // (cells, 2**axes), of the corners of each cell, -1 where none is
+    const int32_t* order;     // (points,), points by cells
+    const int64_t* starts;    // (cells + 1,), where those of each cell begin
+    const double* fractions;  // (points, axes), where in its cell each point lies
+    double* totals;           // (points,), by place, the sum of the weights that are there, or NULL
+    void* out;                // (points, channels)
+    int64_t cells, channels;
+    int axes;
+    bool renormalize;  // to means of the corners that are there, otherwise their sums; 0 where none is
+} spcy_interpolation;
+
+typedef struct {
+    // Write the outputs of the points at places [begin, end).
+    void (*interpolate)(const spcy_interpolation* plan, int64_t begin, int64_t end);
+} spcy_corners_kernels;
+
+SPCY_LEVEL_TABLES(spcy_corners_kernels)
+
+static inline void spcy_interpolate(const spcy_corners_kernels* kernels, const spcy_interpolation* plan,
+                                    spcy_team team) {
+    spcy_parallel_rows(team, plan->starts[plan->cells], SPCY_CORNERS_CHUNK,
+                       [=](int64_t begin, int64_t end, int) { kernels->interpolate(plan, begin, end); });
 }
 
-// Call use(place, cell) for places [begin, end) in the order of cells.
-template <typename Use>
-static inline void spcy_each_place(const int64_t* starts, int64_t cells, int64_t begin, int64_t end, const Use& use) {
-    int64_t cell = std::upper_bound(starts, starts + cells, begin) - starts - 1;
-    for (int64_t i = begin; i < end; ++cell)
-        for (const int64_t stop = std::min(end, starts[cell + 1]); i < stop; ++i) use(i, cell);
-}
-
-// Fetch what is read or written of a point soon: points by cells lie anywhere.
+// Fetch what is read of a point soon: points by cells lie anywhere.
 template <int AXES, typename T>
 static inline void spcy_fetch_point(const T* rows, int64_t channels, const double* fractions, int64_t point) {
     spcy_fetch_row(rows + point * channels, channels);
     SPCY_PREFETCH(fractions + point * AXES);
-}
-
-// The sum of rows by their shares.
-template <typename T>
-static inline void spcy_add_shares(const T* const* there, const T* share, int count, int64_t channels, T* y) {
-    constexpr int kBlock = 16;  // channels that registers hold the sums of
-    int64_t c = 0;
-    for (; c + kBlock <= channels; c += kBlock) {
-        T sum[kBlock] = {};
-        for (int j = 0; j < count; ++j)
-            for (int i = 0; i < kBlock; ++i) sum[i] += share[j] * there[j][c + i];
-        for (int i = 0; i < kBlock; ++i) y[c + i] = sum[i];
-    }
-    for (; c < channels; ++c) {
-        T sum = 0;
-        for (int j = 0; j < count; ++j) sum += share[j] * there[j][c];
-        y[c] = sum;
-    }
-}
-
-// The weighted mean of the corners that are there, or without `renormalize` their sum; 0 where none is. Writes the sum
-// of their weights to totals, by place, unless that is NULL.
-template <int AXES, typename T>
-static inline void spcy_interpolate_of(const T* features, int64_t channels, const int32_t* rows, const int32_t* order,
-                                       const int64_t* starts, int64_t cells, const double* fractions,
-                                       bool renormalize, double* totals, T* out, spcy_team team) {
-    constexpr int kCorners = 1 << AXES, kAhead = 8;
-    const int64_t points = starts[cells];
-    spcy_parallel_rows(team, points, SPCY_CORNERS_CHUNK, [=](int64_t begin, int64_t end, int) {
-        spcy_each_place(starts, cells, begin, end, [=](int64_t place, int64_t cell) {
-            const int32_t *row = rows + cell * kCorners, point = order[place];
-            const int64_t ahead = place + kAhead < points ? place + kAhead : place;
-            spcy_fetch_point<AXES>(out, channels, fractions, order[ahead]);
-            double weights[kCorners];
-            const double total = spcy_corner_weights<AXES>(fractions + (int64_t)point * AXES, row, weights);
-            const T* there[kCorners];
-            T share[kCorners];
-            int count = 0;
-            if (totals) totals[place] = total;
-            for (int j = 0; total > 0 && j < kCorners; ++j) {
-                if (row[j] < 0 || weights[j] == 0) continue;  // 0 takes no inf along
-                there[count] = features + row[j] * channels;
-                share[count++] = (T)(renormalize ? weights[j] / total : weights[j]);
-            }
-            spcy_add_shares(there, share, count, channels, out + point * channels);
-        });
-    });
-}
-
-template <typename T>
-static inline void spcy_interpolate(int axes, const T* features, int64_t channels, const int32_t* rows,
-                                    const int32_t* order, const int64_t* starts, int64_t cells,
-                                    const double* fractions, bool renormalize, double* totals, T* out,
-                                    spcy_team team) {
-    SPCY_BY_AXES(axes, spcy_interpolate_of, features, channels, rows, order, starts, cells, fractions, renormalize,
-                 totals, out, team)
 }
 
 // Add to a row the gradient of a cell's points, by their weights of a corner; totals by place, or NULL.

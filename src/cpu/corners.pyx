@@ -3,6 +3,7 @@
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/corners.h" nogil:
@@ -10,10 +11,23 @@ cdef extern from "cpu/corners.h" nogil:
         int axes, const uint64_t* queries, int64_t count, const uint64_t* keys, int64_t n,
         const int64_t* shift, bint back, const int32_t* order, int32_t* rows, spcy_team team,
     ) noexcept
-    void spcy_interpolate[T](
-        int axes, const T* features, int64_t channels, const int32_t* rows, const int32_t* order,
-        const int64_t* starts, int64_t cells, const double* fractions, bint renormalize, double* totals,
-        T* out, spcy_team team,
+    ctypedef struct spcy_interpolation:
+        const void* features
+        const int32_t* rows
+        const int32_t* order
+        const int64_t* starts
+        const double* fractions
+        double* totals
+        void* out
+        int64_t cells
+        int64_t channels
+        int axes
+        bint renormalize
+    ctypedef struct spcy_corners_kernels:
+        pass
+    const spcy_corners_kernels* spcy_corners_kernels_of(int level, int number) noexcept
+    void spcy_interpolate(
+        const spcy_corners_kernels* kernels, const spcy_interpolation* plan, spcy_team team
     ) noexcept
     void spcy_interpolate_gradient[T](
         int axes, const T* gradient, int64_t channels, const int32_t* order, const int64_t* starts,
@@ -41,23 +55,27 @@ def rows(
 
 
 def interpolate(
-    const floating[:, ::1] features,  # IN, (N, C)
+    const number[:, ::1] features,  # IN, (N, C)
     const int32_t[:, ::1] rows,  # IN, (U, 2**D), of the corners of each cell, -1 where none is
     const int32_t[::1] order,  # IN, (M,), points by cells
     const int64_t[::1] starts,  # IN, (U + 1,), where those of each cell begin
     const double[:, ::1] fractions,  # IN, (M, D), where in its cell each point lies
     bint renormalize,
     double[::1] totals,  # OUT or None, (M,), the sum of the weights that are there, points by cells
-    floating[:, ::1] out,  # OUT, (M, C)
+    number[:, ::1] out,  # OUT, (M, C)
     int n_threads,
 ):
     """Write the weighted mean of the corners that are there, or their weighted sum; 0 where none is."""
-    cdef double* sums = &totals[0] if totals is not None else NULL
+    cdef spcy_interpolation plan
+    plan.features, plan.out = &features[0, 0], &out[0, 0]
+    plan.rows, plan.order, plan.starts = &rows[0, 0], &order[0], &starts[0]
+    plan.fractions = &fractions[0, 0]
+    plan.totals = &totals[0] if totals is not None else NULL
+    plan.cells, plan.channels, plan.axes = rows.shape[0], out.shape[1], <int>fractions.shape[1]
+    plan.renormalize = renormalize
+    cdef const spcy_corners_kernels* kernels = spcy_corners_kernels_of(level(), kind_of(&features[0, 0]))
     with nogil:
-        spcy_interpolate(
-            <int>fractions.shape[1], &features[0, 0], out.shape[1], &rows[0, 0], &order[0], &starts[0],
-            rows.shape[0], &fractions[0, 0], renormalize, sums, &out[0, 0], team(n_threads),
-        )
+        spcy_interpolate(kernels, &plan, team(n_threads))
 
 
 def interpolate_gradient(

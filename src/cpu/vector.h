@@ -11,6 +11,8 @@
 #endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace {

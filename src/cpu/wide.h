@@ -44,6 +44,27 @@ struct Wide<float16> {
     static void store(V value, float16* y) { *reinterpret_cast<Halves*>(y) = narrow<lanes>(value); }
 };
 
+// Write past the cache what nobody reads soon: whole cache lines then need not be read before. Addresses are aligned to
+// what is written; `streamed` comes before anybody else may read it.
+template <typename T>
+inline void stream(typename Vector<T>::type value, T* y) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512((__m512i*)y, (__m512i)value);
+#elif defined(__AVX2__)
+    _mm256_stream_si256((__m256i*)y, (__m256i)value);
+#elif defined(__SSE2__)
+    _mm_stream_si128((__m128i*)y, (__m128i)value);
+#else
+    *reinterpret_cast<typename Vector<T>::type*>(y) = value;
+#endif
+}
+
+inline void streamed() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 // The first `count` of a vector's numbers, the others 0; and back.
 template <typename T>
 inline typename Wide<T>::V load(const T* x, int64_t count) {

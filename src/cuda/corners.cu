@@ -45,23 +45,27 @@ static __device__ inline double spcy_corner_weights(const double* __restrict__ f
 
 // The weighted mean of the corners that are there, or without `renormalize` their sum; 0 where none is. Writes the sum
 // of their weights to totals, points by cells, unless that is null.
-template <typename T, int AXES>
-__global__ void interpolate(const T* __restrict__ features, const int32_t* __restrict__ rows,
+template <class Number, int AXES>
+__global__ void interpolate(const Number* __restrict__ features, const int32_t* __restrict__ rows,
                             const int32_t* __restrict__ order, const int64_t* __restrict__ starts, int64_t cells,
                             const double* __restrict__ fractions, int renormalize, double* __restrict__ totals,
-                            int64_t points, int channels, T* __restrict__ out) {
+                            int64_t points, int channels, Number* __restrict__ out) {
+    typedef typename spcy_sum<Number>::type Sum;
     SPCY_EACH(e, points * channels) {
         const int64_t point = order[e / channels], c = e % channels;
         const int32_t* row = rows + (spcy_run_of(starts, cells, e / channels) << AXES);
         double weights[1 << AXES];
         const double total = spcy_corner_weights<AXES>(fractions + point * AXES, row, weights);
         if (totals && c == 0) totals[e / channels] = total;
-        T value = 0;
+        Sum sum = 0;
         for (int j = 0; j < 1 << AXES && total > 0; ++j) {
-            if (row[j] < 0 || weights[j] == 0) continue;  // 0 takes no inf along
-            value += (T)(renormalize ? weights[j] / total : weights[j]) * features[(int64_t)row[j] * channels + c];
+            const Sum share = (Sum)(renormalize ? weights[j] / total : weights[j]);
+            if (row[j] < 0 || share == 0) continue;  // 0 takes no inf along
+            Sum value;
+            convert(features[(int64_t)row[j] * channels + c], &value);
+            sum += share * value;
         }
-        out[point * channels + c] = value;
+        convert(sum, &out[point * channels + c]);
     }
 }
 
