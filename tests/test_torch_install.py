@@ -16,7 +16,13 @@ SPCONV = """
 import spconv, spconv.pytorch as sp, spconv.utils, spconv.constants, spconv.core
 import cumm.tensorview as tv
 from cumm import tensorview
-from spconv.core import ConvAlgo
+from spconv.core import AlgoHint, ConvAlgo
+from spconv.constants import ALL_WEIGHT_IS_KRSC, SAVED_WEIGHT_LAYOUT, SPCONV_DEBUG_WEIGHT
+from spconv.cppconstants import CPU_ONLY_BUILD
+from spconv.debug_utils import spconv_save_debug_data
+from spconv.tools import CUDAKernelTimer
+from spconv.pytorch.constants import PYTORCH_VERSION
+from spconv.pytorch.hash import HashTable
 from spconv.pytorch import functional as Fsp, ops, SparseConv3d, SparseConvTensor
 from spconv.pytorch.conv import SparseConvolution, DEFAULT_SPARSE_CONV_TYPES
 from spconv.pytorch.core import ImplicitGemmIndiceData, IndiceData
@@ -26,6 +32,9 @@ from spconv.utils import Point2VoxelCPU3d, VoxelGeneratorV2
 assert float(spconv.__version__[2:]) >= 2.2
 spconv.constants.SPCONV_USE_DIRECT_TABLE = False
 assert sp.conv.SparseConvolution is SparseConvolution and tv is tensorview
+assert CPU_ONLY_BUILD and PYTORCH_VERSION >= [1, 6, 0] and sp.hash.HashTable is HashTable
+with CUDAKernelTimer(False).namespace("layer"):
+    assert Fsp.indice_subm_conv and ops.indice_conv and ops.indice_maxpool
 assert sp.SubMConv3d.__module__ == "spcy.torch.spconv.conv", sp.SubMConv3d.__module__
 """
 MINKOWSKI = """

@@ -1043,3 +1043,225 @@ def test_every_argument_is_there():
     for kind, last in (("SparseMaxPool", 4), ("SparseAvgPool", 3)):
         for ndim in range(1, last + 1):
             assert [*inspect.signature(layer_of(kind, ndim)).parameters] == pool.split()
+
+
+class OtherConv(spconv.SparseModule):
+    """A layer as code has it that writes its own: pairs and key by hand, a weight as spconv's."""
+
+    def __init__(
+        self, c_in, c_out, kernel_size, stride=1, padding=0, subm=False, inverse=False, indice_key=None
+    ):
+        super().__init__()
+        self.geometry = [[kernel_size] * 3, [stride] * 3, [padding] * 3, [1] * 3]
+        self.subm, self.inverse, self.indice_key = subm, inverse, indice_key
+        self.weight = nn.Parameter(torch.randn(c_out, *[kernel_size] * 3, c_in, dtype=torch.float64) / 4)
+        self.bias = nn.Parameter(torch.randn(c_out, dtype=torch.float64))
+
+    def forward(self, x):
+        shape, features = x.spatial_shape, x.features
+        algo = core.ConvAlgo.Native
+        data = x.find_indice_pair(self.indice_key)
+        if self.inverse:
+            pairs = data.indice_pairs, data.indice_pair_num, len(data.indices)
+            y = spconv.functional.indice_inverse_conv(features, self.weight, *pairs, algo, None, self.bias)
+            out = spconv.SparseConvTensor(y, data.indices, data.spatial_shape, x.batch_size)
+            out.indice_dict = x.indice_dict
+            return out
+        if data is None:
+            out_shape = shape if self.subm else spconv.ops.get_conv_output_size(shape, *self.geometry)
+            outids, pairs, num = spconv.ops.get_indice_pairs(
+                x.indices, x.batch_size, shape, algo, *self.geometry, [0] * 3, self.subm, False
+            )
+            data = core.IndiceData(
+                outids, x.indices, pairs, num, shape, out_shape, self.subm, algo, *self.geometry
+            )
+        call = spconv.functional.indice_subm_conv if self.subm else spconv.functional.indice_conv
+        y = call(features, self.weight, data.indice_pairs, data.indice_pair_num, len(data.out_indices), algo)
+        out = x.replace_feature(y + self.bias)
+        out.indices, out.spatial_shape = data.out_indices, data.out_spatial_shape
+        out.indice_dict = {**x.indice_dict, self.indice_key: data}
+        return out
+
+
+def both_kinds(own, layer):
+    layer = layer.double()
+    with torch.no_grad():
+        layer.weight.copy_(own.weight)
+        layer.bias.copy_(own.bias)
+    return own, layer
+
+
+def test_layers_of_other_code_give_what_these_give(rng):
+    pairs = [
+        both_kinds(
+            OtherConv(4, 6, 3, padding=1, subm=True, indice_key="s"),
+            spconv.SubMConv3d(4, 6, 3, padding=1, bias=True, indice_key="s"),
+        ),
+        both_kinds(
+            OtherConv(6, 5, 3, 2, 1, indice_key="d"),
+            spconv.SparseConv3d(6, 5, 3, 2, 1, bias=True, indice_key="d"),
+        ),
+        both_kinds(
+            OtherConv(5, 4, 3, inverse=True, indice_key="d"),
+            spconv.SparseInverseConv3d(5, 4, 3, "d", bias=True),
+        ),
+    ]
+    x = sparse(rng)
+    outputs = []
+    for which in itertools.product((0, 1), repeat=3):  # what one kind leaves, the other takes
+        y = x
+        for kind, pair in zip(which, pairs, strict=True):
+            y = pair[kind](y)
+        outputs.append(y)
+    expected = outputs[-1]
+    layers = [pair[1] for pair in pairs]
+    dy = torch.randn_like(expected.features)
+    inputs = [x.features, *(layer.weight for layer in layers)]
+    gradients = torch.autograd.grad(expected.features, inputs, dy, retain_graph=True)
+    for which, y in zip(itertools.product((0, 1), repeat=3), outputs, strict=True):
+        torch.testing.assert_close(y.features, expected.features)
+        assert torch.equal(y.indices, x.indices)
+        own = [x.features, *(pair[kind].weight for kind, pair in zip(which, pairs, strict=True))]
+        for a, b in zip(torch.autograd.grad(y.features, own, dy, retain_graph=True), gradients, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["there", "back"])
+def test_pairs_that_were_changed_run_as_they_are(inverse, rng):
+    x = sparse(rng, num_sites=60)
+    outids, pairs, num = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, ksize=3, stride=2)
+    weight = torch.randn(5, 27, 4, dtype=torch.float64, requires_grad=True)
+    features = x.features
+    if inverse:
+        features = torch.randn(len(outids), 4, dtype=torch.float64, requires_grad=True)
+    num_out = len(x.indices) if inverse else len(outids)
+    call = spconv.functional.indice_inverse_conv if inverse else spconv.functional.indice_conv
+    known = call(features, weight, pairs, num, num_out)
+    copied = call(features, weight, pairs.clone(), num, num_out)
+    torch.testing.assert_close(copied, known)
+    assert_same_gradients(copied, known, [features, weight])
+    half = num.clone()
+    half[::2] = 0  # offsets that do not count
+    without = weight.clone()
+    without[:, ::2] = 0
+    torch.testing.assert_close(
+        call(features, weight, pairs, half, num_out), call(features, without, pairs, num, num_out)
+    )
+    pairs[:, 13] = pairs[:, 13].flip(-1)  # in place: what it was made from counts no more
+    num[13] = 0
+    without = weight.clone()
+    without[:, 13] = 0
+    torch.testing.assert_close(
+        call(features, weight, pairs, num, num_out),
+        copied
+        - call(
+            features,
+            weight - without,
+            *spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, ksize=3, stride=2)[1:],
+            num_out,
+        ),
+    )
+
+
+def test_activation_and_bias_of_pairs(rng):
+    x = sparse(rng, num_sites=40)
+    _, pairs, num = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, subm=True)
+    weight, bias = torch.randn(5, 27, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    kinds = spconv.tensorview.Activation
+    plain = spconv.ops.indice_conv(x.features, weight, pairs, num, 40, subm=True) + bias
+    for kind, function in (
+        (kinds.ReLU, torch.relu),
+        (kinds.Sigmoid, torch.sigmoid),
+        (kinds.LeakyReLU, lambda y: nn.functional.leaky_relu(y, 0.2)),
+    ):
+        args = x.features, weight, pairs, num, 40
+        y = spconv.ops.indice_conv(*args, subm=True, bias=bias, act_alpha=0.2, act_type=kind)
+        torch.testing.assert_close(y, function(plain))
+
+
+def test_max_pool_over_pairs(rng):
+    x = sparse(rng)
+    expected = spconv.SparseMaxPool3d(3, 2, 1)(x)
+    outids, pairs, num = spconv.ops.get_indice_pairs(
+        x.indices, BATCHES, x.spatial_shape, ksize=3, stride=2, padding=1
+    )
+    assert torch.equal(outids, expected.indices)
+    for given in (pairs, pairs.clone()):
+        y = spconv.functional.indice_maxpool(x.features, given, num, len(outids))
+        torch.testing.assert_close(y, expected.features)
+        assert_same_gradients(y, expected.features, [x.features])
+
+
+def test_pairs_are_checked(rng):
+    x = sparse(rng, num_sites=30)
+    _, pairs, num = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, subm=True)
+    weight = torch.zeros(5, 27, 4, dtype=torch.float64)
+    call = spconv.functional.indice_conv
+    with pytest.raises(
+        ValueError, match=r"filters must have .* 27 cells, .* 4 input channels, .* \(5, 9, 4\)"
+    ):
+        call(x.features, weight[:, :9], pairs, num, 30)
+    with pytest.raises(ValueError, match=r"indice_pairs must have shape \(2, K, P\), got \(27, 30\)"):
+        call(x.features, weight, pairs[0], num, 30)
+    with pytest.raises(ValueError, match=r"indice_pair_num must have shape \(27,\), .* got \(26,\)"):
+        call(x.features, weight, pairs, num[1:], 30)
+    with pytest.raises(TypeError, match=r"indice_pairs must be a torch\.Tensor"):
+        call(x.features, weight, pairs.numpy(), num, 30)
+    more = num.clone()
+    more[3] += 1
+    with pytest.raises(ValueError, match=r"rows of inputs in \[0, 30\) .* got -1 in pair \d+ of offset 3"):
+        call(x.features, weight, pairs, more, 30)
+    with pytest.raises(ValueError, match=r"rows of outputs in \[0, 20\) .* of offset"):
+        call(x.features, weight, pairs, num, 20)
+
+
+def test_an_inverse_layer_takes_what_other_code_left_after_a_copy(rng):
+    x = sparse(rng)
+    y = OtherConv(4, 3, 3, 2, 1, indice_key="d")(x)
+    up = spconv.SparseInverseConv3d(3, 4, 3, "d").double()
+    expected = up(y).features
+    leaf = y.replace_feature(y.features.detach())
+    torch.testing.assert_close(up(copy.deepcopy(leaf)).features, expected)
+    rebuilt = spconv.SparseConvTensor(y.features, y.indices, y.spatial_shape, y.batch_size)
+    rebuilt.indice_dict = y.indice_dict
+    torch.testing.assert_close(up(rebuilt).features, expected)
+
+
+def test_rows_of_each_batch(rng):
+    x = sparse(rng, num_sites=50, batch_size=3)
+    rows, counts = spconv.ops.global_pool_rearrange(x.indices, 4)
+    assert rows.shape == (4, 50)
+    assert counts.tolist() == [int((x.indices[:, 0] == b).sum()) for b in range(4)]
+    for b in range(4):
+        assert rows[b, : counts[b]].tolist() == torch.nonzero(x.indices[:, 0] == b).flatten().tolist()
+        assert (rows[b, counts[b] :] == -1).all()
+    with pytest.raises(ValueError, match=r"batch index in \[0, 2\), got 2 in row"):
+        spconv.ops.global_pool_rearrange(x.indices, 2)
+
+
+@pytest.mark.parametrize("keys", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("values", [torch.int32, torch.int64, torch.float32, torch.float64], ids=str)
+def test_hash_table(keys, values):
+    table = spconv.hash.HashTable(torch.device("cpu"), keys, values, max_size=8)
+    assert table.query(torch.tensor([5], dtype=keys))[1].tolist() == [True]
+    table.insert(torch.tensor([5, -3, 7, 5], dtype=keys), torch.tensor([1, 2, 3, 4], dtype=values))
+    found, is_empty = table.query(torch.tensor([7, 6, 5, -3], dtype=keys))
+    assert (found.tolist(), found.dtype) == ([3, 0, 4, 2], values)
+    assert is_empty.tolist() == [False, True, False, False]
+    there = torch.full((2,), 9, dtype=values)
+    table.query(torch.tensor([8, 7], dtype=keys), there)
+    assert there.tolist() == [9, 3]
+    changed = table.insert_exist_keys(torch.tensor([7, 1], dtype=keys), torch.tensor([30, 10], dtype=values))
+    assert (changed.tolist(), changed.dtype) == ([0, 1], torch.uint8)
+    all_keys, all_values, count = table.items()
+    assert (all_keys.tolist(), all_values.tolist(), count.tolist()) == ([-3, 5, 7], [2, 4, 30], [3])
+    assert table.assign_arange_().tolist() == [3]
+    assert table.items(2)[1].tolist() == [0, 1]
+    table.insert(torch.tensor([100], dtype=keys))
+    assert table.query(torch.tensor([100], dtype=keys))[0].tolist() == [0]
+    with pytest.raises(ValueError, match="keys must have shape"):
+        table.query(torch.zeros(2, dtype=torch.float32))
+    with pytest.raises(ValueError, match="values must have shape"):
+        table.insert(torch.tensor([1], dtype=keys), torch.tensor([1, 2], dtype=values))
+    with pytest.raises(ValueError, match="key_dtype must be one of"):
+        spconv.hash.HashTable(torch.device("cpu"), torch.float32, values)

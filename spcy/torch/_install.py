@@ -82,14 +82,17 @@ def _spconv() -> Modules:
     top.SPCONV_VERSION_NUMBERS = [int(n) for n in spconv.__version__.split(".")]
     top.ConvAlgo = spconv.ConvAlgo
     cumm.__version__ = "0"
-    parts = "constants", "conv", "core", "functional", "identity", "modules", "ops", "pool", "tables", "utils"
+    parts = ("constants", "conv", "core", "functional", "hash", "identity", "modules", "ops", "pool")
     return {
         "spconv": top,
         "spconv.constants": spconv.constants,
+        "spconv.cppconstants": spconv.constants,
         "spconv.core": spconv.core,
+        "spconv.debug_utils": spconv.tools,
+        "spconv.tools": spconv.tools,
         "spconv.utils": spconv.utils,
         "spconv.pytorch": spconv,
-        **{f"spconv.pytorch.{part}": getattr(spconv, part) for part in parts},
+        **{f"spconv.pytorch.{part}": getattr(spconv, part) for part in (*parts, "tables", "utils")},
         "cumm": cumm,
         "cumm.tensorview": spconv.tensorview,
     }

@@ -6,7 +6,21 @@ spconv computes wrongly in silence is an error (sites outside of the shape, site
 other sites).
 """
 
-from . import constants, conv, core, functional, identity, modules, ops, pool, tables, tensorview, utils
+from . import (
+    constants,
+    conv,
+    core,
+    functional,
+    hash,
+    identity,
+    modules,
+    ops,
+    pool,
+    tables,
+    tensorview,
+    tools,
+    utils,
+)
 from .conv import (
     SparseConv1d,
     SparseConv2d,
@@ -98,11 +112,13 @@ __all__ = [
     "conv",
     "core",
     "functional",
+    "hash",
     "identity",
     "modules",
     "ops",
     "pool",
     "tables",
     "tensorview",
+    "tools",
     "utils",
 ]

@@ -259,7 +259,7 @@ class SparseConvolution(WindowLayer):
                 f"kernel_size must be that of the layer with indice_key {self.indice_key!r}, {data.ksize}, "
                 f"got {self.kernel_size}"
             )
-        return data
+        return data.on_batches_of(x)
 
     def _check_shared_key(self, x: SparseConvTensor) -> None:
         data = x.data_of(self.indice_key)
@@ -279,7 +279,7 @@ class SparseConvolution(WindowLayer):
                     f"got {mine}"
                 )
         if data._in_level is not x._level:
-            coords = data._in_level.coords(data.spatial_shape, data.batch_size)
+            coords = data.on_batches_of(x).coords()
             require_level(x, coords, self.indice_key, "layers that share one must be on the same")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from ... import _check
 from ..._backend import array_module
 from ..._once import Lock
+from ..._stencil import box_stencil
 from ...coords import Coords, same_rows
-from ...rulebook import Rulebook
+from ...rulebook import Rulebook, generative, submanifold, windows
 from .. import functional
 from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
 from ..tensor import SparseTensor, check_features, indices_of
@@ -26,6 +28,15 @@ class ConvAlgo(enum.Enum):
     Native = 0
     MaskImplicitGemm = 1
     MaskSplitImplicitGemm = 2
+
+
+class AlgoHint(enum.Enum):
+    """What an algorithm of spconv is looked for: accepted, without effect. Spelled as there."""
+
+    NoHint = 0
+    Fowrard = 1
+    BackwardInput = 2
+    BackwardWeight = 4
 
 
 class Level:
@@ -116,45 +127,101 @@ def _version_of(indices: torch.Tensor) -> int | None:
 class IndiceData:
     """What a layer with an `indice_key` leaves for those that share it.
 
-    Attributes
+    Layers of other code leave their own: made of what `ops.get_indice_pairs` gave and of the geometry, they
+    serve an inverse convolution as those of these layers do.
+
+    Parameters
     ----------
-    indices, out_indices : torch.Tensor of shape (N, 1 + D), int32
-        Sites before and behind the layer.
+    out_indices, indices : torch.Tensor of shape (N, 1 + D), int32
+        Sites behind and before the layer.
     indice_pairs : torch.Tensor of shape (2, K, P), int32
-        For each kernel offset the rows of inputs and of outputs, filled up with -1. Made when it is read.
+        For each kernel offset the rows of inputs and of outputs, filled up with -1. What these layers
+        leave makes them when they are read.
     indice_pair_num : torch.Tensor of shape (K,), int32
         How many of them there are.
-    pair_fwd, pair_bwd : torch.Tensor of shape (K, N_out) and (K, N_in), int32
-        The input row of each output row, and the reverse; -1 for none. Made when they are read.
-    spatial_shape, out_spatial_shape, ksize, stride, padding, dilation : list of int
+    spatial_shape, out_spatial_shape : sequence of D ints
     is_subm : bool
     algo : ConvAlgo
-    voxel_num : None
+    ksize, stride, padding, dilation : sequence of D ints
+    voxel_num : optional
+        Accepted, without effect.
+
+    Attributes
+    ----------
+    pair_fwd, pair_bwd : torch.Tensor of shape (K, N_out) and (K, N_in), int32
+        The input row of each output row, and the reverse; -1 for none. Made when they are read.
     """
 
-    spatial_shape: list[int]
-    out_spatial_shape: list[int]
-    is_subm: bool
-    algo: ConvAlgo
-    ksize: list[int]
-    stride: list[int]
-    padding: list[int]
-    dilation: list[int]
+    def __init__(
+        self,
+        out_indices: torch.Tensor,
+        indices: torch.Tensor,
+        indice_pairs: torch.Tensor,
+        indice_pair_num: torch.Tensor,
+        spatial_shape: Sequence[int],
+        out_spatial_shape: Sequence[int],
+        is_subm: bool,
+        algo: ConvAlgo,
+        ksize: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        voxel_num: Any = None,
+    ):
+        check_tensor(indices, "indices")
+        check_tensor(out_indices, "out_indices", indices)
+        ndim = indices.shape[1] - 1
+        self._in_level, self._out_level = Level.of(indices), Level.of(out_indices)
+        self._device = indices.device
+        self._pairs: tuple[torch.Tensor, torch.Tensor] | None = (indice_pairs, indice_pair_num)
+        self.spatial_shape = shape_of(spatial_shape, ndim)
+        self.out_spatial_shape = shape_of(out_spatial_shape, ndim)
+        self.batch_size: int | None = None  # of the tensor that it is first used for
+        self.is_subm, self.algo, self.voxel_num = is_subm, algo, voxel_num
+        self.ksize = expand_nd(ndim, ksize, "ksize", 1)
+        self.stride = expand_nd(ndim, stride, "stride", 1)
+        self.padding = expand_nd(ndim, padding, "padding")
+        self.dilation = expand_nd(ndim, dilation, "dilation", 1)
+        self._plan_of: Any = partial(
+            rulebook_of,
+            kernel_size=self.ksize,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            output_padding=[0] * ndim,
+            subm=is_subm,
+            transposed=False,
+        )
 
-    def __init__(self, x: SparseConvTensor, out: SparseConvTensor, layer: Any):
-        self._in_level, self._out_level = x._level, out._level
-        self._device = x.features.device
-        self._plan_of = layer._rulebook
-        self.spatial_shape, self.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
-        self.batch_size: int = x._num_batches()
-        self.is_subm, self.algo = layer.subm, layer.algo
-        self.ksize, self.stride = layer.kernel_size, layer.stride
-        self.padding, self.dilation = layer.padding, layer.dilation
-        self.voxel_num: None = None
+    @classmethod
+    def of(cls, x: SparseConvTensor, out: SparseConvTensor, layer: Any) -> IndiceData:
+        """Return what a layer of spcy's leaves."""
+        made = object.__new__(cls)
+        made._in_level, made._out_level = x._level, out._level
+        made._device, made._pairs, made._plan_of = x.features.device, None, layer._rulebook
+        made.spatial_shape, made.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
+        made.batch_size = x._num_batches()
+        made.is_subm, made.algo, made.voxel_num = layer.subm, layer.algo, None
+        made.ksize, made.stride = layer.kernel_size, layer.stride
+        made.padding, made.dilation = layer.padding, layer.dilation
+        return made
+
+    def on_batches_of(self, x: SparseConvTensor) -> IndiceData:
+        """Return the data, which has the batches of a tensor unless it knows its own."""
+        if self.batch_size is None:
+            self.batch_size = x._num_batches()
+        return self
+
+    def coords(self) -> Coords:
+        """Return the sites before the layer."""
+        batch_size = self.batch_size
+        if batch_size is None:
+            batch_size = int(self.indices[:, 0].max()) + 1 if len(self.indices) else 1
+        return self._in_level.coords(self.spatial_shape, batch_size)
 
     def plan(self) -> tuple[Rulebook, Coords]:
         """Return the rulebook, and the sites behind the layer as a child of those before it."""
-        return self._plan_of(self._in_level.coords(self.spatial_shape, self.batch_size))
+        return self._plan_of(self.coords())
 
     @property
     def indices(self) -> torch.Tensor:
@@ -169,14 +236,18 @@ class IndiceData:
     @property
     def indice_pairs(self) -> torch.Tensor:
         """Pairs of rows by kernel offset."""
-        with on_device(self._device):
-            return tensor_of(pairs_by_offset(self.plan()[0]))
+        return self._pair_tensors()[0]
 
     @property
     def indice_pair_num(self) -> torch.Tensor:
         """Number of pairs by kernel offset."""
-        with on_device(self._device):
-            return tensor_of(pair_counts(self.plan()[0]))
+        return self._pair_tensors()[1]
+
+    def _pair_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._pairs is None:
+            with on_device(self._device):
+                self._pairs = pairs_by_offset(self.coords(), *self.plan())
+        return self._pairs
 
     @property
     def pair_fwd(self) -> torch.Tensor:
@@ -442,20 +513,69 @@ def _first_difference(a: Coords, b: Coords) -> str:
     return f", got {a.indices[row].tolist()} and {b.indices[row].tolist()} in row {row}"
 
 
-def pairs_by_offset(rulebook: Rulebook) -> Any:
-    """Return (2, K, P) rows of inputs and outputs, filled up with -1."""
+def rulebook_of(
+    coords: Coords,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+    subm: bool,
+    transposed: bool,
+) -> tuple[Rulebook, Coords]:
+    """Return the pairs of a layer, and its output sites."""
+    kernel_size, stride, padding, dilation = map(tuple, (kernel_size, stride, padding, dilation))
+    stencil = box_stencil(kernel_size, dilation, centred=subm)
+    if subm:
+        if any(k % 2 == 0 for k in kernel_size):
+            raise ValueError(f"kernel_size must be odd in a submanifold convolution, got {kernel_size}")
+        return submanifold(coords, stencil), coords
+    if not transposed:
+        return windows(coords, stencil, stride, padding)
+    # spconv leaves the dilation out of the output's shape, and so what lies beyond:
+    each = zip(output_padding, dilation, kernel_size, strict=True)
+    return generative(coords, stencil, stride, padding, tuple(o - (d - 1) * (k - 1) for o, d, k in each))
+
+
+class KnownPairs(NamedTuple):
+    """What a tensor of pairs was made from, as long as nobody writes to it."""
+
+    rulebook: Rulebook
+    coords: Coords
+    out_coords: Coords
+    counts: torch.Tensor
+    version: int | None
+
+
+_KNOWN = "_spcy_pairs"  # the attribute that tensors of pairs have
+
+
+def pairs_by_offset(
+    coords: Coords, rulebook: Rulebook, out_coords: Coords
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (2, K, P) rows of inputs and outputs, filled up with -1, and how many each offset has.
+
+    The first tensor knows what it was made from, so that convolutions over it need not look at it.
+    """
     xp = array_module(rulebook.in_rows)
     width = max(rulebook.num_in, rulebook.num_out)
     pairs = xp.full((2, rulebook.num_offsets, width), -1, np.int32)
     for k in range(rulebook.num_offsets):
         in_rows, out_rows = rulebook.pairs(k)
         pairs[0, k, : len(in_rows)], pairs[1, k, : len(in_rows)] = in_rows, out_rows
-    return pairs
+    made = tensor_of(pairs)
+    counts = tensor_of((rulebook.offset_ptr[1:] - rulebook.offset_ptr[:-1]).astype(np.int32))
+    known = KnownPairs(rulebook, coords, out_coords, counts.clone(), _version_of(made))
+    setattr(made, _KNOWN, known)
+    return made, counts
 
 
-def pair_counts(rulebook: Rulebook) -> Any:
-    """Return how many pairs each kernel offset has."""
-    return (rulebook.offset_ptr[1:] - rulebook.offset_ptr[:-1]).astype(np.int32)
+def known_pairs(pairs: torch.Tensor, counts: torch.Tensor) -> KnownPairs | None:
+    """Return what pairs were made from, None if they are others or have been written to."""
+    known = getattr(pairs, _KNOWN, None)
+    if known is None or known.version is None or known.version != _version_of(pairs):
+        return None
+    return known if torch.equal(counts, known.counts) else None
 
 
 def expand_nd(ndim: int, value: int | Sequence[int], name: str = "value", least: int = 0) -> list[int]:

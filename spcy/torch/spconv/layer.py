@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..tensor import SparseTensor
-from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
-from .ops import rulebook_of
+from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd, rulebook_of
 
 MAX_NUM_VOXELS = "max_num_voxels_during_training"
 
@@ -112,5 +111,5 @@ class WindowLayer(SparseModule):
     def _leave_key(self, x: SparseConvTensor, out: SparseConvTensor) -> None:
         """Leave what layers with the same key look for, unless it is there."""
         if self.indice_key is not None and self.indice_key not in x.indice_dict:
-            data = IndiceData(x, out, self)
+            data = IndiceData.of(x, out, self)
             out.indice_dict = {**x.indice_dict, self.indice_key: data}

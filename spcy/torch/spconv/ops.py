@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from ..._stencil import box_stencil
-from ...coords import Coords
-from ...rulebook import Rulebook, generative, submanifold, windows
-from .._bridge import check_tensor, on_device, tensor_of
-from .core import ConvAlgo, Level, expand_nd, pair_counts, pairs_by_offset, shape_of
+from .._bridge import check_tensor, on_device
+from . import functional
+from .core import ConvAlgo, Level, expand_nd, pairs_by_offset, rulebook_of, shape_of
+from .tensorview import Activation
 
-__all__ = ["ConvAlgo", "get_conv_output_size", "get_deconv_output_size", "get_indice_pairs"]
+__all__ = [
+    "ConvAlgo",
+    "get_conv_output_size",
+    "get_deconv_output_size",
+    "get_indice_pairs",
+    "global_pool_rearrange",
+    "indice_conv",
+    "indice_maxpool",
+    "maximum_value_int_",
+]
 
 
 def get_conv_output_size(
@@ -38,30 +47,6 @@ def get_deconv_output_size(
     """Return the shape behind a transposed convolution, an int for each axis; the dilation is left out."""
     each = zip(input_size, kernel_size, stride, padding, output_padding, strict=True)
     return [(n - 1) * s - 2 * p + k + o for n, k, s, p, o in each]
-
-
-def rulebook_of(
-    coords: Coords,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    output_padding: Sequence[int],
-    subm: bool,
-    transposed: bool,
-) -> tuple[Rulebook, Coords]:
-    """Return the pairs of a layer, and its output sites."""
-    kernel_size, stride, padding, dilation = map(tuple, (kernel_size, stride, padding, dilation))
-    stencil = box_stencil(kernel_size, dilation, centred=subm)
-    if subm:
-        if any(k % 2 == 0 for k in kernel_size):
-            raise ValueError(f"kernel_size must be odd in a submanifold convolution, got {kernel_size}")
-        return submanifold(coords, stencil), coords
-    if not transposed:
-        return windows(coords, stencil, stride, padding)
-    # spconv leaves the dilation out of the output's shape, and so what lies beyond:
-    each = zip(output_padding, dilation, kernel_size, strict=True)
-    return generative(coords, stencil, stride, padding, tuple(o - (d - 1) * (k - 1) for o, d, k in each))
 
 
 def get_indice_pairs(
@@ -112,7 +97,73 @@ def get_indice_pairs(
     batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
     with on_device(indices.device):
         coords = level.coords(shape, batch_size)
-        rulebook, coords = rulebook_of(coords, *geometry, subm, transpose)
-        level = level if subm else Level(coords=coords)
-        pairs, counts = pairs_by_offset(rulebook), pair_counts(rulebook)
-        return level.indices(indices.device), tensor_of(pairs), tensor_of(counts)
+        rulebook, out_coords = rulebook_of(coords, *geometry, subm, transpose)
+        level = level if subm else Level(coords=out_coords)
+        return level.indices(indices.device), *pairs_by_offset(coords, rulebook, out_coords)
+
+
+def indice_conv(
+    features: torch.Tensor,
+    filters: torch.Tensor,
+    indice_pairs: torch.Tensor,
+    indice_pair_num: torch.Tensor,
+    num_activate_out: int,
+    inverse: bool = False,
+    subm: bool = False,
+    algo: ConvAlgo = ConvAlgo.Native,
+    timer: Any = None,
+    bias: torch.Tensor | None = None,
+    act_alpha: float = 0.0,
+    act_beta: float = 0.0,
+    act_type: Activation = Activation.None_,
+) -> torch.Tensor:
+    """Return what `functional.indice_conv` does, or with `inverse` `functional.indice_inverse_conv`."""
+    run = functional.indice_inverse_conv if inverse else functional.indice_conv
+    pairs = indice_pairs, indice_pair_num, num_activate_out
+    return run(features, filters, *pairs, algo, timer, bias, act_alpha, act_beta, act_type)
+
+
+indice_maxpool = functional.indice_maxpool
+
+
+def global_pool_rearrange(coords: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows of each batch.
+
+    Parameters
+    ----------
+    coords : torch.Tensor of shape (N, 1 + D), int32
+        The batch is in column 0.
+    batch_size : int
+
+    Returns
+    -------
+    rows : torch.Tensor of shape (batch_size, N), int32
+        In their order; -1 behind them.
+    counts : torch.Tensor of shape (batch_size,), int32
+        How many each batch has.
+
+    Raises
+    ------
+    ValueError
+        If a batch index is not in ``[0, batch_size)``; the message names the row.
+    """
+    check_tensor(coords, "coords")
+    batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
+    batch, num = coords[:, 0].long(), len(coords)
+    wrong = (batch < 0) | (batch >= batch_size)
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        raise ValueError(
+            f"coords must have a batch index in [0, {batch_size}), got {int(batch[row])} in row {row}"
+        )
+    counts = torch.bincount(batch, minlength=batch_size)
+    order = torch.sort(batch, stable=True).indices
+    places = torch.arange(num, device=batch.device) - (counts.cumsum(0) - counts)[batch[order]]
+    rows = torch.full((batch_size, num), -1, dtype=torch.int32, device=batch.device)
+    rows[batch[order], places] = order.int()
+    return rows, counts.int()
+
+
+def maximum_value_int_(ten: torch.Tensor, value: int) -> None:
+    """Raise the numbers of a tensor to at least `value`, in place."""
+    ten.clamp_(min=value)
