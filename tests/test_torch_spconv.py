@@ -1147,20 +1147,16 @@ def test_pairs_that_were_changed_run_as_they_are(inverse, rng):
     torch.testing.assert_close(
         call(features, weight, pairs, half, num_out), call(features, without, pairs, num, num_out)
     )
-    pairs[:, 13] = pairs[:, 13].flip(-1)  # in place: what it was made from counts no more
-    num[13] = 0
-    without = weight.clone()
-    without[:, 13] = 0
-    torch.testing.assert_close(
-        call(features, weight, pairs, num, num_out),
-        copied
-        - call(
-            features,
-            weight - without,
-            *spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, ksize=3, stride=2)[1:],
-            num_out,
-        ),
-    )
+    swapped = [3, 5], [5, 3]
+    expected = call(features, weight[:, [0, 1, 2, 5, 4, 3, *range(6, 27)]], pairs, num, num_out)
+    pairs.numpy()[:, swapped[0]] = pairs.numpy()[:, swapped[1]]  # a write that PyTorch does not count
+    num[swapped[0]] = num[swapped[1]]
+    torch.testing.assert_close(call(features, weight, pairs, num, num_out), expected)
+    num.fill_(1)  # and as many of other rows
+    pairs.numpy()[:, :, 0] = 0
+    both = torch.zeros(num_out, 5, dtype=torch.float64)
+    both[0] = features[0] @ weight.sum(1).T
+    torch.testing.assert_close(call(features, weight, pairs, num, num_out), both)
 
 
 def test_activation_and_bias_of_pairs(rng):

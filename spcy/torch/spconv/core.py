@@ -571,11 +571,21 @@ def pairs_by_offset(
 
 
 def known_pairs(pairs: torch.Tensor, counts: torch.Tensor) -> KnownPairs | None:
-    """Return what pairs were made from, None if they are others or have been written to."""
+    """Return what pairs were made from, None if they are others or have been written to.
+
+    On a CPU they are looked at, since PyTorch does not count all writes; on a GPU its count is what there is.
+    """
     known = getattr(pairs, _KNOWN, None)
-    if known is None or known.version is None or known.version != _version_of(pairs):
+    if known is None or not torch.equal(counts, known.counts):
         return None
-    return known if torch.equal(counts, known.counts) else None
+    if not pairs.is_cpu:
+        return known if known.version is not None and known.version == _version_of(pairs) else None
+    array = array_of(pairs)
+    for k in range(known.rulebook.num_offsets):
+        for own, rows in zip(array[:, k], known.rulebook.pairs(k), strict=True):
+            if (own[: len(rows)] != rows).any():
+                return None
+    return known
 
 
 def expand_nd(ndim: int, value: int | Sequence[int], name: str = "value", least: int = 0) -> list[int]:
