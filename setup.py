@@ -50,6 +50,7 @@ INCLUDES = {"memory": [numpy.get_include()]}
 # The sources of a stage's kernels that every level has.
 TILES = {
     "conv": ("tile", "pointwise_loop"),
+    "coords": ("coords_loop",),
     "corners": ("corners_loop",),
     "grad": ("grad_tile",),
     "loss": ("loss_loop",),

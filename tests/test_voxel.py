@@ -165,6 +165,27 @@ def test_all_points_are_dropped(dtype):
         spcy.voxelize(put(np.zeros((4, 2), dtype)), 1.0, invalid="ignore")
 
 
+@pytest.mark.parametrize("ndim", [1, 2, 3, 4])
+def test_cells_of_points_at_every_level(ndim, dtype, simd, threads, rng):
+    """Points in a box, on borders of cells, outside, and further away than whole numbers are told apart."""
+    num, low, size = 5000, np.array([-2.0, 0.5, 1.0, -0.3])[:ndim], np.array([0.5, 0.1, 0.25, 0.7])[:ndim]
+    points = (low + rng.uniform(-2, 12, (num, ndim)) * size).astype(dtype)
+    points[:500] = np.round(points[:500] * 4) / 4
+    far = np.array([2.0**49, -(2.0**50), 2.0**51, 2.0**53, -1e30, 3e38, -0.0, 5e-324])
+    points[rng.integers(500, num, 200), rng.integers(0, ndim, 200)] = rng.choice(far, 200).astype(dtype)
+    batch = rng.integers(0, 3, num)
+    cells = np.floor((points.astype(np.float64) - low) / size)
+    inside = ((cells >= 0) & (cells < 10)).all(axis=1)
+    voxels = spcy.voxelize(put(points), size, batch=put(batch), bounds=(low, low + 10 * size))
+    rows = get(voxels.rows)
+    np.testing.assert_array_equal(rows >= 0, inside)
+    expected = np.column_stack([batch, np.where(inside[:, None], cells, 0)])[inside]
+    np.testing.assert_array_equal(get(voxels.tensor.indices)[rows[inside]], expected)
+    points[num // 2 + 1, ndim - 1] = np.inf
+    with pytest.raises(ValueError, match=f"points must be finite, got .* in row {num // 2 + 1}"):
+        spcy.voxelize(put(points), size, bounds=(low, low + 10 * size))
+
+
 def test_all_points_outside():
     out = spcy.voxelize(put(np.full((3, 2), 9.0)), 1, bounds=([0, 0], [4, 4]))
     assert out.tensor.num_sites == 0

@@ -2,8 +2,6 @@
 #ifndef SPCY_CPU_COORDS_H
 #define SPCY_CPU_COORDS_H
 
-#include <math.h>
-
 #include <algorithm>
 #include <atomic>
 
@@ -11,6 +9,7 @@
 #include "cpu/bits.h"
 #include "cpu/radix.h"
 #include "cpu/team.h"
+#include "cpu/tile.h"
 
 enum { SPCY_COORDS_CHUNK = 4096 };  // rows that a thread takes at a time, and that one value is written for
 
@@ -235,13 +234,6 @@ static inline void spcy_spread_runs(const int64_t* starts, int64_t runs, const i
     });
 }
 
-// Baseline x86-64 has no instruction for it.
-static inline double spcy_floor(double x) {
-    if (!(fabs(x) < 4503599627370496.0)) return x;  // 2**52: a whole number, or none
-    const double whole = (double)(int64_t)x;
-    return whole - (whole > x);
-}
-
 // Functions that go through all axes are compiled for each number of them.
 #define SPCY_BY_AXES(axes, FUNCTION, ...)        \
     switch (axes) {                              \
@@ -251,56 +243,31 @@ static inline double spcy_floor(double x) {
         default: FUNCTION<4>(__VA_ARGS__);       \
     }
 
-// The key of the cell that holds each point, `none` outside [low, high]; with fractions (or NULL), where in it the
-// point lies. `between`: of cells between centres, named after their lowest corner. State 2: not finite.
-template <int AXES, typename T>
-static inline void spcy_cell_keys_of(const T* points, int64_t rows, const int32_t* batch, const double* origin,
-                                     const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
-                                     const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
-                                     double* fractions, uint8_t* state, spcy_team team) {
-    struct {  // what keys might alias, if it were not copied
-        double origin, size, least, end;
-        int64_t low, shift;
-    } axes[AXES];
-    for (int d = 0; d < AXES; ++d) {
-        const double least = (double)low[1 + d], end = (double)high[1 + d] + 1;
-        axes[d] = {origin[d], voxel_size[d], least, end, layout_low[1 + d], shift[1 + d]};
-    }
-    const double half = between ? 0.5 : 0;
-    spcy_parallel_rows(team, rows, SPCY_COORDS_CHUNK, [=](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t b = batch ? batch[i] : 0;
-            bool finite = true, inside = low[0] <= b && b <= high[0];
-            uint64_t key = (uint64_t)(b - layout_low[0]) << shift[0];
-            for (int d = 0; d < AXES; ++d) {
-                const T value = points[i * AXES + d];
-                const double place = (value - axes[d].origin) / axes[d].size - half;
-                double cell;
-                if (axes[d].least <= place && place < axes[d].end) {
-                    int64_t whole = (int64_t)place;
-                    whole -= (double)whole > place;
-                    key += (uint64_t)(whole - axes[d].low) << axes[d].shift;
-                    cell = (double)whole;
-                } else {
-                    inside = false;
-                    finite = finite && value - value == 0;
-                    cell = spcy_floor(place);
-                }
-                if (fractions) fractions[i * AXES + d] = place - cell;
-            }
-            keys[i] = inside ? key : none;
-            state[i] = finite ? 0 : 2;
-        }
-    });
-}
+// The grid whose cells points lie in, and what is written of each point.
+typedef struct {
+    const void* points;    // (points, axes), float or double
+    const int32_t* batch;  // (points,), or NULL
+    const double *origin, *voxel_size;
+    const int64_t *low, *high;            // the least and greatest batch and cell, of those that have keys
+    const int64_t *layout_low, *shift;    // by column
+    uint64_t none;                        // the key of points outside
+    uint64_t* keys;                       // (points,)
+    double* fractions;                    // (points, axes), where in its cell each lies, or NULL
+    uint8_t* state;                       // (points,), 2 where not finite, else 0
+    int axes;
+    bool between;  // cells between centres, named after their lowest corner
+} spcy_cells;
 
-template <typename T>
-static inline void spcy_cell_keys(const T* points, int64_t rows, int axes, const int32_t* batch, const double* origin,
-                                  const double* voxel_size, bool between, const int64_t* low, const int64_t* high,
-                                  const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys,
-                                  double* fractions, uint8_t* state, spcy_team team) {
-    SPCY_BY_AXES(axes, spcy_cell_keys_of, points, rows, batch, origin, voxel_size, between, low, high, layout_low,
-                 shift, none, keys, fractions, state, team)
+typedef struct {
+    void (*cell_keys)(const spcy_cells* grid, int64_t begin, int64_t end);  // of these points
+} spcy_coords_kernels;
+
+SPCY_LEVEL_TABLES(spcy_coords_kernels)
+
+static inline void spcy_cell_keys(const spcy_coords_kernels* kernels, const spcy_cells* grid, int64_t points,
+                                  spcy_team team) {
+    spcy_parallel_rows(team, points, SPCY_COORDS_CHUNK,
+                       [=](int64_t begin, int64_t end, int) { kernels->cell_keys(grid, begin, end); });
 }
 
 #endif

@@ -3,6 +3,7 @@
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
+from spcy._cpu.simd cimport kind_of, level
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/coords.h" nogil:
@@ -38,11 +39,26 @@ cdef extern from "cpu/coords.h" nogil:
     void spcy_spread_runs(
         const int64_t* starts, int64_t runs, const int32_t* order, int32_t* rows, spcy_team team
     ) noexcept
-    void spcy_cell_keys[T](
-        const T* points, int64_t rows, int ndim, const int32_t* batch, const double* origin,
-        const double* voxel_size, bint between, const int64_t* low, const int64_t* high,
-        const int64_t* layout_low, const int64_t* shift, uint64_t none, uint64_t* keys, double* fractions,
-        uint8_t* state, spcy_team team,
+    ctypedef struct spcy_cells:
+        const void* points
+        const int32_t* batch
+        const double* origin
+        const double* voxel_size
+        const int64_t* low
+        const int64_t* high
+        const int64_t* layout_low
+        const int64_t* shift
+        uint64_t none
+        uint64_t* keys
+        double* fractions
+        uint8_t* state
+        int axes
+        bint between
+    ctypedef struct spcy_coords_kernels:
+        pass
+    const spcy_coords_kernels* spcy_coords_kernels_of(int level, int number) noexcept
+    void spcy_cell_keys(
+        const spcy_coords_kernels* kernels, const spcy_cells* grid, int64_t points, spcy_team team
     ) noexcept
 
 ctypedef fused value:
@@ -202,11 +218,13 @@ def cell_keys(
     int n_threads,
 ):
     """Write the key of the cell that holds each point, computed in double precision."""
-    cdef const int32_t* batches = &batch[0] if batch is not None else NULL
-    cdef double* places = &fractions[0, 0] if fractions is not None else NULL
+    cdef spcy_cells grid
+    grid.points, grid.axes, grid.between = &points[0, 0], <int>points.shape[1], between
+    grid.batch = &batch[0] if batch is not None else NULL
+    grid.origin, grid.voxel_size = &origin[0], &voxel_size[0]
+    grid.low, grid.high, grid.layout_low, grid.shift = &low[0], &high[0], &layout_low[0], &shift[0]
+    grid.none, grid.keys, grid.state = none, &keys[0], &state[0]
+    grid.fractions = &fractions[0, 0] if fractions is not None else NULL
+    cdef const spcy_coords_kernels* kernels = spcy_coords_kernels_of(level(), kind_of(&points[0, 0]))
     with nogil:
-        spcy_cell_keys(
-            &points[0, 0], points.shape[0], <int>points.shape[1], batches, &origin[0], &voxel_size[0],
-            between, &low[0], &high[0], &layout_low[0], &shift[0], none, &keys[0], places, &state[0],
-            team(n_threads),
-        )
+        spcy_cell_keys(kernels, &grid, points.shape[0], team(n_threads))
