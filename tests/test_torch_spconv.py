@@ -1203,6 +1203,21 @@ def test_pairs_are_checked(rng):
         call(x.features, weight, pairs, num[1:], 30)
     with pytest.raises(TypeError, match=r"indice_pairs must be a torch\.Tensor"):
         call(x.features, weight, pairs.numpy(), num, 30)
+    with pytest.raises(ValueError, match=r"act_type must be one of .* got 1"):
+        call(x.features, weight, pairs, num, 30, act_type=1)
+    with pytest.raises(ValueError, match="num_activate_out must be at least 0, got -1"):
+        call(x.features, weight, pairs, num, -1)
+    with pytest.raises(ValueError, match=r"bias must have shape \(5,\), got \(2, 1, 5\)"):
+        call(x.features, weight, pairs, num, 30, bias=torch.zeros(2, 1, 5, dtype=torch.float64))
+    for given in (pairs, pairs.clone()):
+        with pytest.raises(TypeError, match="filters and bias must have the dtype of features"):
+            call(x.features, weight.float(), given, num, 30)
+        with pytest.raises(TypeError, match="features must have dtype float32"):
+            call(x.features.long(), weight.long(), given, num, 30)
+        with pytest.raises(ValueError, match=r"indice_pair_num must be in \[0, 30\], .* got -1 of offset 2"):
+            call(x.features, weight, given, num.clone().index_fill_(0, torch.tensor(2), -1), 30)
+    with pytest.raises(ValueError, match=r"indice_pair_num must be in \[0, 1\]"):
+        call(x.features, weight, pairs[:, :, :1], num, 30)
     more = num.clone()
     more[3] += 1
     with pytest.raises(ValueError, match=r"rows of inputs in \[0, 30\) .* got -1 in pair \d+ of offset 3"):
@@ -1221,6 +1236,113 @@ def test_an_inverse_layer_takes_what_other_code_left_after_a_copy(rng):
     rebuilt = spconv.SparseConvTensor(y.features, y.indices, y.spatial_shape, y.batch_size)
     rebuilt.indice_dict = y.indice_dict
     torch.testing.assert_close(up(rebuilt).features, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_pairs_in_half_precision_and_autocast(dtype, rng):
+    x = sparse(rng, num_sites=60, dtype=torch.float32)
+    _, pairs, num = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, subm=True)
+    weight, bias = torch.randn(5, 27, 4, requires_grad=True), torch.randn(5, requires_grad=True)
+    call = spconv.functional.indice_conv
+    exact = call(x.features, weight, pairs, num, 60, bias=bias)
+    for given in (pairs, pairs.clone()):
+        with torch.autocast("cpu", dtype=dtype):
+            y = call(x.features, weight, given, num, 60, bias=bias)
+        assert y.dtype is dtype
+        torch.testing.assert_close(y.float(), exact, atol=0.06, rtol=0.02)
+        y.float().sum().backward()
+        half = call(*(t.detach().to(dtype) for t in (x.features, weight)), given, num, 60)
+        error = (half.float() - exact + bias).abs().max() / exact.abs().max()
+        assert error < (0.01 if dtype is torch.bfloat16 else 0.001)  # summed in float32, rounded once
+
+
+def test_saved_pairs_are_plain_tensors(rng):
+    x = sparse(rng, num_sites=30)
+    y = spconv.SparseConv3d(4, 4, 3, 2, 1, indice_key="d").double()(x)
+    for pairs in (
+        spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape)[1],
+        y.find_indice_pair("d").indice_pairs,
+    ):
+        file = io.BytesIO()
+        torch.save(pairs, file)
+        file.seek(0)
+        assert torch.equal(torch.load(file, weights_only=True), pairs)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0, 0], [2, -1, 2], [float("nan"), 1, 2], [-1, -2, -3]], ids=str)
+def test_max_pool_over_changed_pairs_has_the_same_gradient(values):
+    indices = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 1]], dtype=torch.int32)
+    _, pairs, num = spconv.ops.get_indice_pairs(indices, 1, [4, 4], ksize=3, subm=True)
+    results = []
+    for given in (pairs, pairs.clone()):
+        features = torch.tensor(values, dtype=torch.float64)[:, None].requires_grad_()
+        y = spconv.functional.indice_maxpool(features, given, num, 3)
+        y.sum().backward()
+        results.append((y.detach(), features.grad))
+    torch.testing.assert_close(results[1], results[0], equal_nan=True)
+
+
+def hand_made(x, outids, pairs, num, out_shape, geometry, subm=False):
+    algo = core.ConvAlgo.Native
+    return core.IndiceData(outids, x.indices, pairs, num, x.spatial_shape, out_shape, subm, algo, *geometry)
+
+
+def test_an_inverse_layer_goes_by_the_pairs_that_were_left(rng):
+    """Of a transposed layer too, of any number of batches, and of pairs that are no layer's."""
+    up = spconv.SparseInverseConv3d(5, 4, 3, "k", bias=True).double()
+    geometry = [3] * 3, [2] * 3, [0] * 3, [1] * 3
+    for batches, transposed in ((2, True), (3, False)):
+        x = sparse(rng, num_sites=40, batch_size=batches)
+        outids, pairs, num = spconv.ops.get_indice_pairs(
+            x.indices, batches, x.spatial_shape, core.ConvAlgo.Native, *geometry, 0, False, transposed
+        )
+        size = (
+            [2 * (n - 1) + 3 for n in x.spatial_shape]
+            if transposed
+            else [(n - 3) // 2 + 1 for n in x.spatial_shape]
+        )
+        features = torch.randn(len(outids), 5, dtype=torch.float64)
+        none = torch.full_like(pairs, -1)
+        for given, count in ((pairs, num), (none, torch.zeros_like(num))):
+            data = hand_made(x, outids, given, count, size, geometry)
+            assert data.pair_fwd.shape == (27, len(outids))
+            assert data.pair_bwd.shape == (27, 40)
+            for _ in range(2):
+                y = spconv.SparseConvTensor(features, outids, size, batches, indice_dict={"k": data})
+                out = up(y)
+                assert torch.equal(out.indices, x.indices)
+                expected = spconv.functional.indice_inverse_conv(
+                    features, up.weight, given, count, 40, bias=up.bias
+                )
+                torch.testing.assert_close(out.features, expected)
+                more = up(y, out).features  # with another added
+                torch.testing.assert_close(more, 2 * expected)
+        torch.testing.assert_close(expected, up.bias.expand(40, -1))
+        with pytest.raises(ValueError, match="indice_key 'k' stands for other sites"):
+            up(spconv.SparseConvTensor(features, outids.flip(0), size, batches, indice_dict={"k": data}))
+
+
+def test_what_other_code_leaves_is_checked(rng):
+    x = sparse(rng, num_sites=20)
+    outids, pairs, num = spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, stride=2)
+    geometry, size = ([3] * 3, [2] * 3, [0] * 3, [1] * 3), [2, 2, 3]
+    for change, error, message in (
+        ({"pairs": None}, TypeError, "indice_pairs must be a torch.Tensor, got NoneType"),
+        ({"pairs": pairs.float()}, TypeError, "indice_pairs must have dtype torch.int32, got torch.float32"),
+        ({"num": num.bool()}, TypeError, "indice_pair_num must have dtype torch.int32, got torch.bool"),
+        ({"num": num + 100}, ValueError, r"indice_pair_num must be in \[0, 20\], .* of offset 0"),
+        ({"outids": outids[:, 0]}, ValueError, "out_indices must have shape"),
+        ({"outids": outids.double()}, TypeError, "out_indices must have dtype torch.int32"),
+        ({"out_shape": [2, 2]}, ValueError, "out_spatial_shape must have 3 ints"),
+        ({"subm": None}, TypeError, "is_subm must be a bool, got NoneType"),
+    ):
+        args = {"outids": outids, "pairs": pairs, "num": num, "out_shape": size, "geometry": geometry}
+        with pytest.raises(error, match=message):
+            hand_made(x, **{**args, **change})
+    with pytest.raises(ValueError, match="indices must have shape"):
+        spconv.ops.get_indice_pairs(x.indices[0], 1, [4, 4])
+    with pytest.raises(ValueError, match="coords must have shape"):
+        spconv.ops.global_pool_rearrange(x.indices[:, 0], 1)
 
 
 def test_rows_of_each_batch(rng):

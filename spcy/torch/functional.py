@@ -153,7 +153,7 @@ def convolve(
         check_tensor(bias, "bias", features)
     added = None if residual is None else _features_of(residual, "residual")
     if torch.is_autocast_enabled(device.type):
-        features, weight, bias, added = _autocast(features, weight, bias, added)
+        features, weight, bias, added = autocast(features, weight, bias, added)
     needs_grad = _in_forward_mode() or (
         torch.is_grad_enabled()
         and (
@@ -178,7 +178,7 @@ def convolve(
             out = _Convolution.apply(work, features, weight, bias, added)
     kind = activation_of(activation)
     if needs_grad and kind is not None:
-        out = _activate(out, kind)
+        out = activate(out, kind)
     return SparseTensor._of(plan.coords, out)
 
 
@@ -585,13 +585,13 @@ def _features_of(x: Any, name: str = "x") -> torch.Tensor:
     return x.features
 
 
-def _autocast(features: torch.Tensor, *others: torch.Tensor | None) -> Sequence[Any]:
+def autocast(features: torch.Tensor, *others: torch.Tensor | None) -> Sequence[Any]:
     """Return tensors in the dtype of the autocast region that runs."""
     dtype = torch.get_autocast_dtype(features.device.type)
     return [t if t is None or t.dtype is torch.float64 else t.to(dtype) for t in (features, *others)]
 
 
-def _activate(features: torch.Tensor, activation: Activation) -> torch.Tensor:
+def activate(features: torch.Tensor, activation: Activation) -> torch.Tensor:
     """Return an activation's output, with autograd."""
     return _ACTIVATIONS[activation.name](features, activation.slope)
 

@@ -14,9 +14,10 @@ from torch.nn.parameter import Parameter
 from ... import _check
 from ...conv import Plan, conv_plan, inverse_plan, plan_on, subm_plan
 from ...coords import Coords
+from ...pointwise import activation_of
 from ...rulebook import Rulebook
 from .._bridge import opaque
-from ..functional import convolve
+from ..functional import activate, convolve
 from ..tensor import SparseTensor
 from . import constants
 from .core import (
@@ -27,6 +28,7 @@ from .core import (
     require_level,
     require_sparse,
 )
+from .functional import convolve_pairs
 from .layer import MAX_NUM_VOXELS, WindowLayer
 from .tensorview import Activation
 
@@ -219,6 +221,8 @@ class SparseConvolution(WindowLayer):
             plan_of = partial(conv_plan, groups=self.groups)
         elif self.inverse:
             data = self._level_to_restore(x)
+            if data.given is not None:
+                return self._restore(x, data, weight, bias, added, activation)
             child = data.plan()[1]
             require_level(x, child, self.indice_key, "an inverse convolution takes those that its layer made")
             tensor = SparseTensor._of(child, x.features)
@@ -245,6 +249,29 @@ class SparseConvolution(WindowLayer):
             self._leave_key(x, out)
         return out
 
+    def _restore(
+        self,
+        x: SparseConvTensor,
+        data: IndiceData,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        added: SparseConvTensor | None,
+        activation: Any,
+    ) -> SparseConvTensor:
+        """Return the output of an inverse convolution over pairs that a layer of other code left."""
+        if self.groups != 1:
+            raise ValueError(f"groups must be 1 over pairs of other code's layers, got {self.groups}")
+        behind = data._out_level.coords(data.out_spatial_shape, x._num_batches())
+        require_level(x, behind, self.indice_key, "an inverse convolution takes those that its layer made")
+        y = convolve_pairs(x.features, weight, *data._pair_tensors(), len(data.indices), True, bias)
+        if added is not None:
+            require_sparse(added, "add_input")
+            y = y + added.features
+        kind = activation_of(activation)
+        out = x.with_features(y if kind is None else activate(y, kind))
+        out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
+        return out
+
     def _level_to_restore(self, x: SparseConvTensor) -> IndiceData:
         data = x.data_of(self.indice_key)
         if data is None or data.is_subm:
@@ -259,7 +286,7 @@ class SparseConvolution(WindowLayer):
                 f"kernel_size must be that of the layer with indice_key {self.indice_key!r}, {data.ksize}, "
                 f"got {self.kernel_size}"
             )
-        return data.on_batches_of(x)
+        return data
 
     def _check_shared_key(self, x: SparseConvTensor) -> None:
         data = x.data_of(self.indice_key)
@@ -279,7 +306,7 @@ class SparseConvolution(WindowLayer):
                     f"got {mine}"
                 )
         if data._in_level is not x._level:
-            coords = data.on_batches_of(x).coords()
+            coords = data.coords_of(x)
             require_level(x, coords, self.indice_key, "layers that share one must be on the same")
 
 

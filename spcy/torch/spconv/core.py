@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 
 from ... import _check
-from ..._backend import array_module
 from ..._once import Lock
-from ..._stencil import box_stencil
 from ...coords import Coords, same_rows
-from ...rulebook import Rulebook, generative, submanifold, windows
+from ...rulebook import Rulebook
 from .. import functional
-from .._bridge import array_of, check_tensor, entering, on_device, opaque, tensor_of
+from .._bridge import array_of, check_tensor, entering, on_device, opaque
 from ..tensor import SparseTensor, check_features, indices_of
+from .pairs import check_pairs, pairs_by_offset, version_of
 
 
 class ConvAlgo(enum.Enum):
@@ -75,7 +73,7 @@ class Level:
             if self._indices is None:
                 coords: Any = self._coords  # either is there
                 self._indices = indices_of(coords, device)
-                self._version = _version_of(self._indices)
+                self._version = version_of(self._indices)
                 with _levels_lock():
                     _LEVELS[id(self._indices)] = self
             return self._indices
@@ -94,7 +92,7 @@ class Level:
                 with entering(indices.device), on_device(indices.device):
                     coords = Coords(array_of(indices), shape, batch_size)
                 self._coords = coords
-                self._version = _version_of(indices)
+                self._version = version_of(indices)
             return coords
 
     def _is_current(self, coords: Coords) -> bool:
@@ -108,7 +106,7 @@ class Level:
         if indices is None:
             return True
         if not indices.is_cpu:
-            return self._version is not None and _version_of(indices) == self._version
+            return self._version is not None and version_of(indices) == self._version
         if self._view is None or self._pointer != indices.data_ptr():
             self._view, self._pointer = array_of(indices), indices.data_ptr()
         mine, theirs = self._view, coords.indices
@@ -117,11 +115,6 @@ class Level:
 
 _LEVELS: WeakValueDictionary[int, Level] = WeakValueDictionary()  # by id of the indices
 _levels_lock = Lock()
-
-
-def _version_of(indices: torch.Tensor) -> int | None:
-    """Return how many writes PyTorch has counted, None where it counts none."""
-    return None if indices.is_inference() else indices._version
 
 
 class IndiceData:
@@ -152,6 +145,8 @@ class IndiceData:
         The input row of each output row, and the reverse; -1 for none. Made when they are read.
     """
 
+    batch_size: int  # of a layer of spcy's
+
     def __init__(
         self,
         out_indices: torch.Tensor,
@@ -168,37 +163,32 @@ class IndiceData:
         dilation: Sequence[int],
         voxel_num: Any = None,
     ):
-        check_tensor(indices, "indices")
-        check_tensor(out_indices, "out_indices", indices)
+        check_indices(indices, "indices")
+        check_indices(out_indices, "out_indices", indices)
+        check_pairs(indice_pairs, indice_pair_num, indices)
+        if not isinstance(is_subm, bool):
+            raise TypeError(f"is_subm must be a bool, got {type(is_subm).__name__}")
         ndim = indices.shape[1] - 1
         self._in_level, self._out_level = Level.of(indices), Level.of(out_indices)
         self._device = indices.device
-        self._pairs: tuple[torch.Tensor, torch.Tensor] | None = (indice_pairs, indice_pair_num)
+        self.given: tuple[torch.Tensor, torch.Tensor] | None = (indice_pairs, indice_pair_num)
+        self._made: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._plan_of: Any = None
         self.spatial_shape = shape_of(spatial_shape, ndim)
-        self.out_spatial_shape = shape_of(out_spatial_shape, ndim)
-        self.batch_size: int | None = None  # of the tensor that it is first used for
+        self.out_spatial_shape = shape_of(out_spatial_shape, ndim, "out_spatial_shape")
         self.is_subm, self.algo, self.voxel_num = is_subm, algo, voxel_num
         self.ksize = expand_nd(ndim, ksize, "ksize", 1)
         self.stride = expand_nd(ndim, stride, "stride", 1)
         self.padding = expand_nd(ndim, padding, "padding")
         self.dilation = expand_nd(ndim, dilation, "dilation", 1)
-        self._plan_of: Any = partial(
-            rulebook_of,
-            kernel_size=self.ksize,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            output_padding=[0] * ndim,
-            subm=is_subm,
-            transposed=False,
-        )
 
     @classmethod
     def of(cls, x: SparseConvTensor, out: SparseConvTensor, layer: Any) -> IndiceData:
         """Return what a layer of spcy's leaves."""
         made = object.__new__(cls)
         made._in_level, made._out_level = x._level, out._level
-        made._device, made._pairs, made._plan_of = x.features.device, None, layer._rulebook
+        made._device, made._plan_of = x.features.device, layer._rulebook
+        made.given = made._made = None
         made.spatial_shape, made.out_spatial_shape = list(x.spatial_shape), list(out.spatial_shape)
         made.batch_size = x._num_batches()
         made.is_subm, made.algo, made.voxel_num = layer.subm, layer.algo, None
@@ -206,22 +196,17 @@ class IndiceData:
         made.padding, made.dilation = layer.padding, layer.dilation
         return made
 
-    def on_batches_of(self, x: SparseConvTensor) -> IndiceData:
-        """Return the data, which has the batches of a tensor unless it knows its own."""
-        if self.batch_size is None:
-            self.batch_size = x._num_batches()
-        return self
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": None}
 
-    def coords(self) -> Coords:
-        """Return the sites before the layer."""
-        batch_size = self.batch_size
-        if batch_size is None:
-            batch_size = int(self.indices[:, 0].max()) + 1 if len(self.indices) else 1
+    def coords_of(self, x: SparseConvTensor) -> Coords:
+        """Return the sites before the layer, with the batches of the layer's input or of a tensor."""
+        batch_size = x._num_batches() if self.given else self.batch_size
         return self._in_level.coords(self.spatial_shape, batch_size)
 
     def plan(self) -> tuple[Rulebook, Coords]:
-        """Return the rulebook, and the sites behind the layer as a child of those before it."""
-        return self._plan_of(self.coords())
+        """Return the rulebook, and the sites behind a layer of spcy's as a child of those before it."""
+        return self._plan_of(self._in_level.coords(self.spatial_shape, self.batch_size))
 
     @property
     def indices(self) -> torch.Tensor:
@@ -244,29 +229,31 @@ class IndiceData:
         return self._pair_tensors()[1]
 
     def _pair_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._pairs is None:
+        if self.given is not None:
+            return self.given
+        if self._made is None:
             with on_device(self._device):
-                self._pairs = pairs_by_offset(self.coords(), *self.plan())
-        return self._pairs
+                coords = self._in_level.coords(self.spatial_shape, self.batch_size)
+                self._made = pairs_by_offset(coords, *self.plan())
+        return self._made
 
     @property
     def pair_fwd(self) -> torch.Tensor:
         """Input row of each output row by kernel offset."""
-        return self._rows_of(self.plan()[0])
+        return self._rows(0, len(self.out_indices))
 
     @property
     def pair_bwd(self) -> torch.Tensor:
         """Output row of each input row by kernel offset."""
-        return self._rows_of(self.plan()[0].transposed())
+        return self._rows(1, len(self.indices))
 
-    def _rows_of(self, rulebook: Rulebook) -> torch.Tensor:
-        with on_device(self._device):
-            xp = array_module(rulebook.in_rows)
-            out = xp.full((rulebook.num_offsets, rulebook.num_out), -1, np.int32)
-            for k in range(rulebook.num_offsets):
-                in_rows, out_rows = rulebook.pairs(k)
-                out[k, out_rows] = in_rows
-            return tensor_of(out)
+    def _rows(self, side: int, num: int) -> torch.Tensor:
+        """Return one side's row of each row of the other, -1 for none."""
+        pairs, counts = self._pair_tensors()
+        out = torch.full((len(counts), num), -1, dtype=torch.int32, device=pairs.device)
+        for k, count in enumerate(counts.tolist()):
+            out[k, pairs[1 - side, k, :count].long()] = pairs[side, k, :count].int()
+        return out
 
 
 ImplicitGemmIndiceData = IndiceData
@@ -362,14 +349,7 @@ class SparseConvTensor:
     @indices.setter
     @opaque
     def indices(self, value: torch.Tensor) -> None:
-        check_tensor(value, "indices", self._features)
-        if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
-            raise ValueError(
-                f"indices must have shape (N, 1 + D) with D = 1, 2, 3 or 4 (column 0 is the batch), "
-                f"got {tuple(value.shape)}"
-            )
-        if value.dtype not in (torch.int32, torch.int64):
-            raise TypeError(f"indices must have dtype torch.int32, got {value.dtype}")
+        check_indices(value, "indices", self._features)
         self._level = Level.of(value)
 
     @property
@@ -513,85 +493,22 @@ def _first_difference(a: Coords, b: Coords) -> str:
     return f", got {a.indices[row].tolist()} and {b.indices[row].tolist()} in row {row}"
 
 
-def rulebook_of(
-    coords: Coords,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    output_padding: Sequence[int],
-    subm: bool,
-    transposed: bool,
-) -> tuple[Rulebook, Coords]:
-    """Return the pairs of a layer, and its output sites."""
-    kernel_size, stride, padding, dilation = map(tuple, (kernel_size, stride, padding, dilation))
-    stencil = box_stencil(kernel_size, dilation, centred=subm)
-    if subm:
-        if any(k % 2 == 0 for k in kernel_size):
-            raise ValueError(f"kernel_size must be odd in a submanifold convolution, got {kernel_size}")
-        return submanifold(coords, stencil), coords
-    if not transposed:
-        return windows(coords, stencil, stride, padding)
-    # spconv leaves the dilation out of the output's shape, and so what lies beyond:
-    each = zip(output_padding, dilation, kernel_size, strict=True)
-    return generative(coords, stencil, stride, padding, tuple(o - (d - 1) * (k - 1) for o, d, k in each))
-
-
-class KnownPairs(NamedTuple):
-    """What a tensor of pairs was made from, as long as nobody writes to it."""
-
-    rulebook: Rulebook
-    coords: Coords
-    out_coords: Coords
-    counts: torch.Tensor
-    version: int | None
-
-
-_KNOWN = "_spcy_pairs"  # the attribute that tensors of pairs have
-
-
-def pairs_by_offset(
-    coords: Coords, rulebook: Rulebook, out_coords: Coords
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (2, K, P) rows of inputs and outputs, filled up with -1, and how many each offset has.
-
-    The first tensor knows what it was made from, so that convolutions over it need not look at it.
-    """
-    xp = array_module(rulebook.in_rows)
-    width = max(rulebook.num_in, rulebook.num_out)
-    pairs = xp.full((2, rulebook.num_offsets, width), -1, np.int32)
-    for k in range(rulebook.num_offsets):
-        in_rows, out_rows = rulebook.pairs(k)
-        pairs[0, k, : len(in_rows)], pairs[1, k, : len(in_rows)] = in_rows, out_rows
-    made = tensor_of(pairs)
-    counts = tensor_of((rulebook.offset_ptr[1:] - rulebook.offset_ptr[:-1]).astype(np.int32))
-    known = KnownPairs(rulebook, coords, out_coords, counts.clone(), _version_of(made))
-    setattr(made, _KNOWN, known)
-    return made, counts
-
-
-def known_pairs(pairs: torch.Tensor, counts: torch.Tensor) -> KnownPairs | None:
-    """Return what pairs were made from, None if they are others or have been written to.
-
-    On a CPU they are looked at, since PyTorch does not count all writes; on a GPU its count is what there is.
-    """
-    known = getattr(pairs, _KNOWN, None)
-    if known is None or not torch.equal(counts, known.counts):
-        return None
-    if not pairs.is_cpu:
-        return known if known.version is not None and known.version == _version_of(pairs) else None
-    array = array_of(pairs)
-    for k in range(known.rulebook.num_offsets):
-        for own, rows in zip(array[:, k], known.rulebook.pairs(k), strict=True):
-            if (own[: len(rows)] != rows).any():
-                return None
-    return known
-
-
 def expand_nd(ndim: int, value: int | Sequence[int], name: str = "value", least: int = 0) -> list[int]:
     """Return an int for each axis, checked."""
     value = value.tolist() if isinstance(value, torch.Tensor) else value
     return list(_check.per_axis(value, ndim, name, least))
+
+
+def check_indices(value: Any, name: str, beside: torch.Tensor | None = None) -> None:
+    """Raise unless an argument has the shape and dtype of indices."""
+    check_tensor(value, name, beside)
+    if value.dim() != 2 or not 2 <= value.shape[1] <= 1 + _check.MAX_NDIM:
+        raise ValueError(
+            f"{name} must have shape (N, 1 + D) with D = 1, 2, 3 or 4 (column 0 is the batch), "
+            f"got {tuple(value.shape)}"
+        )
+    if value.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"{name} must have dtype torch.int32, got {value.dtype}")
 
 
 def require_sparse(value: Any, name: str) -> None:
@@ -600,15 +517,15 @@ def require_sparse(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be a SparseConvTensor, got {type(value).__name__}")
 
 
-def shape_of(value: Sequence[int], ndim: int) -> list[int]:
+def shape_of(value: Sequence[int], ndim: int, name: str = "spatial_shape") -> list[int]:
     """Return a spatial shape, checked."""
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-        raise TypeError(f"spatial_shape must be {ndim} ints, one per axis, got {value!r}")
+        raise TypeError(f"{name} must be {ndim} ints, one per axis, got {value!r}")
     if len(value) != ndim:
-        raise ValueError(f"spatial_shape must have {ndim} ints, one per axis of indices, got {list(value)}")
+        raise ValueError(f"{name} must have {ndim} ints, one per axis of indices, got {list(value)}")
     try:
         return [int(n) for n in value]
     except (TypeError, ValueError):
-        raise TypeError(f"spatial_shape must be {ndim} ints, one per axis, got {list(value)}") from None
+        raise TypeError(f"{name} must be {ndim} ints, one per axis, got {list(value)}") from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ... import _check, pool
+from ... import pool
+from ..._check import integer as _integer
 from ...coords import Coords, same_grid
 from .. import functional
 from .._bridge import check_tensor, entering, opaque, tensor_of
-from ..tensor import SparseTensor
-from .core import ConvAlgo, Level, SparseConvTensor, known_pairs, require_sparse
+from ..tensor import FLOATS, SparseTensor
+from .core import ConvAlgo, Level, SparseConvTensor, require_sparse
+from .pairs import check_pairs, known_pairs, rows_by_offset
 from .tensorview import Activation
 
 
@@ -110,8 +113,8 @@ def indice_conv(
     TypeError, ValueError
         If arguments are not as above.
     """
-    pairs = indice_pairs, indice_pair_num, num_activate_out
-    return _convolve(features, filters, *pairs, False, bias, act_type, act_alpha)
+    activation, pairs = _activation(act_type, act_alpha), (indice_pairs, indice_pair_num, num_activate_out)
+    return activation(convolve_pairs(features, filters, *pairs, False, bias))
 
 
 @opaque
@@ -129,8 +132,8 @@ def indice_inverse_conv(
     act_type: Activation = Activation.None_,
 ) -> torch.Tensor:
     """Return what `indice_conv` does from outputs to inputs: its pairs are those of the way there."""
-    pairs = indice_pairs, indice_pair_num, num_activate_out
-    return _convolve(features, filters, *pairs, True, bias, act_type, act_alpha)
+    activation, pairs = _activation(act_type, act_alpha), (indice_pairs, indice_pair_num, num_activate_out)
+    return activation(convolve_pairs(features, filters, *pairs, True, bias))
 
 
 indice_subm_conv = indice_conv
@@ -140,39 +143,63 @@ indice_subm_conv = indice_conv
 def indice_maxpool(
     features: torch.Tensor, indice_pairs: torch.Tensor, indice_pair_num: torch.Tensor, num_activate_out: int
 ) -> torch.Tensor:
-    """Return the greatest feature of each output's inputs and 0, by pairs as `indice_conv` takes them."""
-    num_out = _check_pairs(features, indice_pairs, indice_pair_num, num_activate_out)
+    """Return the greatest feature of each output's inputs and 0, by pairs as `indice_conv` takes them.
+
+    Of equal ones that of the first pair gets the gradient, and of zeros none.
+    """
+    num_out = _check(features, indice_pairs, indice_pair_num, num_activate_out)
     known = known_pairs(indice_pairs, indice_pair_num)
     if known is not None and (known.rulebook.num_in, known.rulebook.num_out) == (len(features), num_out):
         rulebook, coords, out_coords, *_ = known
         return torch.relu(functional.pool_on(features, rulebook, coords, out_coords, pool.MAX))
-    out = features.new_zeros(num_out, features.shape[1])
-    for in_rows, out_rows in _rows_by_offset(indice_pairs, indice_pair_num, len(features), num_out):
-        rows = out_rows[:, None].expand(-1, features.shape[1])
-        out = out.scatter_reduce(0, rows, features[in_rows], "amax")
-    return out
+    each = [*rows_by_offset(indice_pairs, indice_pair_num, len(features), num_out)]
+    in_rows = torch.cat([rows for rows, _ in each])
+    out_rows = torch.cat([rows for _, rows in each])[:, None].expand(-1, features.shape[1])
+    with torch.no_grad():
+        values = features[in_rows]
+        most = features.new_zeros(num_out, features.shape[1]).scatter_reduce(0, out_rows, values, "amax")
+        there = most.gather(0, out_rows)
+        wins = (values == there) | (values.isnan() & there.isnan())
+        places = torch.arange(len(in_rows), device=features.device)[:, None].expand_as(wins)
+        places = places.where(wins, len(in_rows))
+        first = torch.full_like(most, len(in_rows), dtype=torch.int64).scatter_reduce(
+            0, out_rows, places, "amin"
+        )
+        positive = ~(most <= 0)  # or no number
+        rows = torch.cat([in_rows, in_rows.new_zeros(1)])[first]
+    return features.gather(0, rows).where(positive, features.new_zeros(())) if len(features) else most
 
 
-def _convolve(
+def convolve_pairs(
     features: torch.Tensor,
     filters: torch.Tensor,
     indice_pairs: torch.Tensor,
     indice_pair_num: torch.Tensor,
     num_activate_out: int,
     inverse: bool,
-    bias: torch.Tensor | None,
-    act_type: Activation,
-    act_alpha: float,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the features of a convolution over pairs, there or back."""
-    num_out = _check_pairs(features, indice_pairs, indice_pair_num, num_activate_out)
+    num_out = _check(features, indice_pairs, indice_pair_num, num_activate_out)
     check_tensor(filters, "filters", features)
-    num_offsets = len(indice_pair_num)
-    size = filters.numel() // max(filters.shape[0] * filters.shape[-1], 1) if filters.dim() > 1 else 0
-    if filters.dim() < 2 or filters.shape[-1] != features.shape[1] or size != num_offsets:
+    if bias is not None:
+        check_tensor(bias, "bias", features)
+        if bias.shape != filters.shape[:1]:
+            raise ValueError(f"bias must have shape ({filters.shape[0]},), got {tuple(bias.shape)}")
+    autocast = torch.is_autocast_enabled(features.device.type)
+    if not autocast and not features.dtype == filters.dtype == (features if bias is None else bias).dtype:
+        given = [t.dtype for t in (features, filters, bias) if t is not None]
+        raise TypeError(f"filters and bias must have the dtype of features, got {', '.join(map(str, given))}")
+    num_offsets, c_in = len(indice_pair_num), features.shape[1]
+    if (
+        filters.dim() < 2
+        or not filters.numel()
+        or filters.shape[-1] != c_in
+        or filters.numel() != filters.shape[0] * num_offsets * c_in
+    ):
         raise ValueError(
             f"filters must have shape (C_out, kernel cells, C_in) with {num_offsets} cells, as indice_pairs, "
-            f"and {features.shape[1]} input channels, as features, got {tuple(filters.shape)}"
+            f"and {c_in} input channels, as features, got {tuple(filters.shape)}"
         )
     weight = filters.reshape(filters.shape[0], num_offsets, -1).permute(1, 2, 0)
     known = known_pairs(indice_pairs, indice_pair_num)
@@ -180,55 +207,58 @@ def _convolve(
         rulebook, coords, out_coords, *_ = known
         if inverse:
             rulebook, coords, out_coords = rulebook.transposed(), out_coords, coords
-        if (rulebook.num_in, rulebook.num_out) != (len(features), num_out):
-            known = None
-    if known is not None:
-        out = functional.convolve_on(features, rulebook, coords, out_coords, weight)
-    else:
-        out = features.new_zeros(num_out, filters.shape[0])
-        sides = (num_out, len(features)) if inverse else (len(features), num_out)
-        for k, rows in enumerate(_rows_by_offset(indice_pairs, indice_pair_num, *sides)):
-            in_rows, out_rows = reversed(rows) if inverse else rows
-            out = out.index_add(0, out_rows, features[in_rows] @ weight[k])
-    out = out if bias is None else out + bias
-    return _activations(act_alpha)[act_type](out)
+        if (rulebook.num_in, rulebook.num_out) == (len(features), num_out):
+            return functional.convolve_on(features, rulebook, coords, out_coords, weight, bias)
+    if autocast:
+        features, weight, bias = functional.autocast(features, weight, bias)
+    with torch.autocast(features.device.type, enabled=False):
+        return _convolve_others(features, weight, indice_pairs, indice_pair_num, num_out, inverse, bias)
 
 
-def _activations(slope: float) -> dict[Activation, Any]:
-    return {
+def _convolve_others(
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    indice_pairs: torch.Tensor,
+    indice_pair_num: torch.Tensor,
+    num_out: int,
+    inverse: bool,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the features of a convolution over any pairs, offset by offset; 16 bits are summed as 32."""
+    wide = torch.promote_types(features.dtype, torch.float32)
+    x, weight = features.to(wide), weight.to(wide)
+    out = x.new_zeros(num_out, weight.shape[2]) if bias is None else bias.to(wide).expand(num_out, -1)
+    sides = (num_out, len(x)) if inverse else (len(x), num_out)
+    for k, (in_rows, out_rows) in enumerate(rows_by_offset(indice_pairs, indice_pair_num, *sides)):
+        if inverse:
+            in_rows, out_rows = out_rows, in_rows
+        out = out.index_add(0, out_rows, x[in_rows] @ weight[k])
+    return out.to(features.dtype)
+
+
+def _activation(kind: Any, slope: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    functions: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
         Activation.None_: lambda x: x,
         Activation.ReLU: torch.relu,
         Activation.Sigmoid: torch.sigmoid,
         Activation.LeakyReLU: lambda x: torch.nn.functional.leaky_relu(x, slope),
     }
+    if kind not in functions:
+        raise ValueError(f"act_type must be one of {', '.join(map(str, functions))}, got {kind!r}")
+    return functions[kind]
 
 
-def _rows_by_offset(pairs: torch.Tensor, counts: torch.Tensor, num_in: int, num_out: int) -> Any:
-    """Yield the input rows and the output rows of each offset, checked."""
-    for k, (both, count) in enumerate(zip(pairs.long().unbind(1), counts.tolist(), strict=True)):
-        rows = both[:, :count]
-        for side, num, name in zip(rows, (num_in, num_out), ("inputs", "outputs"), strict=True):
-            wrong = (side < 0) | (side >= num)
-            if wrong.any():
-                place = int(wrong.int().argmax())
-                raise ValueError(
-                    f"indice_pairs must have rows of {name} in [0, {num}) where indice_pair_num counts them, "
-                    f"got {int(side[place])} in pair {place} of offset {k}"
-                )
-        yield tuple(rows)
-
-
-def _check_pairs(features: Any, pairs: Any, counts: Any, num_out: Any) -> int:
+def _check(features: Any, pairs: Any, counts: Any, num_out: Any) -> int:
     """Raise unless features, pairs and numbers of pairs fit each other; return the number of outputs."""
     check_tensor(features, "features")
-    check_tensor(pairs, "indice_pairs")
-    check_tensor(counts, "indice_pair_num")
-    if features.dim() != 2:
-        raise ValueError(f"features must have shape (N, C), got {tuple(features.shape)}")
-    if pairs.dim() != 3 or pairs.shape[0] != 2:
-        raise ValueError(f"indice_pairs must have shape (2, K, P), got {tuple(pairs.shape)}")
-    if counts.shape != pairs.shape[1:2]:
-        raise ValueError(
-            f"indice_pair_num must have shape ({pairs.shape[1]},), as indice_pairs, got {tuple(counts.shape)}"
+    if features.dim() != 2 or not features.shape[1]:
+        raise ValueError(f"features must have shape (N, C) with C >= 1, got {tuple(features.shape)}")
+    if features.dtype not in FLOATS:
+        raise TypeError(
+            f"features must have dtype float32, float64, float16 or bfloat16, got {features.dtype}"
         )
-    return _check.integer(num_out, "num_activate_out")
+    check_pairs(pairs, counts, features)
+    num_out = _integer(num_out, "num_activate_out")
+    if num_out < 0:
+        raise ValueError(f"num_activate_out must be at least 0, got {num_out}")
+    return num_out

@@ -104,6 +104,8 @@ class HashTable:
         At most `max_size` of them, unless that is -1.
         """
         end = len(self._keys) if max_size == -1 else _check.integer(max_size, "max_size")
+        if end < 0:
+            raise ValueError(f"max_size must be at least 0, or -1 for all, got {max_size}")
         return self._keys[:end].clone(), self._values[:end].clone(), self._count()
 
     def _count(self) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..tensor import SparseTensor
-from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd, rulebook_of
+from .core import ConvAlgo, IndiceData, Level, SparseConvTensor, expand_nd
+from .pairs import rulebook_of
 
 MAX_NUM_VOXELS = "max_num_voxels_during_training"
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from .._bridge import check_tensor, on_device
+from .._bridge import on_device
 from . import functional
-from .core import ConvAlgo, Level, expand_nd, pairs_by_offset, rulebook_of, shape_of
+from .core import ConvAlgo, Level, check_indices, expand_nd, shape_of
+from .pairs import pairs_by_offset, rulebook_of
 from .tensorview import Activation
 
 __all__ = [
@@ -84,7 +85,7 @@ def get_indice_pairs(
     indice_pair_num : torch.Tensor of shape (K,), int32
         Number of pairs of each kernel offset.
     """
-    check_tensor(indices, "indices")
+    check_indices(indices, "indices")
     ndim = indices.shape[1] - 1
     geometry = (
         expand_nd(ndim, ksize, "ksize", 1),
@@ -147,7 +148,7 @@ def global_pool_rearrange(coords: torch.Tensor, batch_size: int) -> tuple[torch.
     ValueError
         If a batch index is not in ``[0, batch_size)``; the message names the row.
     """
-    check_tensor(coords, "coords")
+    check_indices(coords, "coords")
     batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
     batch, num = coords[:, 0].long(), len(coords)
     wrong = (batch < 0) | (batch >= batch_size)
