@@ -39,7 +39,7 @@ def test_only_what_is_named():
     names = {line.split("|")[1].strip() for line in out.stdout.splitlines() if line.startswith("| ")}
     assert names - {"1 thread"} == {
         *(f"{kind} pool {window}" for kind in ("max", "avg") for window in ("2", "3, stride 2")),
-        *("sum pool 2", "unpool", "global max pool", "global avg pool"),
+        *("sum pool 2", "unpool", "global max pool", "global avg pool", "global sum pool"),
     }
 
 
