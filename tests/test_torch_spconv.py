@@ -1317,6 +1317,8 @@ def test_an_inverse_layer_goes_by_the_pairs_that_were_left(rng):
                 torch.testing.assert_close(out.features, expected)
                 more = up(y, out).features  # with another added
                 torch.testing.assert_close(more, 2 * expected)
+                with pytest.raises(ValueError, match="add_input must have the same sites"):
+                    up(y, out.select_by_index(torch.arange(39, -1, -1)))
         torch.testing.assert_close(expected, up.bias.expand(40, -1))
         with pytest.raises(ValueError, match="indice_key 'k' stands for other sites"):
             up(spconv.SparseConvTensor(features, outids.flip(0), size, batches, indice_dict={"k": data}))

@@ -26,6 +26,7 @@ from .core import (
     SparseConvTensor,
     expand_nd,
     require_level,
+    require_same_rows,
     require_sparse,
 )
 from .functional import convolve_pairs
@@ -264,13 +265,13 @@ class SparseConvolution(WindowLayer):
         behind = data._out_level.coords(data.out_spatial_shape, x._num_batches())
         require_level(x, behind, self.indice_key, "an inverse convolution takes those that its layer made")
         y = convolve_pairs(x.features, weight, *data._pair_tensors(), len(data.indices), True, bias)
+        out = x.with_features(y)
+        out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
         if added is not None:
-            require_sparse(added, "add_input")
+            require_same_rows(out, added, "add_input")
             y = y + added.features
         kind = activation_of(activation)
-        out = x.with_features(y if kind is None else activate(y, kind))
-        out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
-        return out
+        return out.with_features(y if kind is None else activate(y, kind))
 
     def _level_to_restore(self, x: SparseConvTensor) -> IndiceData:
         data = x.data_of(self.indice_key)
