@@ -1347,6 +1347,21 @@ def test_what_other_code_leaves_is_checked(rng):
         spconv.ops.global_pool_rearrange(x.indices[:, 0], 1)
 
 
+def test_pairs_follow_a_write_to_the_indices(rng):
+    x = sparse(rng, num_sites=20)
+    data = spconv.SubMConv3d(4, 4, 3, indice_key="s").double()(x).find_indice_pair("s")
+    pairs = data.indice_pairs
+    assert data.indice_pairs is pairs  # made once
+    x.indices[:] = x.indices.flip(0)
+    for actual, expected in zip(
+        (data.indice_pairs, data.indice_pair_num),
+        spconv.ops.get_indice_pairs(x.indices, BATCHES, x.spatial_shape, subm=True)[1:],
+        strict=True,
+    ):
+        assert torch.equal(actual, expected)
+    assert not torch.equal(data.indice_pairs, pairs)
+
+
 def test_rows_of_each_batch(rng):
     x = sparse(rng, num_sites=50, batch_size=3)
     rows, counts = spconv.ops.global_pool_rearrange(x.indices, 4)

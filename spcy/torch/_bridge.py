@@ -110,6 +110,11 @@ def check_tensor(value: Any, name: str, beside: torch.Tensor | None = None) -> N
         raise ValueError(f"{name} must be on a CPU or a CUDA device, got {value.device}")
 
 
+def first_row(bad: torch.Tensor) -> int | None:
+    """Return the first True row of a mask, or None."""
+    return int(bad.int().argmax()) if bad.any() else None  # `argmax` takes no bool
+
+
 def _bfloat16() -> np.dtype:
     try:
         import ml_dtypes

@@ -82,7 +82,19 @@ def _spconv() -> Modules:
     top.SPCONV_VERSION_NUMBERS = [int(n) for n in spconv.__version__.split(".")]
     top.ConvAlgo = spconv.ConvAlgo
     cumm.__version__ = "0"
-    parts = ("constants", "conv", "core", "functional", "hash", "identity", "modules", "ops", "pool")
+    inner = (
+        "constants",
+        "conv",
+        "core",
+        "functional",
+        "hash",
+        "identity",
+        "modules",
+        "ops",
+        "pool",
+        "tables",
+        "utils",
+    )
     return {
         "spconv": top,
         "spconv.constants": spconv.constants,
@@ -92,7 +104,7 @@ def _spconv() -> Modules:
         "spconv.tools": spconv.tools,
         "spconv.utils": spconv.utils,
         "spconv.pytorch": spconv,
-        **{f"spconv.pytorch.{part}": getattr(spconv, part) for part in (*parts, "tables", "utils")},
+        **{f"spconv.pytorch.{part}": getattr(spconv, part) for part in inner},
         "cumm": cumm,
         "cumm.tensorview": spconv.tensorview,
     }

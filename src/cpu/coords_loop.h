@@ -99,19 +99,14 @@ void cell_keys_of(const spcy_cells* given, int64_t begin, int64_t end) {
 }
 
 template <int AXES, typename T>
-void cell_keys_on(const spcy_cells* grid, int64_t begin, int64_t end) {
+void cell_keys_on(const T*, const spcy_cells* grid, int64_t begin, int64_t end) {
     const auto of = grid->fractions ? cell_keys_of<AXES, true, T> : cell_keys_of<AXES, false, T>;
     of(grid, begin, end);
 }
 
 template <typename T>
 void cell_keys(const spcy_cells* grid, int64_t begin, int64_t end) {
-    switch (grid->axes) {
-        case 1: return cell_keys_on<1, T>(grid, begin, end);
-        case 2: return cell_keys_on<2, T>(grid, begin, end);
-        case 3: return cell_keys_on<3, T>(grid, begin, end);
-        default: return cell_keys_on<4, T>(grid, begin, end);
-    }
+    SPCY_BY_AXES(grid->axes, cell_keys_on, static_cast<const T*>(grid->points), grid, begin, end)
 }
 
 }  // namespace

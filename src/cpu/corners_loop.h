@@ -188,8 +188,8 @@ void interpolate_of(const spcy_interpolation* plan, int64_t begin, int64_t end) 
 
 constexpr int64_t kStreamed = 1 << 24;  // bytes of an output that caches would not keep
 
-template <typename T, int AXES>
-void interpolate_any(const spcy_interpolation* plan, int64_t begin, int64_t end) {
+template <int AXES, typename T>
+void interpolate_any(const T*, const spcy_interpolation* plan, int64_t begin, int64_t end) {
     const int64_t row = plan->channels * sizeof(T);
     const bool large = plan->starts[plan->cells] * row >= kStreamed, lines = ((uintptr_t)plan->out | row) % 64 == 0;
     constexpr bool kCan = sizeof(T) == sizeof(typename Wide<T>::type);
@@ -201,12 +201,7 @@ void interpolate_any(const spcy_interpolation* plan, int64_t begin, int64_t end)
 
 template <typename T>
 void interpolate(const spcy_interpolation* plan, int64_t begin, int64_t end) {
-    switch (plan->axes) {
-        case 1: return interpolate_any<T, 1>(plan, begin, end);
-        case 2: return interpolate_any<T, 2>(plan, begin, end);
-        case 3: return interpolate_any<T, 3>(plan, begin, end);
-        default: return interpolate_any<T, 4>(plan, begin, end);
-    }
+    SPCY_BY_AXES(plan->axes, interpolate_any, static_cast<const T*>(plan->features), plan, begin, end)
 }
 
 }  // namespace

@@ -223,7 +223,7 @@ class SparseConvolution(WindowLayer):
         elif self.inverse:
             data = self._level_to_restore(x)
             if data.given is not None:
-                return self._restore(x, data, weight, bias, added, activation)
+                return self._restore(x, data, data.given, weight, bias, added, activation)
             child = data.plan()[1]
             require_level(x, child, self.indice_key, "an inverse convolution takes those that its layer made")
             tensor = SparseTensor._of(child, x.features)
@@ -254,6 +254,7 @@ class SparseConvolution(WindowLayer):
         self,
         x: SparseConvTensor,
         data: IndiceData,
+        pairs: tuple[torch.Tensor, torch.Tensor],
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         added: SparseConvTensor | None,
@@ -264,7 +265,7 @@ class SparseConvolution(WindowLayer):
             raise ValueError(f"groups must be 1 over pairs of other code's layers, got {self.groups}")
         behind = data._out_level.coords(data.out_spatial_shape, x._num_batches())
         require_level(x, behind, self.indice_key, "an inverse convolution takes those that its layer made")
-        y = convolve_pairs(x.features, weight, *data._pair_tensors(), len(data.indices), True, bias)
+        y = convolve_pairs(x.features, weight, *pairs, len(data.indices), True, bias)
         out = x.with_features(y)
         out.spatial_shape, out._level = list(data.spatial_shape), data._in_level
         if added is not None:

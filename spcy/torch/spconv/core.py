@@ -172,7 +172,7 @@ class IndiceData:
         self._in_level, self._out_level = Level.of(indices), Level.of(out_indices)
         self._device = indices.device
         self.given: tuple[torch.Tensor, torch.Tensor] | None = (indice_pairs, indice_pair_num)
-        self._made: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._made: tuple[Coords, tuple[torch.Tensor, torch.Tensor]] | None = None
         self._plan_of: Any = None
         self.spatial_shape = shape_of(spatial_shape, ndim)
         self.out_spatial_shape = shape_of(out_spatial_shape, ndim, "out_spatial_shape")
@@ -231,11 +231,11 @@ class IndiceData:
     def _pair_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self.given is not None:
             return self.given
-        if self._made is None:
-            with on_device(self._device):
-                coords = self._in_level.coords(self.spatial_shape, self.batch_size)
-                self._made = pairs_by_offset(coords, *self.plan())
-        return self._made
+        with on_device(self._device):
+            coords = self._in_level.coords(self.spatial_shape, self.batch_size)
+            if self._made is None or self._made[0] is not coords:  # or the indices were written to
+                self._made = coords, pairs_by_offset(coords, *self._plan_of(coords))
+            return self._made[1]
 
     @property
     def pair_fwd(self) -> torch.Tensor:

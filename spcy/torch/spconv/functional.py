@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from ... import pool
-from ..._check import integer as _integer
+from ... import _check, pool
 from ...coords import Coords, same_grid
 from .. import functional
 from .._bridge import check_tensor, entering, opaque, tensor_of
@@ -147,7 +146,7 @@ def indice_maxpool(
 
     Of equal ones that of the first pair gets the gradient, and of zeros none.
     """
-    num_out = _check(features, indice_pairs, indice_pair_num, num_activate_out)
+    num_out = _check_pairs_of(features, indice_pairs, indice_pair_num, num_activate_out)
     known = known_pairs(indice_pairs, indice_pair_num)
     if known is not None and (known.rulebook.num_in, known.rulebook.num_out) == (len(features), num_out):
         rulebook, coords, out_coords, *_ = known
@@ -180,7 +179,7 @@ def convolve_pairs(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the features of a convolution over pairs, there or back."""
-    num_out = _check(features, indice_pairs, indice_pair_num, num_activate_out)
+    num_out = _check_pairs_of(features, indice_pairs, indice_pair_num, num_activate_out)
     check_tensor(filters, "filters", features)
     if bias is not None:
         check_tensor(bias, "bias", features)
@@ -227,13 +226,13 @@ def _convolve_others(
     """Return the features of a convolution over any pairs, offset by offset; 16 bits are summed as 32."""
     wide = torch.promote_types(features.dtype, torch.float32)
     x, weight = features.to(wide), weight.to(wide)
-    out = x.new_zeros(num_out, weight.shape[2]) if bias is None else bias.to(wide).expand(num_out, -1)
+    out = x.new_zeros(num_out, weight.shape[2])
     sides = (num_out, len(x)) if inverse else (len(x), num_out)
     for k, (in_rows, out_rows) in enumerate(rows_by_offset(indice_pairs, indice_pair_num, *sides)):
         if inverse:
             in_rows, out_rows = out_rows, in_rows
-        out = out.index_add(0, out_rows, x[in_rows] @ weight[k])
-    return out.to(features.dtype)
+        out.index_add_(0, out_rows, x[in_rows] @ weight[k])
+    return (out if bias is None else out + bias.to(wide)).to(features.dtype)
 
 
 def _activation(kind: Any, slope: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -248,7 +247,7 @@ def _activation(kind: Any, slope: float) -> Callable[[torch.Tensor], torch.Tenso
     return functions[kind]
 
 
-def _check(features: Any, pairs: Any, counts: Any, num_out: Any) -> int:
+def _check_pairs_of(features: Any, pairs: Any, counts: Any, num_out: Any) -> int:
     """Raise unless features, pairs and numbers of pairs fit each other; return the number of outputs."""
     check_tensor(features, "features")
     if features.dim() != 2 or not features.shape[1]:
@@ -258,7 +257,7 @@ def _check(features: Any, pairs: Any, counts: Any, num_out: Any) -> int:
             f"features must have dtype float32, float64, float16 or bfloat16, got {features.dtype}"
         )
     check_pairs(pairs, counts, features)
-    num_out = _integer(num_out, "num_activate_out")
+    num_out = _check.integer(num_out, "num_activate_out")
     if num_out < 0:
         raise ValueError(f"num_activate_out must be at least 0, got {num_out}")
     return num_out

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._bridge import on_device
+from .._bridge import first_row, on_device
 from . import functional
 from .core import ConvAlgo, Level, check_indices, expand_nd, shape_of
 from .pairs import pairs_by_offset, rulebook_of
@@ -151,9 +151,8 @@ def global_pool_rearrange(coords: torch.Tensor, batch_size: int) -> tuple[torch.
     check_indices(coords, "coords")
     batch_size = expand_nd(1, batch_size, "batch_size", 1)[0]
     batch, num = coords[:, 0].long(), len(coords)
-    wrong = (batch < 0) | (batch >= batch_size)
-    if wrong.any():
-        row = int(wrong.int().argmax())
+    row = first_row((batch < 0) | (batch >= batch_size))
+    if row is not None:
         raise ValueError(
             f"coords must have a batch index in [0, {batch_size}), got {int(batch[row])} in row {row}"
         )

@@ -13,7 +13,7 @@ from ..._backend import array_module
 from ..._stencil import box_stencil
 from ...coords import Coords
 from ...rulebook import Rulebook, generative, submanifold, windows
-from .._bridge import array_of, check_tensor, tensor_of
+from .._bridge import array_of, check_tensor, first_row, tensor_of
 
 
 class KnownPairs(NamedTuple):
@@ -110,9 +110,8 @@ def check_pairs(pairs: Any, counts: Any, beside: torch.Tensor | None = None) -> 
         raise ValueError(
             f"indice_pair_num must have shape ({pairs.shape[1]},), as indice_pairs, got {tuple(counts.shape)}"
         )
-    wrong = (counts < 0) | (counts > pairs.shape[2])
-    if wrong.any():
-        k = int(wrong.int().argmax())
+    k = first_row((counts < 0) | (counts > pairs.shape[2]))
+    if k is not None:
         raise ValueError(
             f"indice_pair_num must be in [0, {pairs.shape[2]}], as indice_pairs has room, "
             f"got {int(counts[k])} of offset {k}"
@@ -126,9 +125,8 @@ def rows_by_offset(
     for k, (both, count) in enumerate(zip(pairs.long().unbind(1), counts.tolist(), strict=True)):
         in_rows, out_rows = both[:, :count]
         for side, num, name in ((in_rows, num_in, "inputs"), (out_rows, num_out, "outputs")):
-            wrong = (side < 0) | (side >= num)
-            if wrong.any():
-                place = int(wrong.int().argmax())
+            place = first_row((side < 0) | (side >= num))
+            if place is not None:
                 raise ValueError(
                     f"indice_pairs must have rows of {name} in [0, {num}) where indice_pair_num counts them, "
                     f"got {int(side[place])} in pair {place} of offset {k}"
