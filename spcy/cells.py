@@ -10,7 +10,7 @@ from . import _check
 from ._backend import array_module, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
-from ._width import rounded, widened
+from ._width import rounded
 from .coords import Layout, Sites, keys_in, layout_for, sort_keys, unique_keys
 from .tensor import SparseTensor
 
@@ -22,9 +22,8 @@ class Corners(NamedTuple):
     is set. Points that have no site around them are in a cell without any, behind the others.
     """
 
-    layout: Layout
-    cells: np.ndarray  # (U + 1,) uint64, ascending keys, and a sentinel
-    rows: np.ndarray  # (U, 2**D) int32, -1 where no site is
+    ranks: np.ndarray  # (U, 2**D) int32, of the sites, -1 where none is
+    site_order: np.ndarray | None  # (N,) int32, the row of each rank where these differ
     order: np.ndarray  # (M,) int32, the points by cells
     starts: np.ndarray  # (U + 1,) int64, where those of each cell begin
     fractions: np.ndarray  # (M, D) float64, where in its cell each point lies
@@ -67,55 +66,38 @@ def corners_of(sites: Sites, points: np.ndarray, batch: np.ndarray | None) -> Co
     keys = cell_keys(points, batch, *grid, fractions)
     keys, order = sort_keys(keys, layout.bits + 1)
     cells, starts = unique_keys(keys)
-    rows = _rows(cells, keys_in(sites, layout), layout, sites.rows.order)
-    return Corners(layout, cells, rows, order, starts, fractions)
+    ranks = empty(array_module(keys), (len(cells) - 1, 2**ndim), np.int32)
+    if len(ranks):
+        site_keys, threads = keys_in(sites, layout), threads_for(3 * ranks.size)
+        kernels_for(keys).corners.ranks(cells[:-1], site_keys, layout.shift, ranks, threads)
+    return Corners(ranks, sites.rows.order, order, starts, fractions)
 
 
-def _rows(
-    queries: np.ndarray, keys: np.ndarray, layout: Layout, order: np.ndarray | None, back: bool = False
-) -> np.ndarray:
-    """Return the rows of the corners of cells, or with `back` the cells around sites, last corner first."""
-    num, corners = len(queries) - 1, 2 ** (len(layout.low) - 1)
-    rows = empty(array_module(queries), (num, corners), np.int32)
-    if num:
-        threads = threads_for(3 * rows.size)
-        kernels_for(queries).corners.rows(queries[:-1], keys, layout.shift, back, order, rows, threads)
-    return rows
-
-
-def interpolate(
-    x: SparseTensor, corners: Corners, renormalize: bool, totals: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the weighted mean, or sum, of the rows at the corners of each point's cell.
-
-    To `totals` are written, for the gradient, the sums of the weights that are there, points by cells.
-    """
+def interpolate(x: SparseTensor, corners: Corners, renormalize: bool) -> np.ndarray:
+    """Return the weighted mean, or sum, of the rows at the corners of each point's cell."""
     out = empty(array_module(x.features), (len(corners.order), x.num_channels), x.dtype)
     if len(out) and x.num_sites:
         features, to = as_bits(x.features, out)
-        points = corners.rows, corners.order, corners.starts, corners.fractions
         threads = _threads(corners, x.num_channels)
-        kernels_for(features).corners.interpolate(features, *points, bool(renormalize), totals, to, threads)
+        kernels_for(features).corners.interpolate(features, *corners, bool(renormalize), to, threads)
     else:
         out[:] = 0
     return out
 
 
-def interpolate_gradient(
-    dy: np.ndarray, sites: Sites, corners: Corners, totals: np.ndarray | None
-) -> np.ndarray:
-    """Return the gradient of `interpolate`'s features: of means by `totals`, or without them of sums."""
-    wide = widened(dy)
-    out = empty(array_module(wide), (sites.rows.num_rows, dy.shape[1]), wide.dtype)
-    if not len(dy):
+def interpolate_gradient(dy: np.ndarray, num_sites: int, corners: Corners, renormalize: bool) -> np.ndarray:
+    """Return the gradient of `interpolate`'s features."""
+    (gradient,), wide = as_bits(dy), np.float64 if dy.dtype == np.float64 else np.float32
+    out = empty(array_module(dy), (num_sites, dy.shape[1]), wide)
+    if len(dy) and len(out):
+        threads = _threads(corners, dy.shape[1])
+        kernels_for(gradient).corners.interpolate_gradient(
+            gradient, *corners, bool(renormalize), out, threads
+        )
+    else:
         out[:] = 0
-    elif len(out):
-        around = _rows(keys_in(sites, corners.layout), corners.cells, corners.layout, None, back=True)
-        points = corners.order, corners.starts, corners.fractions, totals
-        to = around, sites.rows.order, out, _threads(corners, dy.shape[1])
-        kernels_for(wide).corners.interpolate_gradient(wide, *points, *to)
     return rounded(out, dy.dtype)
 
 
 def _threads(corners: Corners, channels: int) -> int:
-    return threads_for(len(corners.order) * corners.rows.shape[1] * (channels + 7) / 8)
+    return threads_for(len(corners.order) * corners.ranks.shape[1] * (channels + 7) / 8)

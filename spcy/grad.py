@@ -466,11 +466,11 @@ def _devoxelize(
         y = take_rows(x.features, rows)
         gradient = partial(add_rows, rows=rows, num_rows=x.num_sites)
     else:
-        sites = x.coords._sites
-        corners = corners_of(sites, points, batch)
-        totals = array_module(points).empty(len(points), np.float64) if renormalize else None
-        y = interpolate(x, corners, renormalize, totals)
-        gradient = partial(interpolate_gradient, sites=sites, corners=corners, totals=totals)
+        corners = corners_of(x.coords._sites, points, batch)
+        y = interpolate(x, corners, renormalize)
+        gradient = partial(
+            interpolate_gradient, num_sites=x.num_sites, corners=corners, renormalize=renormalize
+        )
     return y, lambda dy: (gradient(_gradient_of(y, dy)),)
 
 

@@ -36,8 +36,9 @@ KERNELS = {
     ],
     "corners": [
         *each("interpolate", [*FLOATS, "float16", "bfloat16"], AXES),
-        *each("interpolate_gradient", FLOATS, AXES),
-        *each("rows", AXES),
+        *each("interpolate_gradient", [*FLOATS, "float16", "bfloat16"], AXES),
+        *each("share", FLOATS, AXES),
+        *[k for name in ("ranks", "turn") for k in each(name, AXES)],
     ],
     "hashmap": ["build", "find"],
     "rulebook": [

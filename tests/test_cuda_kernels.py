@@ -291,25 +291,16 @@ def test_corners(schedule, ordered, renormalize, ndim, real, rng):
     by_cells = np.argsort(cells, kind="stable").astype(np.int32)
     cells, starts = np.unique(cells[by_cells], return_index=True)
     starts = np.append(starts, num)
-    rows = np.empty((len(cells), 2**ndim), np.int32)
-    (rows,) = both("corners", "rows", cells, keys, shift, False, order, rows, THREADS, outputs=[5])
-    assert (rows[-1] == -1).all()  # of the points outside
-    around = np.empty((sites, 2**ndim), np.int32)
-    queries = keys[:-1], np.append(cells, np.uint64(2**64 - 1))
-    (around,) = both("corners", "rows", *queries, shift, True, None, around, THREADS, outputs=[5])
-    assert (around >= 0).sum() == (rows >= 0).sum()
+    ranks = np.empty((len(cells), 2**ndim), np.int32)
+    (ranks,) = both("corners", "ranks", cells, keys, shift, ranks, THREADS, outputs=[3])
+    assert (ranks[-1] == -1).all()  # of the points outside
+    assert (ranks >= 0).any()
 
-    features = rng.standard_normal((sites, channels)).astype(real)
-    out, plan = np.empty((num, channels), real), (by_cells, starts, fractions)
-    for totals in (None, np.empty(num)):
-        args = features, rows, *plan, renormalize, totals, out, THREADS
-        (*totals, _) = both(
-            "corners", "interpolate", *args, outputs=[7] if totals is None else [6, 7], near=[7]
-        )
+    plan = ranks, order, by_cells, starts, fractions, renormalize
+    features, out = rng.standard_normal((sites, channels)).astype(real), np.empty((num, channels), real)
+    both("corners", "interpolate", features, *plan, out, THREADS, outputs=[7], near=[7])
     gradient, dx = rng.standard_normal((num, channels)).astype(real), np.empty((sites, channels), real)
-    for sums in (None, *totals):
-        args = gradient, *plan, sums, around, order, dx, THREADS
-        both("corners", "interpolate_gradient", *args, outputs=[7])
+    both("corners", "interpolate_gradient", gradient, *plan, dx, THREADS, outputs=[7], near=[7])
 
 
 @pytest.mark.parametrize(

@@ -6,34 +6,32 @@ from numpy.typing import NDArray
 _Floating = TypeVar("_Floating", np.float32, np.float64)
 _Number = TypeVar("_Number", np.float32, np.float64, np.uint16, np.int16)
 
-def rows(
+def ranks(
     queries: NDArray[np.uint64],
     keys: NDArray[np.uint64],
     shift: NDArray[np.int64],
-    back: bool,
-    order: NDArray[np.int32] | None,
-    rows: NDArray[np.int32],
+    ranks: NDArray[np.int32],
     n_threads: int,
 ) -> None: ...
 def interpolate(
     features: NDArray[_Number],
-    rows: NDArray[np.int32],
+    ranks: NDArray[np.int32],
+    site_order: NDArray[np.int32] | None,
     order: NDArray[np.int32],
     starts: NDArray[np.int64],
     fractions: NDArray[np.float64],
     renormalize: bool,
-    totals: NDArray[np.float64] | None,
     out: NDArray[_Number],
     n_threads: int,
 ) -> None: ...
 def interpolate_gradient(
-    gradient: NDArray[_Floating],
+    gradient: NDArray[_Number],
+    ranks: NDArray[np.int32],
+    site_order: NDArray[np.int32] | None,
     order: NDArray[np.int32],
     starts: NDArray[np.int64],
     fractions: NDArray[np.float64],
-    totals: NDArray[np.float64] | None,
-    around: NDArray[np.int32],
-    site_order: NDArray[np.int32] | None,
+    renormalize: bool,
     out: NDArray[_Floating],
     n_threads: int,
 ) -> None: ...

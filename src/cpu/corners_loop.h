@@ -1,11 +1,11 @@
-// Means by linear weights, for every number type and SIMD level.
+// Means by linear weights and their gradient, for every number type and SIMD level.
 //
 // Points are taken a few at a time, in three steps that each leave their results in the nearest cache: what is read of
-// each point, the shares of its corners, a lane for each point, and the sums of rows, a lane for each channel.
+// each point, the shares of its corners, a lane for each point, and the sums of rows, a lane for each channel. The
+// gradient adds a cell's points to the rows of its corners; the sums of a few points at a time are added to these, so
+// that the rounding errors of many do not pile up.
 #ifndef SPCY_CPU_CORNERS_LOOP_H
 #define SPCY_CPU_CORNERS_LOOP_H
-
-#include <string.h>
 
 #include <algorithm>
 
@@ -15,54 +15,44 @@
 
 namespace {
 
-constexpr int kPlaces = 128, kZeros = 256;
+constexpr int kPlaces = SPCY_CORNERS_PLACES, kZeros = 256;
 
 alignas(64) const double zeros[kZeros] = {};  // a row of any type that is not there
 
-// What is known of a few points, by place: their number in the order of cells. Of these cells, where the rows of their
-// corners are.
-template <typename T, int AXES>
-struct Places {
-    typedef typename Wide<T>::type Number;
-    static constexpr int corners = 1 << AXES;
-    alignas(64) double fractions[AXES][kPlaces], totals[kPlaces];
-    alignas(64) int64_t present[kPlaces], absent[kPlaces];  // a bit for each corner that is there; how many are not
-    alignas(64) int64_t zero_shares[kPlaces];               // of corners that are there, how many
-    alignas(64) Number shares[corners][kPlaces];
-    int32_t cells[kPlaces];  // from the first one on
-    const T* rows[kPlaces * corners];
-    const T* none() const { return reinterpret_cast<const T*>(zeros); }
+// Which corners of a cell are there: a bit for each, and how many are not.
+struct Presence {
+    int64_t present, absent;
 };
 
-// Read what cells and points have, and fetch what comes soon: points by cells lie anywhere.
-template <typename T, int AXES>
-inline void read_places(const spcy_interpolation* plan, int64_t begin, int64_t end, Places<T, AXES>* places) {
-    constexpr int64_t corners = 1 << AXES, kAhead = 16, kCellsAhead = 6;
-    const spcy_interpolation from = *plan;  // what is written might alias it
-    const T* features = static_cast<const T*>(from.features);
-    const uintptr_t none = (uintptr_t)places->none(), beyond = (uintptr_t)features - none;
-    const int64_t points = from.starts[from.cells], bytes = from.channels * sizeof(T);
-    const int64_t first = std::upper_bound(from.starts, from.starts + from.cells, begin) - from.starts - 1;
+// What is known of a few points, by place: their number in the order of cells.
+template <typename Number, int AXES>
+struct Places {
+    alignas(64) double fractions[AXES][kPlaces];
+    alignas(64) int64_t present[kPlaces], absent[kPlaces];  // of their cells
+    alignas(64) int64_t zero_shares[kPlaces];               // of corners that are there, how many
+    alignas(64) Number shares[1 << AXES][kPlaces];
+};
+
+inline int64_t cell_of_place(const int64_t* starts, int64_t cells, int64_t place) {
+    return std::upper_bound(starts, starts + cells, place) - starts - 1;
+}
+
+// Call note(cell, begin, end) for each cell that places [begin, end) lie in, which tells which of its corners are
+// there; read what points have, and fetch what comes soon: points by cells lie anywhere.
+template <typename Number, int AXES, typename Note>
+inline void read_places(const spcy_corners& corners, int64_t first, int64_t begin, int64_t end,
+                        Places<Number, AXES>* places, const Note& note) {
+    constexpr int64_t kAhead = 16;
+    const spcy_corners from = corners;  // what is written might alias it
+    const int64_t points = from.starts[from.cells];
     for (int64_t i = begin, cell = first; i < end; ++cell) {
-        const int32_t* row = from.rows + cell * corners;
-        const T** at = places->rows + (cell - first) * corners;
-        const int32_t* soon = from.rows + std::min(cell + kCellsAhead, from.cells - 1) * corners;
-        for (int j = corners / 2; j < corners; ++j)  // the others were read as these, by cells before
-            spcy_fetch_row(features + (soon[j] & ~(soon[j] >> 31)) * from.channels, from.channels);
-        int64_t present = 0, absent = 0;
-#pragma GCC unroll 16
-        for (int j = 0; j < corners; ++j) {  // which are there nobody can foresee: without branches
-            const int64_t own = row[j], is_none = own >> 63;
-            at[j] = reinterpret_cast<const T*>(none + ((own * bytes + beyond) & ~is_none));
-            present |= (int64_t)1 << j & ~is_none;
-            absent -= is_none;
-        }
-        for (const int64_t stop = std::min(end, from.starts[cell + 1]); i < stop; ++i) {
+        const int64_t stop = std::min(end, from.starts[cell + 1]);
+        const Presence own = note(cell, i - begin, stop - begin);
+        for (; i < stop; ++i) {
             const int64_t place = i - begin, ahead = std::min(i + kAhead, points - 1);
             SPCY_PREFETCH(from.fractions + (int64_t)from.order[ahead] * AXES);
-            places->present[place] = present;
-            places->absent[place] = absent;
-            places->cells[place] = (int32_t)(cell - first);
+            places->present[place] = own.present;
+            places->absent[place] = own.absent;
             const double* fractions = from.fractions + (int64_t)from.order[i] * AXES;
             for (int d = 0; d < AXES; ++d) places->fractions[d][place] = fractions[d];
         }
@@ -74,14 +64,14 @@ inline void read_places(const spcy_interpolation* plan, int64_t begin, int64_t e
 }
 
 // The linear weights of the corners that are there, over their sum if means are wanted.
-template <typename T, int AXES>
-inline void share_places(bool renormalize, int count, Places<T, AXES>* places) {
+template <typename Number, int AXES>
+inline void share_places(bool renormalize, int64_t count, Places<Number, AXES>* places) {
     typedef typename Vector<double>::type Weight;
     typedef typename Vector<int64_t>::type Mask;
     constexpr int lanes = Vector<double>::lanes, corners = 1 << AXES;
-    typedef typename Lanes<typename Wide<T>::type, lanes>::type Share;
+    typedef typename Lanes<Number, lanes>::type Share;
     typedef decltype(Share{} == 0) Count;
-    for (int i = 0; i < count; i += lanes) {
+    for (int64_t i = 0; i < count; i += lanes) {
         const Mask present = *reinterpret_cast<const Mask*>(places->present + i);
         Weight weights[corners], total = {};
         weights[0] = Weight{} + 1;
@@ -100,7 +90,6 @@ inline void share_places(bool renormalize, int count, Places<T, AXES>* places) {
             weights[j] = (Weight)((Mask)weights[j] & (Mask)((present & (int64_t)1 << j) != 0));
             total += weights[j];
         }
-        *reinterpret_cast<Weight*>(places->totals + i) = total;
         const Mask divided = (Mask)(total > 0) & -(int64_t)renormalize;
         const Weight divisor = (Weight)(((Mask)total & divided) | ((Mask)(Weight{} + 1) & ~divided));
         Count zero = -__builtin_convertvector(*reinterpret_cast<const Mask*>(places->absent + i), Count);
@@ -159,30 +148,59 @@ inline void sum_rows(const T* const* rows, const typename Wide<T>::type* shares,
     }
 }
 
+// Of the cells that places lie in, counted from the first one on, where the rows of their corners are.
+template <typename T, int AXES>
+struct CornerRows {
+    static constexpr int corners = 1 << AXES;
+    int32_t cells[kPlaces];
+    const T* rows[kPlaces * corners];
+    const T* none() const { return reinterpret_cast<const T*>(zeros); }
+};
+
 template <typename T, int AXES, bool STREAM>
 void interpolate_of(const spcy_interpolation* plan, int64_t begin, int64_t end) {
-    constexpr int corners = 1 << AXES, kAhead = 8;
-    const int64_t points = plan->starts[plan->cells], channels = plan->channels;
+    constexpr int corners = 1 << AXES, kAhead = 8, kCellsAhead = 6;
+    const spcy_corners from = plan->corners;
+    const int64_t points = from.starts[from.cells], channels = plan->channels, bytes = channels * sizeof(T);
+    const int64_t first = cell_of_place(from.starts, from.cells, begin);
     const int count = (int)(end - begin);
-    Places<T, AXES> places;
-    read_places(plan, begin, end, &places);
-    share_places(plan->renormalize, count, &places);
-    if (plan->totals) memcpy(plan->totals + begin, places.totals, count * sizeof(double));
+    const T* features = static_cast<const T*>(plan->features);
+    Places<typename Wide<T>::type, AXES> places;
+    CornerRows<T, AXES> found;
+    const uintptr_t none = (uintptr_t)found.none(), beyond = (uintptr_t)features - none;
+    read_places(from, first, begin, end, &places, [&](int64_t cell, int64_t place, int64_t stop) {
+        const int32_t* ranks = from.ranks + cell * corners;
+        const T** at = found.rows + (cell - first) * corners;
+        const int32_t* soon = from.ranks + std::min(cell + kCellsAhead, from.cells - 1) * corners;
+        for (int j = corners / 2; j < corners; ++j)  // the others were read as these, by cells before
+            spcy_fetch_row(features + spcy_row_of(from, soon[j] & ~(soon[j] >> 31)) * channels, channels);
+        Presence own = {};
+#pragma GCC unroll 16
+        for (int j = 0; j < corners; ++j) {  // which are there nobody can foresee: without branches
+            const int64_t is_none = ranks[j] >> 31, row = spcy_row_of(from, ranks[j] & ~is_none);
+            at[j] = reinterpret_cast<const T*>(none + ((row * bytes + beyond) & ~is_none));
+            own.present |= (int64_t)1 << j & ~is_none;
+            own.absent -= is_none;
+        }
+        for (; place < stop; ++place) found.cells[place] = (int32_t)(cell - first);
+        return own;
+    });
+    share_places(from.renormalize, count, &places);
     for (int64_t first = 0; first < channels; first += kZeros) {
         const int64_t columns = std::min<int64_t>(channels - first, kZeros);
         T* out = static_cast<T*>(plan->out) + first;
         for (int i = 0; i < count; ++i) {
-            const int64_t ahead = plan->order[std::min(begin + i + kAhead, points - 1)];
+            const int64_t ahead = from.order[std::min(begin + i + kAhead, points - 1)];
             if (!STREAM) spcy_fetch_row(out + ahead * channels, columns);
-            const T *const *rows = places.rows + places.cells[i] * corners, *taken[corners];
+            const T *const *rows = found.rows + found.cells[i] * corners, *taken[corners];
             if (places.zero_shares[i]) {  // which take no inf along
-                for (int j = 0; j < corners; ++j) taken[j] = places.shares[j][i] == 0 ? places.none() : rows[j];
+                for (int j = 0; j < corners; ++j) taken[j] = places.shares[j][i] == 0 ? found.none() : rows[j];
                 rows = taken;
             }
-            sum_rows<corners, STREAM>(rows, &places.shares[0][i], columns, out + plan->order[begin + i] * channels);
+            sum_rows<corners, STREAM>(rows, &places.shares[0][i], columns, out + from.order[begin + i] * channels);
         }
-        for (int i = 0; columns == kZeros && i < (places.cells[count - 1] + 1) * corners; ++i)
-            if (places.rows[i] != places.none()) places.rows[i] += kZeros;
+        for (int i = 0; columns == kZeros && i < (found.cells[count - 1] + 1) * corners; ++i)
+            if (found.rows[i] != found.none()) found.rows[i] += kZeros;
     }
 }
 
@@ -190,8 +208,8 @@ constexpr int64_t kStreamed = 1 << 24;  // bytes of an output that caches would 
 
 template <int AXES, typename T>
 void interpolate_any(const T*, const spcy_interpolation* plan, int64_t begin, int64_t end) {
-    const int64_t row = plan->channels * sizeof(T);
-    const bool large = plan->starts[plan->cells] * row >= kStreamed, lines = ((uintptr_t)plan->out | row) % 64 == 0;
+    const int64_t row = plan->channels * sizeof(T), points = plan->corners.starts[plan->corners.cells];
+    const bool large = points * row >= kStreamed, lines = ((uintptr_t)plan->out | row) % 64 == 0;
     constexpr bool kCan = sizeof(T) == sizeof(typename Wide<T>::type);
     const bool streams = kCan && large && lines;
     const auto of = streams ? interpolate_of<T, AXES, kCan> : interpolate_of<T, AXES, false>;
@@ -201,7 +219,108 @@ void interpolate_any(const T*, const spcy_interpolation* plan, int64_t begin, in
 
 template <typename T>
 void interpolate(const spcy_interpolation* plan, int64_t begin, int64_t end) {
-    SPCY_BY_AXES(plan->axes, interpolate_any, static_cast<const T*>(plan->features), plan, begin, end)
+    SPCY_BY_AXES(plan->corners.axes, interpolate_any, static_cast<const T*>(plan->features), plan, begin, end)
+}
+
+// Add to the columns of so many vectors the rows of a cell's points by their shares.
+template <int VECTORS, typename T, typename Number>
+SPCY_INLINE void add_vectors(const T* const* rows, const Number* shares, int64_t count, int64_t c, Number* sum) {
+    typedef typename Wide<T>::V V;
+    typedef Wide<Number> Sum;
+    constexpr int lanes = Vector<Number>::lanes;
+    V sums[VECTORS] = {};
+    for (int64_t i = 0; i < count; ++i) {
+        const T* row = shares[i] == 0 ? reinterpret_cast<const T*>(zeros) : rows[i];  // 0 takes no inf along
+        for (int v = 0; v < VECTORS; ++v) sums[v] += (V{} + shares[i]) * Wide<T>::load(row + c + v * lanes);
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) {
+        Number* to = sum + c + v * lanes;
+        Sum::store(Sum::load(to) + sums[v], to);
+    }
+}
+
+template <typename T, typename Number>
+inline void add_rows(const T* const* rows, const Number* shares, int64_t count, int64_t columns, Number* sum) {
+    constexpr int64_t lanes = Vector<Number>::lanes;
+    int64_t c = 0;
+    for (; c + 4 * lanes <= columns; c += 4 * lanes) add_vectors<4>(rows, shares, count, c, sum);
+    for (; c + lanes <= columns; c += lanes) add_vectors<1>(rows, shares, count, c, sum);
+    for (; c < columns; ++c) {
+        Number whole = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            Number value;
+            convert(rows[i][c], &value);
+            if (shares[i] != 0) whole += shares[i] * value;
+        }
+        sum[c] += whole;
+    }
+}
+
+// Add the gradients of places [begin, end) to the sites of ranks [low, high) at their corners; of these, those below
+// `cleared` have a sum already.
+template <typename T, int AXES>
+int64_t add_places(const spcy_interpolation_gradient* plan, int64_t begin, int64_t end, int64_t low, int64_t high,
+                   int64_t cleared) {
+    typedef typename Wide<T>::type Number;
+    constexpr int corners = 1 << AXES, kAhead = 8;
+    const spcy_corners from = plan->corners;
+    const int64_t points = from.starts[from.cells], channels = plan->channels;
+    const int64_t first = cell_of_place(from.starts, from.cells, begin);
+    const T* gradient = static_cast<const T*>(plan->gradient);
+    Number* out = static_cast<Number*>(plan->out);
+    Places<Number, AXES> places;
+    int32_t top = -1;
+    read_places(from, first, begin, end, &places, [&](int64_t cell, int64_t, int64_t) {
+        Presence own = {};
+#pragma GCC unroll 16
+        for (int j = 0; j < corners; ++j) {
+            const int32_t rank = from.ranks[cell * corners + j], is_none = rank >> 31;
+            own.present |= (int64_t)1 << j & ~(int64_t)is_none;
+            own.absent -= is_none;
+            top = std::max(top, rank);
+        }
+        return own;
+    });
+    share_places(from.renormalize, end - begin, &places);
+    cleared = spcy_clear_rows(plan, cleared, std::min<int64_t>(top + 1, high));
+    for (int64_t column = 0; column < channels; column += kZeros) {
+        const int64_t columns = std::min<int64_t>(channels - column, kZeros);
+        const T* rows[kPlaces];
+        for (int64_t i = begin; i < end; ++i) rows[i - begin] = gradient + from.order[i] * channels + column;
+        for (int64_t i = begin, cell = first; i < end; ++cell) {
+            const int64_t stop = std::min(end, from.starts[cell + 1]), count = stop - i;
+            for (; i < stop; ++i)
+                spcy_fetch_row(gradient + from.order[std::min(i + kAhead, points - 1)] * channels + column, columns);
+            const int32_t* ranks = from.ranks + cell * corners;
+            int there[corners], num = 0;  // without branches: which are there nobody can foresee
+            for (int j = 0; j < corners; ++j) {
+                there[num] = j;
+                num += ranks[j] >= low && ranks[j] < high;
+            }
+            for (int k = 0; k < num; ++k) {
+                Number* sum = out + spcy_row_of(from, ranks[there[k]]) * channels + column;
+                const int64_t place = stop - count - begin;
+                add_rows(rows + place, places.shares[there[k]] + place, count, columns, sum);
+            }
+        }
+    }
+    return cleared;
+}
+
+template <int AXES, typename T>
+void add_gradient_any(const T*, const spcy_interpolation_gradient* plan, int64_t begin, int64_t end, int64_t low,
+                      int64_t high, int64_t* cleared) {
+    for (; begin < end; begin += kPlaces)
+        *cleared = add_places<T, AXES>(plan, begin, std::min<int64_t>(end, begin + kPlaces), low, high, *cleared);
+}
+
+template <typename T>
+int64_t add_gradient(const spcy_interpolation_gradient* plan, int64_t begin, int64_t end, int64_t low, int64_t high,
+                     int64_t cleared) {
+    const T* gradient = static_cast<const T*>(plan->gradient);
+    SPCY_BY_AXES(plan->corners.axes, add_gradient_any, gradient, plan, begin, end, low, high, &cleared)
+    return cleared;
 }
 
 }  // namespace
