@@ -56,6 +56,7 @@ TILES = {
     "loss": ("loss_loop",),
     "norm": ("norm_loop", "pointwise_loop"),
     "pointwise": ("pointwise_loop",),
+    "pool": ("pool_loop",),
 }
 X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))  # what is built for, not built on
 if not X86 or os.environ.get("SPCY_PORTABLE") == "1":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _check
-from ._backend import array_module, kernels_for, to_host
+from ._backend import array_module, as_bits, kernels_for, to_host
 from ._memory import empty
 from ._stencil import box_stencil
 from ._threads import threads_for
@@ -320,8 +320,7 @@ def pool_plan(
 
 def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Count = "sites") -> np.ndarray:
     """Reduce the pairs of each output row; a mean divides their sum by all cells or by the pairs."""
-    features = widened(x.features)
-    xp, kernels = array_module(features), kernels_for(features)
+    (features,), xp = as_bits(x.features), array_module(x.features)
     counts = None
     if operation == MEAN and count == "window":
         operation, counts = SUM, xp.full(rulebook.num_out, rulebook.num_offsets, np.int32)
@@ -330,11 +329,13 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
         if rows is not None:
             return take_rows(x.features, rows)
         counts = pairs_per_row(rulebook)
-    out = empty(xp, (rulebook.num_out, x.num_channels), features.dtype)
+    wide = x.dtype if operation == MAX or x.dtype == np.float64 else np.float32
+    out = empty(xp, (rulebook.num_out, x.num_channels), wide)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         pairs = rulebook.in_rows, rulebook.out_rows, *tiles_of(rulebook, x.num_channels, threads)
-        kernels.pool.pool(features, *pairs, operation, counts, out, threads)
+        (to,) = as_bits(out)
+        kernels_for(features).pool.pool(features, *pairs, operation, counts, to, threads)
     return rounded(out, x.dtype)
 
 

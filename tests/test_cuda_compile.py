@@ -50,7 +50,8 @@ KERNELS = {
         *each("rank_masks", ["uint32_t", "uint64_t"]),
     ],
     "pool": [
-        *each("pool", FLOATS),
+        *[k for real in FLOATS for k in each("pool", [real], [real])],
+        *[k for half in ("float16", "bfloat16") for k in each("pool", [half], [half, "float"])],
         *each("segment_reduce", FLOATS, FLOATS),
         *each("segment_sums", FLOATS, FLOATS),
         "count_pairs_per_row",

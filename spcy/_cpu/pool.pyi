@@ -5,9 +5,11 @@ from numpy.typing import NDArray
 
 _Reduced = TypeVar("_Reduced", np.float32, np.float64)
 _Floating = TypeVar("_Floating", np.float32, np.float64)
+_Number = TypeVar("_Number", np.float32, np.float64, np.uint16, np.int16)
+_Pooled = TypeVar("_Pooled", np.float32, np.float64, np.uint16, np.int16)
 
 def pool(
-    features: NDArray[_Floating],
+    features: NDArray[_Number],
     in_rows: NDArray[np.int32],
     out_rows: NDArray[np.int32],
     tile_ptr: NDArray[np.int64],
@@ -15,7 +17,7 @@ def pool(
     tile_size: int,
     operation: int,
     counts: NDArray[np.int32] | None,
-    out: NDArray[_Floating],
+    out: NDArray[_Pooled],
     n_threads: int,
 ) -> None: ...
 def count_pairs_per_row(

@@ -12,7 +12,8 @@ def pool(features, in_rows, out_rows, tile_ptr, order, tile_size, operation, cou
     offsets, tiles = tile_ptr.shape[0], tile_ptr.shape[1] - 1
     pairs = features, in_rows, out_rows, tile_ptr, np.int64(offsets), np.int64(tiles), order
     target = np.int64(tile_size), np.int32(operation), counts, out, np.int64(len(out)), np.int32(out.shape[1])
-    launch_blocks(kernel("pool", "pool", type_name(features.dtype)), tiles, _THREADS, *pairs, *target)
+    function = kernel("pool", "pool", type_name(features.dtype), type_name(out.dtype))
+    launch_blocks(function, tiles, _THREADS, *pairs, *target)
 
 
 def count_pairs_per_row(out_rows, tile_ptr, counts, n_threads):

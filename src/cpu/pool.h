@@ -5,33 +5,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "common/sum.h"
 #include "cpu/pairs.h"
 #include "cpu/segments.h"
+#include "cpu/tile.h"
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN };
-
-template <typename T>
-static inline void spcy_fill_row(T* row, int64_t channels, int operation) {
-    const T value = operation == SPCY_MAX    ? -std::numeric_limits<T>::infinity()
-                    : operation == SPCY_MEAN ? -T(0)  // plus x it is x, whatever its sign
-                                             : T(0);
-    for (int64_t c = 0; c < channels; ++c) row[c] = value;
-}
-
-// y = y + x.
-template <typename S, typename T>
-static inline void spcy_add_row(S* __restrict y, const T* __restrict x, int64_t channels) {
-    for (int64_t c = 0; c < channels; ++c) y[c] += x[c];
-}
-
-// y = y / divisor.
-template <typename T>
-static inline void spcy_divide_row(T* y, T divisor, int64_t channels) {
-    for (int64_t c = 0; c < channels; ++c) y[c] /= divisor;
-}
 
 // y = the greater of y and x, NaN if either is. Without branches, so that vectors can be.
 template <typename S, typename T>
@@ -65,7 +47,7 @@ static inline void spcy_add_columns(const T* columns, int64_t channels, int64_t 
 template <int N, typename S, typename T>
 static inline void spcy_raise_columns(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
     double value[N];
-    spcy_fill_row(value, N, SPCY_MAX);
+    std::fill(value, value + N, -std::numeric_limits<double>::infinity());
     const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
     spcy_each_row(segment, channels, fetch, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
     for (int c = 0; c < N; ++c) y[c] = (S)value[c];
@@ -175,30 +157,26 @@ static inline bool spcy_sum_columns(const T* values, const double* lows, int64_t
 
 enum { SPCY_POOL_ROWS = 64 };  // segments that a thread takes at a time, where there are many
 
-// Reduce the input rows of each output row, (n_out, channels), and divide by its count, if there are counts. The mean
-// of a row is itself, to the bit, and that of none 0.
-template <typename T>
-static inline void spcy_pool(const T* features, spcy_pairs pairs, spcy_ranks ranks, int64_t channels, int operation,
-                             const int32_t* counts, T* out, spcy_team team) {
-    spcy_parallel_for(team, pairs.n_tiles, [=](int64_t tile, int) {
-        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) {
-            spcy_fill_row(out + row * channels, channels, operation);
-        });
-        const auto fetch = [=](int64_t in, int64_t) { spcy_fetch_row(features + in * channels, channels); };
-        if (operation == SPCY_MAX)
-            spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
-                spcy_raise_row(out + row * channels, features + in * channels, channels);
-            });
-        else
-            spcy_each_pair(pairs, tile, fetch, [=](int64_t in, int64_t row, int64_t) {
-                spcy_add_row(out + row * channels, features + in * channels, channels);
-            });
-        if (!counts) return;
-        spcy_each_row_of_tile(ranks, tile, [=](int64_t row) {
-            if (counts[row] > 1) spcy_divide_row(out + row * channels, (T)counts[row], channels);
-            if (counts[row] == 0) spcy_fill_row(out + row * channels, channels, SPCY_SUM);
-        });
-    });
+// The interface of pools: what one SIMD level offers, and the choice between levels.
+typedef struct {
+    const void* features;  // (n_in, channels): float, double, bfloat16 or float16
+    void* out;             // (n_out, channels), maxima of that dtype, sums and means of the type that is summed
+    spcy_pairs pairs;
+    spcy_ranks ranks;
+    const int32_t* counts;  // (n_out,), what each is divided by, or NULL
+    int64_t channels;
+    int operation;
+} spcy_pool_plan;
+
+typedef struct {
+    // Reduce the input rows of each output row of a tile.
+    void (*pool)(const spcy_pool_plan* plan, int64_t tile);
+} spcy_pool_kernels;
+
+SPCY_LEVEL_TABLES(spcy_pool_kernels)
+
+static inline void spcy_pool(const spcy_pool_kernels* kernels, const spcy_pool_plan* plan, spcy_team team) {
+    spcy_parallel_for(team, plan->pairs.n_tiles, [=](int64_t tile, int) { kernels->pool(plan, tile); });
 }
 
 static inline void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) {

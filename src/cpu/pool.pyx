@@ -1,17 +1,26 @@
 """Reduce features over the pairs of a rulebook, and over segments of rows."""
 
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t
 from libcpp cimport bool as cbool
 
 from spcy._cpu.pairs cimport pairs_of, ranks_of, spcy_pairs, spcy_ranks
+from spcy._cpu.simd cimport kind_of, level, number
 from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/pool.h" nogil:
-    void spcy_pool[T](
-        const T* features, spcy_pairs pairs, spcy_ranks ranks, int64_t channels, int operation,
-        const int32_t* counts, T* out, spcy_team team,
-    ) noexcept
+    ctypedef struct spcy_pool_plan:
+        const void* features
+        void* out
+        spcy_pairs pairs
+        spcy_ranks ranks
+        const int32_t* counts
+        int64_t channels
+        int operation
+    ctypedef struct spcy_pool_kernels:
+        pass
+    const spcy_pool_kernels* spcy_pool_kernels_of(int level, int number) noexcept
+    void spcy_pool(const spcy_pool_kernels* kernels, const spcy_pool_plan* plan, spcy_team team) noexcept
     void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
     void spcy_reduce_segments[S, T](
         const T* features, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
@@ -28,9 +37,15 @@ ctypedef fused reduced:
     float
     double
 
+ctypedef fused pooled:
+    float
+    double
+    uint16_t
+    int16_t
+
 
 def pool(
-    const floating[:, ::1] features,  # IN
+    const number[:, ::1] features,  # IN
     const int32_t[::1] in_rows,  # IN
     const int32_t[::1] out_rows,  # IN
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
@@ -38,18 +53,19 @@ def pool(
     int64_t tile_size,
     int operation,  # 0 sum, 1 max, 2 mean
     const int32_t[::1] counts,  # IN or None, (n_out,), what each is divided by; where it is 0 the result is
-    floating[:, ::1] out,  # OUT
+    pooled[:, ::1] out,  # OUT, maxima of the features' dtype, sums and means of the one that is summed in
     int n_threads,
 ):
     """Reduce the input rows of each output row; the sum of none is 0, the maximum -inf."""
-    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
-    cdef spcy_ranks ranks = ranks_of(order, tile_size, out.shape[0])
-    cdef const int32_t* divisors = &counts[0] if counts is not None else NULL
+    cdef spcy_pool_plan plan
+    cdef const number* source = &features[0, 0] if features.shape[0] else NULL
+    plan.features, plan.out, plan.channels, plan.operation = source, &out[0, 0], out.shape[1], operation
+    plan.pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    plan.ranks = ranks_of(order, tile_size, out.shape[0])
+    plan.counts = &counts[0] if counts is not None else NULL
+    cdef const spcy_pool_kernels* kernels = spcy_pool_kernels_of(level(), kind_of(source))
     with nogil:
-        spcy_pool(
-            source, pairs, ranks, out.shape[1], operation, divisors, &out[0, 0], team(n_threads)
-        )
+        spcy_pool(kernels, &plan, team(n_threads))
 
 
 def count_pairs_per_row(

@@ -14,30 +14,36 @@ static __device__ inline S spcy_combine(S y, T x, int operation) {
     return x > y || x != x ? (S)x : y;
 }
 
-// A tile of output ranks for each block.
-template <typename T>
-__global__ void pool(const T* __restrict__ features, const int32_t* __restrict__ in_rows,
+// A tile of output ranks for each block. Maxima are of the features' type, sums of the one that is summed in.
+template <class Number, class Out>
+__global__ void pool(const Number* __restrict__ features, const int32_t* __restrict__ in_rows,
                      const int32_t* __restrict__ out_rows, const int64_t* __restrict__ tile_ptr, int64_t offsets,
                      int64_t tiles, const int32_t* __restrict__ order, int64_t tile_size, int operation,
-                     const int32_t* __restrict__ counts, T* out, int64_t n, int channels) {
+                     const int32_t* __restrict__ counts, Out* out, int64_t n, int channels) {
+    typedef typename spcy_sum<Number>::type Sum;
+    const Sum none = operation == SPCY_MEAN ? -Sum(0) : spcy_of_none<Sum>(operation);  // -0 plus x is x
     SPCY_EACH_BLOCK(tile, tiles) {
         const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
             const int64_t rank = first + e / channels;
-            out[(order ? order[rank] : rank) * channels + e % channels] =
-                operation == SPCY_MEAN ? -T(0) : spcy_of_none<T>(operation);  // -0 plus x is x, whatever its sign
+            convert(none, &out[(order ? order[rank] : rank) * channels + e % channels]);
         }
         spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
                        [&](int64_t in, int64_t row, int64_t c, int64_t) {
-            T* y = out + row * channels + c;
-            *y = spcy_combine(*y, features[in * channels + c], operation);
+            Out* y = out + row * channels + c;
+            Sum value, old;
+            convert(features[in * channels + c], &value);
+            convert(*y, &old);
+            convert(spcy_combine(old, value, operation), y);
         });
         if (!counts) continue;
         __syncthreads();
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
             const int64_t rank = first + e / channels, row = order ? order[rank] : rank;
-            T* y = out + row * channels + e % channels;
-            *y = counts[row] ? *y / counts[row] : T(0);
+            Out* y = out + row * channels + e % channels;
+            Sum sum;
+            convert(*y, &sum);
+            convert(counts[row] ? sum / counts[row] : Sum(0), y);
         }
     }
 }
