@@ -54,7 +54,8 @@ thread() {
     # Addresses as random as recent kernels make them are not in the places that this sanitizer knows.
     under libtsan.so thread setarch -R python -c "$threaded"
     under libtsan.so thread setarch -R pytest -q -p no:cacheprovider -n 0 -k "4threads and not ($skipped)" \
-        tests/test_conv.py tests/test_rulebook.py tests/test_hashmap.py tests/test_pool.py tests/test_grad.py tests/test_voxel.py
+        tests/test_conv.py tests/test_rulebook.py tests/test_hashmap.py tests/test_pool.py tests/test_grad.py tests/test_voxel.py \
+        tests/test_interpolate.py
     pytest -q -p no:cacheprovider -m "" -k under_stress tests/test_threads.py
 }
 
@@ -76,7 +77,7 @@ case ${1:-} in
         export SPCY_PORTABLE=1
         optimize=-O0 # compiled in a third of the time
         address -n "$(nproc)" -k "not ($skipped) and (float16 or 3threads)" tests/test_conv.py tests/test_grad.py tests/test_pool.py \
-            tests/test_rulebook.py tests/test_hashmap.py
+            tests/test_rulebook.py tests/test_hashmap.py tests/test_interpolate.py
         ;;
     *)
         address -n "$(nproc)" -k "not ($skipped)"
