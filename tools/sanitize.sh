@@ -4,8 +4,8 @@
 #     tools/sanitize.sh [quick]
 #
 #     address   a build with AddressSanitizer and UndefinedBehaviorSanitizer: the tests of the CPU
-#     thread    a build with ThreadSanitizer: the team under stress, and the tests of threads
-#     memcheck  valgrind on a dozen cases, of the portable kernels: it knows no AVX-512
+#     thread    a build with ThreadSanitizer: the tests of threads
+#     memcheck  the team under stress, and valgrind on a dozen cases of the portable kernels: it knows no AVX-512
 #
 # quick: the first alone, of the portable kernels and a part of the tests. It needs Linux, g++, setarch, valgrind
 # (which it installs on Debian) and a Python (PYTHON, default python3) of 3.11 or more. It works in build/sanitize.
@@ -56,7 +56,6 @@ thread() {
     under libtsan.so thread setarch -R pytest -q -p no:cacheprovider -n 0 -k "4threads and not ($skipped)" \
         tests/test_conv.py tests/test_rulebook.py tests/test_hashmap.py tests/test_pool.py tests/test_grad.py tests/test_voxel.py \
         tests/test_interpolate.py
-    pytest -q -p no:cacheprovider -m "" -k under_stress tests/test_threads.py
 }
 
 memcheck() {
@@ -64,6 +63,8 @@ memcheck() {
     SPCY_PORTABLE=1 build memcheck -g
     say "test memcheck"
     cd "$work/memcheck"
+    # It builds its programs with sanitizers itself, and an interpreter with one would not start them.
+    PYTHONPATH=$PWD pytest -q -p no:cacheprovider -n 0 -m "" -k under_stress tests/test_threads.py
     PYTHONPATH=$PWD PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 \
         valgrind -q --error-exitcode=1 --suppressions="$root/tools/memcheck.supp" python "$root/tools/memcheck.py"
     cd "$root"
