@@ -58,7 +58,7 @@ inline void raise_row(const T* __restrict x, int64_t channels, T* __restrict y) 
         Number value, old;
         convert(x[c], &value);
         convert(y[c], &old);
-        convert((value > old) | (value != value) ? value : old, y + c);
+        convert(((value > old) | (value != value)) ? value : old, y + c);
     }
 }
 
