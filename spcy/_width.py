@@ -10,6 +10,11 @@ from ._memory import empty
 from ._threads import threads_for
 
 
+def sum_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype that kernels sum features of a dtype in: of 16 bits in float32."""
+    return np.dtype(np.float32) if is_half(dtype) else dtype
+
+
 def widened(values: np.ndarray) -> np.ndarray:
     """Return values in a dtype that every kernel computes in: those of 16 bits as float32."""
     if not is_half(values.dtype):

@@ -10,7 +10,7 @@ from . import _check
 from ._backend import array_module, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
-from ._width import rounded
+from ._width import rounded, sum_dtype
 from .coords import Layout, Sites, keys_in, layout_for, sort_keys, unique_keys
 from .tensor import SparseTensor
 
@@ -87,8 +87,8 @@ def interpolate(x: SparseTensor, corners: Corners, renormalize: bool) -> np.ndar
 
 def interpolate_gradient(dy: np.ndarray, num_sites: int, corners: Corners, renormalize: bool) -> np.ndarray:
     """Return the gradient of `interpolate`'s features."""
-    (gradient,), wide = as_bits(dy), np.float64 if dy.dtype == np.float64 else np.float32
-    out = empty(array_module(dy), (num_sites, dy.shape[1]), wide)
+    (gradient,) = as_bits(dy)
+    out = empty(array_module(dy), (num_sites, dy.shape[1]), sum_dtype(dy.dtype))
     if len(dy) and len(out):
         threads = _threads(corners, dy.shape[1])
         kernels_for(gradient).corners.interpolate_gradient(

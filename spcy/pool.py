@@ -14,7 +14,7 @@ from ._backend import array_module, as_bits, kernels_for, to_host
 from ._memory import empty
 from ._stencil import box_stencil
 from ._threads import threads_for
-from ._width import rounded, widened
+from ._width import rounded, sum_dtype, widened
 from .conv import parent_level
 from .coords import Coords, derive
 from .rows import take_rows
@@ -329,8 +329,8 @@ def reduce_pairs(x: SparseTensor, rulebook: Rulebook, operation: int, count: Cou
         if rows is not None:
             return take_rows(x.features, rows)
         counts = pairs_per_row(rulebook)
-    wide = x.dtype if operation == MAX or x.dtype == np.float64 else np.float32
-    out = empty(xp, (rulebook.num_out, x.num_channels), wide)
+    dtype = x.dtype if operation == MAX else sum_dtype(x.dtype)
+    out = empty(xp, (rulebook.num_out, x.num_channels), dtype)
     if len(out):
         threads = threads_for(rulebook.num_pairs * (x.num_channels + 7) / 8)
         pairs = rulebook.in_rows, rulebook.out_rows, *tiles_of(rulebook, x.num_channels, threads)

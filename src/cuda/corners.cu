@@ -76,8 +76,10 @@ __global__ void share(const int32_t* __restrict__ ranks, const int32_t* __restri
         const int32_t* rank = ranks + (spcy_run_of(starts, cells, place) << AXES);
         double weights[1 << AXES];
         const double total = spcy_corner_weights<AXES>(fractions + (int64_t)order[place] * AXES, rank, weights);
-        for (int j = 0; j < 1 << AXES; ++j)
-            shares[place << AXES | j] = rank[j] < 0 || !(total > 0) ? 0 : (Sum)(renormalize ? weights[j] / total : weights[j]);
+        for (int j = 0; j < 1 << AXES; ++j) {
+            const bool none = rank[j] < 0 || !(total > 0);
+            shares[place << AXES | j] = none ? 0 : (Sum)(renormalize ? weights[j] / total : weights[j]);
+        }
     }
 }
 
