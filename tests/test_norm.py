@@ -224,3 +224,30 @@ def test_batch_norm_of_no_rows():
     assert y.shape == vjp(y)[0].shape == (0, 3)
     np.testing.assert_array_equal(get(norm.weight.grad), 0)
     np.testing.assert_array_equal(get(norm.running_mean.data), 0)
+
+
+@pytest.mark.parametrize("channels", [16, 19])
+def test_outputs_larger_than_caches_have_the_bits_of_their_parts(channels, dtype, rng):
+    """They are written past the caches, from other memory than smaller ones."""
+    if spcy.get_backend() != "cpu":
+        pytest.skip("a GPU has one way to write")
+    rows, part = (
+        (3 << 22) // (channels * dtype.itemsize) + 1000,
+        51200,
+    )  # blocks of moments do not straddle parts
+    x, dy = rng.standard_normal((2, rows, channels), np.float32).astype(dtype)
+    norm = Norm(*parameters(rng, channels, dtype)[:3], activation_of("silu"))
+    plain, rest = norm._replace(activation=None), parameters(rng, channels, dtype)[:2]
+    by_row = RowNorm(*rest, 1e-5)
+
+    def made(x, dy):
+        y, moments = by_row.apply(x)
+        g = norm.gradient_sums(x, dy)[2]
+        return (
+            norm.apply(x), plain.apply(x), g.copy(), norm.gradient(x, g, *rest), plain.gradient(x, dy, *rest),
+            y, moments, by_row.gradient(x, dy, moments)[0],
+        )  # fmt: skip
+
+    parts = [made(x[first : first + part], dy[first : first + part]) for first in range(0, rows, part)]
+    for whole, *pieces in zip(made(x, dy), *parts, strict=True):
+        np.testing.assert_array_equal(whole.view(np.uint8), np.concatenate(pieces).view(np.uint8))

@@ -11,6 +11,7 @@
 
 #include "cpu/corners.h"
 #include "cpu/pairs.h"
+#include "cpu/stream.h"
 #include "cpu/wide.h"
 
 namespace {
@@ -204,17 +205,15 @@ void interpolate_of(const spcy_interpolation* plan, int64_t begin, int64_t end) 
     }
 }
 
-constexpr int64_t kStreamed = 1 << 24;  // bytes of an output that caches would not keep
-
 template <int AXES, typename T>
 void interpolate_any(const T*, const spcy_interpolation* plan, int64_t begin, int64_t end) {
     const int64_t row = plan->channels * sizeof(T), points = plan->corners.starts[plan->corners.cells];
-    const bool large = points * row >= kStreamed, lines = ((uintptr_t)plan->out | row) % 64 == 0;
+    const bool large = spcy_streams(points * row), lines = ((uintptr_t)plan->out | row) % 64 == 0;
     constexpr bool kCan = sizeof(T) == sizeof(typename Wide<T>::type);
     const bool streams = kCan && large && lines;
     const auto of = streams ? interpolate_of<T, AXES, kCan> : interpolate_of<T, AXES, false>;
     for (; begin < end; begin += kPlaces) of(plan, begin, std::min<int64_t>(end, begin + kPlaces));
-    if (streams) streamed();
+    if (streams) spcy_streamed();
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu/pointwise.h"
+#include "cpu/stream.h"
 #include "cpu/team.h"
 #include "cpu/tile.h"
 
@@ -31,8 +32,8 @@ typedef struct {
     // are written too: (rows, 2).
     void (*layer)(const void* x, int64_t rows, int64_t channels, const void* weight, const void* bias, double eps,
                   void* moments, void* y);
-    // dx = (g - mean of g - normal * mean of g * normal) * inverse for g = dy * weight, by row; and the columns'
-    // sums of dy and of dy * normal: (2, channels).
+    // dx = (g - mean of g - normal * mean of g * normal) * inverse for g = dy * weight, by row; and add the columns'
+    // dy and dy * normal to the sums: (2, channels).
     void (*layer_gradient)(const void* x, const void* dy, int64_t rows, int64_t channels, const void* weight,
                            const void* moments, void* dx, double* sums);
 } spcy_norm_kernels;
@@ -55,6 +56,19 @@ static inline void spcy_each_piece(spcy_matrix m, int64_t begin, int64_t end, Us
     for (int64_t row = begin; row < end; row += rows) use(row, row + rows < end ? row + rows : end);
 }
 
+static inline int64_t spcy_bytes(spcy_matrix m) { return m.rows * m.channels * m.size; }
+
+// Call make(begin, end, to) for all rows of an output, a piece at a time, as spcy_make_rows does.
+template <typename Make>
+static inline void spcy_make_pieces(spcy_matrix m, void* out, bool elsewhere, spcy_team team, const Make& make) {
+    const bool streams = elsewhere && spcy_streams(spcy_bytes(m));
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
+        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
+            spcy_make_rows(streams, static_cast<char*>(out), m.channels * m.size, begin, end, make);
+        });
+    });
+}
+
 static inline void spcy_column_moments(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, double* sums,
                                        spcy_team team) {
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
@@ -73,14 +87,10 @@ typedef struct {
 
 static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                    const spcy_norm* norm, void* y, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
-        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
-            char* to = const_cast<char*>(spcy_row(y, m, begin));
-            kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift,
-                           to);
-            if (norm->activation.activation)
-                norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
-        });
+    spcy_make_pieces(m, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, to);
+        if (norm->activation.activation)
+            norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
     });
 }
 
@@ -88,18 +98,23 @@ static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix
 static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                            const void* dy, const spcy_norm* norm, void* before, double* sums,
                                            spcy_team team) {
+    const bool streams = before && spcy_streams(spcy_bytes(m));
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
         double* own = sums + first / SPCY_NORM_ROWS * 2 * m.channels;
         memset(own, 0, 2 * m.channels * sizeof(double));
+        const auto add = [=](int64_t begin, int64_t end, const char* gradient) {
+            kernels->gradient_sums(spcy_row(x, m, begin), gradient, end - begin, m.channels, norm->centre, own);
+        };
         spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
-            const char *from = spcy_row(x, m, begin), *gradient = spcy_row(dy, m, begin);
-            if (norm->activation.activation) {
-                char* made = const_cast<char*>(spcy_row(before, m, begin));
-                kernels->apply(from, end - begin, m.channels, norm->centre, norm->scale, norm->shift, made);
-                norm->pointwise->gradient(&norm->activation, made, gradient, (end - begin) * m.channels, made);
-                gradient = made;
-            }
-            kernels->gradient_sums(from, gradient, end - begin, m.channels, norm->centre, own);
+            if (!norm->activation.activation) return add(begin, end, spcy_row(dy, m, begin));
+            spcy_make_rows(streams, static_cast<char*>(before), m.channels * m.size, begin, end,
+                           [=](int64_t begin, int64_t end, char* made) {
+                kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift,
+                               made);
+                norm->pointwise->gradient(&norm->activation, made, spcy_row(dy, m, begin),
+                                          (end - begin) * m.channels, made);
+                add(begin, end, made);
+            });
         });
     });
 }
@@ -107,11 +122,9 @@ static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spc
 static inline void spcy_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* dy,
                                       const void* centre, const void* mean, const void* slope, const void* scale,
                                       void* dx, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
-        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
-            kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean,
-                              slope, scale, const_cast<char*>(spcy_row(dx, m, begin)));
-        });
+    spcy_make_pieces(m, dx, dx != x && dx != dy, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, centre, mean, slope,
+                          scale, to);
     });
 }
 
@@ -122,21 +135,22 @@ static inline int64_t spcy_moments_at(spcy_matrix m, int64_t row) {
 
 static inline void spcy_layer_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight,
                                    const void* bias, double eps, void* moments, void* y, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+    spcy_make_pieces(m, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
         kernels->layer(spcy_row(x, m, begin), end - begin, m.channels, weight, bias, eps,
-                       static_cast<char*>(moments) + spcy_moments_at(m, begin),
-                       const_cast<char*>(spcy_row(y, m, begin)));
+                       static_cast<char*>(moments) + spcy_moments_at(m, begin), to);
     });
 }
 
 static inline void spcy_layer_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                             const void* dy, const void* weight, const void* moments, void* dx,
                                             double* sums, spcy_team team) {
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
+    const auto own = [=](int64_t row) { return sums + row / SPCY_NORM_ROWS * 2 * m.channels; };
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t, int) {
+        memset(own(begin), 0, 2 * m.channels * sizeof(double));
+    });
+    spcy_make_pieces(m, dx, dx != x && dx != dy, team, [=](int64_t begin, int64_t end, char* to) {
         kernels->layer_gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, weight,
-                                static_cast<const char*>(moments) + spcy_moments_at(m, begin),
-                                const_cast<char*>(spcy_row(dx, m, begin)),
-                                sums + begin / SPCY_NORM_ROWS * 2 * m.channels);
+                                static_cast<const char*>(moments) + spcy_moments_at(m, begin), to, own(begin));
     });
 }
 

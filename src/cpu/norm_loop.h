@@ -4,26 +4,42 @@
 
 #include <math.h>
 
+#include "cpu/bits.h"
 #include "cpu/norm.h"
 #include "cpu/wide.h"
 
 namespace {
 
+typedef Vector<double>::type DoubleVector;
+
+inline DoubleVector doubles(Lanes<float, Vector<double>::lanes>::type some) {
+#if defined(__AVX512F__)
+    return (DoubleVector)_mm512_cvtps_pd((__m256)some);
+#elif defined(__AVX2__)
+    return (DoubleVector)_mm256_cvtps_pd((__m128)some);  // GCC would convert its halves one by one
+#else
+    return __builtin_convertvector(some, DoubleVector);
+#endif
+}
+
 // The numbers of a register as doubles, in the registers that they take: a vector of compilers' own that is wider than
 // a register goes through memory, number by number, at each use.
 template <typename Number>
 struct Doubles {
-    typedef Vector<double>::type Part;
     static constexpr int parts = sizeof(double) / sizeof(Number);
-    Part part[parts];
+    DoubleVector part[parts];
 
     explicit Doubles(typename Vector<Number>::type value) {
-        typedef Number Some __attribute__((vector_size(kVectorBytes / parts), may_alias));
-        Some some[parts];
-        memcpy(some, &value, sizeof value);
-        for (int p = 0; p < parts; ++p) part[p] = __builtin_convertvector(some[p], Part);
+        if constexpr (parts == 1) {
+            part[0] = value;
+        } else {
+            Lanes<float, Vector<double>::lanes>::type some[parts];
+            memcpy(some, &value, sizeof value);
+            for (int p = 0; p < parts; ++p) part[p] = doubles(some[p]);
+        }
     }
-    Doubles(const double* from, int64_t count) {
+    Doubles() = default;
+    void read(const double* from, int64_t count) {
         memset(part, 0, sizeof part);
         memcpy(part, from, count * sizeof(double));
     }
@@ -49,55 +65,75 @@ inline Doubles<Number> operator*(const Doubles<Number>& a, const Doubles<Number>
     return Doubles<Number>::of(a, b, [](auto x, auto y) { return x * y; });
 }
 
-// A vector of columns of rows that lie `channels` numbers apart; the last one may have fewer columns.
-template <typename T>
+// Columns of rows that lie `channels` numbers apart: those of so many vectors, or the last few, fewer than a vector has.
+template <typename T, int VECTORS, bool WHOLE>
 struct Columns {
     typedef typename Wide<T>::type Number;
     typedef typename Wide<T>::V V;
     typedef Doubles<Number> Sums;
+    static constexpr int vectors = VECTORS, lanes = Vector<Number>::lanes;
 
     int64_t channels, first, count;
 
-    V load(const void* x, int64_t row) const {
-        return ::load(static_cast<const T*>(x) + row * channels + first, count);
+    int64_t size() const { return WHOLE ? lanes : count; }
+    int64_t place(int64_t row, int v) const { return row * channels + first + v * lanes; }
+    V load(const void* x, int64_t row, int v) const { return ::load(static_cast<const T*>(x) + place(row, v), size()); }
+    void store(V value, void* y, int64_t row, int v) const {
+        ::store(value, static_cast<T*>(y) + place(row, v), size());
     }
-    void store(V value, void* y, int64_t row) const {
-        ::store(value, static_cast<T*>(y) + row * channels + first, count);
+    // What comes `rows` later: going down a few columns of each row, the processor does not read ahead by itself.
+    void fetch(const void* x, int64_t row, int64_t rows) const {
+        SPCY_PREFETCH(static_cast<const T*>(x) + place(row + rows, 0));
     }
-    V parameter(const void* values) const { return ::load(static_cast<const Number*>(values) + first, count); }
-    Sums sums(const double* from) const {
-        return count == Vector<Number>::lanes ? Sums(from + first, Vector<Number>::lanes) : Sums(from + first, count);
+    V parameter(const void* values, int v) const {
+        return ::load(static_cast<const Number*>(values) + place(0, v), size());
     }
-    void write(const Sums& value, double* sums) const {
-        if (count == Vector<Number>::lanes) return value.write(sums + first, Vector<Number>::lanes);
-        value.write(sums + first, count);
+    void read(const double* sums, Sums* values) const {
+        for (int v = 0; v < VECTORS; ++v) values[v].read(sums + place(0, v), size());
+    }
+    void write(const Sums* values, double* sums) const {
+        for (int v = 0; v < VECTORS; ++v) values[v].write(sums + place(0, v), size());
     }
 };
 
+// Call use(columns) for all columns, those of a cache line together.
 template <typename T, typename Use>
-inline void each_vector_of_columns(int64_t channels, Use use) {
-    each_vector<T>(channels, [=](int64_t first, int64_t count) { use(Columns<T>{channels, first, count}); });
+inline void each_columns(int64_t channels, Use use) {
+    constexpr int64_t lanes = Vector<typename Wide<T>::type>::lanes, together = kVectorBytes < 64 ? 2 : 1;
+    int64_t c = 0;
+    for (; c + together * lanes <= channels; c += together * lanes) use(Columns<T, together, true>{channels, c, 0});
+    if (c + lanes <= channels) {
+        use(Columns<T, 1, true>{channels, c, 0});
+        c += lanes;
+    }
+    if (c < channels) use(Columns<T, 1, false>{channels, c, channels - c});
 }
 
 template <typename T>
 void column_moments(const void* x, int64_t rows, int64_t channels, double* sums) {
-    typedef typename Columns<T>::Sums Sums;
     memset(sums, 0, 2 * channels * sizeof(double));
     spcy_each_piece({rows, channels, sizeof(T)}, 0, rows, [=](int64_t begin, int64_t end) {
-        each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-            const Sums first(columns.load(x, 0));  // near the mean, most often
-            Sums sum = columns.sums(sums), squares = columns.sums(sums + channels);
+        each_columns<T>(channels, [=](auto columns) {
+            typedef decltype(columns) Own;
+            typename Own::Sums first[Own::vectors], sum[Own::vectors], squares[Own::vectors];
+            for (int v = 0; v < Own::vectors; ++v)
+                first[v] = typename Own::Sums(columns.load(x, 0, v));  // near the mean, most often
+            columns.read(sums, sum);
+            columns.read(sums + channels, squares);
             for (int64_t r = begin; r < end; ++r) {
-                const Sums value = Sums(columns.load(x, r)) - first;
-                sum = sum + value;
-                squares = squares + value * value;
+                columns.fetch(x, r, end - begin);
+                for (int v = 0; v < Own::vectors; ++v) {
+                    const auto value = typename Own::Sums(columns.load(x, r, v)) - first[v];
+                    sum[v] = sum[v] + value;
+                    squares[v] = squares[v] + value * value;
+                }
             }
             columns.write(sum, sums);
             columns.write(squares, sums + channels);
         });
     });
     for (int64_t c = 0; c < channels; ++c) {
-        typename Columns<T>::Number first;
+        typename Wide<T>::type first;
         convert(static_cast<const T*>(x)[c], &first);
         const double mean = sums[c] / rows;
         sums[channels + c] -= mean * sums[c];
@@ -108,23 +144,38 @@ void column_moments(const void* x, int64_t rows, int64_t channels, double* sums)
 template <typename T>
 void apply_norm(const void* x, int64_t rows, int64_t channels, const void* centre, const void* scale,
                 const void* shift, void* y) {
-    each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-        const auto a = columns.parameter(centre), b = columns.parameter(scale), c = columns.parameter(shift);
-        for (int64_t r = 0; r < rows; ++r) columns.store((columns.load(x, r) - a) * b + c, y, r);
+    each_columns<T>(channels, [=](auto columns) {
+        typedef decltype(columns) Own;
+        typename Own::V a[Own::vectors], b[Own::vectors], c[Own::vectors];
+        for (int v = 0; v < Own::vectors; ++v) {
+            a[v] = columns.parameter(centre, v);
+            b[v] = columns.parameter(scale, v);
+            c[v] = columns.parameter(shift, v);
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+            columns.fetch(x, r, rows);
+            for (int v = 0; v < Own::vectors; ++v) columns.store((columns.load(x, r, v) - a[v]) * b[v] + c[v], y, r, v);
+        }
     });
 }
 
 template <typename T>
 void norm_gradient_sums(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
                         double* sums) {
-    typedef typename Columns<T>::Sums Sums;
-    each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-        const Sums middle(columns.parameter(centre));
-        Sums sum = columns.sums(sums), products = columns.sums(sums + channels);
+    each_columns<T>(channels, [=](auto columns) {
+        typedef decltype(columns) Own;
+        typename Own::Sums middle[Own::vectors], sum[Own::vectors], products[Own::vectors];
+        for (int v = 0; v < Own::vectors; ++v) middle[v] = typename Own::Sums(columns.parameter(centre, v));
+        columns.read(sums, sum);
+        columns.read(sums + channels, products);
         for (int64_t r = 0; r < rows; ++r) {
-            const Sums gradient(columns.load(dy, r));
-            sum = sum + gradient;
-            products = products + gradient * (Sums(columns.load(x, r)) - middle);
+            columns.fetch(x, r, rows);
+            columns.fetch(dy, r, rows);
+            for (int v = 0; v < Own::vectors; ++v) {
+                const typename Own::Sums gradient(columns.load(dy, r, v)), value(columns.load(x, r, v));
+                sum[v] = sum[v] + gradient;
+                products[v] = products[v] + gradient * (value - middle[v]);
+            }
         }
         columns.write(sum, sums);
         columns.write(products, sums + channels);
@@ -134,11 +185,20 @@ void norm_gradient_sums(const void* x, const void* dy, int64_t rows, int64_t cha
 template <typename T>
 void norm_gradient(const void* x, const void* dy, int64_t rows, int64_t channels, const void* centre,
                    const void* mean, const void* slope, const void* scale, void* dx) {
-    each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-        const auto a = columns.parameter(centre), b = columns.parameter(mean);
-        const auto c = columns.parameter(slope), d = columns.parameter(scale);
+    each_columns<T>(channels, [=](auto columns) {
+        typedef decltype(columns) Own;
+        typename Own::V a[Own::vectors], b[Own::vectors], c[Own::vectors], d[Own::vectors];
+        for (int v = 0; v < Own::vectors; ++v) {
+            a[v] = columns.parameter(centre, v);
+            b[v] = columns.parameter(mean, v);
+            c[v] = columns.parameter(slope, v);
+            d[v] = columns.parameter(scale, v);
+        }
         for (int64_t r = 0; r < rows; ++r)
-            columns.store((columns.load(dy, r) - b - (columns.load(x, r) - a) * c) * d, dx, r);
+            for (int v = 0; v < Own::vectors; ++v) {
+                const auto beyond = columns.load(x, r, v) - a[v];
+                columns.store((columns.load(dy, r, v) - b[v] - beyond * c[v]) * d[v], dx, r, v);
+            }
     });
 }
 
@@ -204,25 +264,25 @@ template <typename T>
 void layer_norm_gradient(const void* features, const void* gradient, int64_t rows, int64_t channels,
                          const void* weight, const void* moments, void* out, double* sums) {
     typedef typename Wide<T>::type Number;
-    typedef typename Columns<T>::Sums Sums;
     const T *x = static_cast<const T*>(features), *dy = static_cast<const T*>(gradient);
     const Number *scale = static_cast<const Number*>(weight), *kept = static_cast<const Number*>(moments);
     T* dx = static_cast<T*>(out);
-    memset(sums, 0, 2 * channels * sizeof(double));
-    spcy_each_piece({rows, channels, sizeof(T)}, 0, rows, [=](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-            layer_norm_row_gradient(x + r * channels, dy + r * channels, channels, scale, kept + 2 * r,
-                                    dx + r * channels);
-        each_vector_of_columns<T>(channels, [=](Columns<T> columns) {
-            Sums sum = columns.sums(sums), products = columns.sums(sums + channels);
-            for (int64_t r = begin; r < end; ++r) {
-                const auto all = columns.load(dy, r), normal = (columns.load(x, r) - kept[2 * r]) * kept[2 * r + 1];
-                sum = sum + Sums(all);
-                products = products + Sums(all * normal);
+    for (int64_t r = 0; r < rows; ++r)
+        layer_norm_row_gradient(x + r * channels, dy + r * channels, channels, scale, kept + 2 * r, dx + r * channels);
+    each_columns<T>(channels, [=](auto columns) {
+        typedef decltype(columns) Own;
+        typename Own::Sums sum[Own::vectors], products[Own::vectors];
+        columns.read(sums, sum);
+        columns.read(sums + channels, products);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int v = 0; v < Own::vectors; ++v) {
+                const auto all = columns.load(dy, r, v);
+                const auto normal = (columns.load(x, r, v) - kept[2 * r]) * kept[2 * r + 1];
+                sum[v] = sum[v] + typename Own::Sums(all);
+                products[v] = products[v] + typename Own::Sums(all * normal);
             }
-            columns.write(sum, sums);
-            columns.write(products, sums + channels);
-        });
+        columns.write(sum, sums);
+        columns.write(products, sums + channels);
     });
 }
 

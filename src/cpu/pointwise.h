@@ -2,6 +2,7 @@
 #ifndef SPCY_CPU_POINTWISE_H
 #define SPCY_CPU_POINTWISE_H
 
+#include "cpu/stream.h"
 #include "cpu/team.h"
 #include "cpu/tile.h"
 
@@ -27,49 +28,58 @@ SPCY_LEVEL_TABLES(spcy_pointwise_kernels)
 
 enum { SPCY_POINTWISE_BYTES = 1 << 15 };  // that a thread takes at a time
 
+// Call make(begin, end, to) for all numbers of an output, `size` bytes each, as spcy_make_rows does.
+template <typename Make>
+static inline void spcy_make_pointwise(int64_t count, int64_t size, void* out, bool elsewhere, spcy_team team,
+                                       const Make& make) {
+    const bool streams = elsewhere && spcy_streams(count * size);
+    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
+        spcy_make_rows(streams, static_cast<char*>(out), size, begin, end, make);
+    });
+}
+
 static inline void spcy_activate(const spcy_pointwise_kernels* kernels, spcy_activation activation, const void* x,
                                  int64_t count, int64_t size, void* y, spcy_team team) {
-    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
-        kernels->apply(&activation, static_cast<const char*>(x) + begin * size, end - begin,
-                       static_cast<char*>(y) + begin * size);
+    const char* from = static_cast<const char*>(x);
+    spcy_make_pointwise(count, size, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->apply(&activation, from + begin * size, end - begin, to);
     });
 }
 
 static inline void spcy_activation_gradient(const spcy_pointwise_kernels* kernels, spcy_activation activation,
                                             const void* x, const void* dy, int64_t count, int64_t size, void* dx,
                                             spcy_team team) {
-    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
-        kernels->gradient(&activation, static_cast<const char*>(x) + begin * size,
-                          static_cast<const char*>(dy) + begin * size, end - begin,
-                          static_cast<char*>(dx) + begin * size);
+    const char *at = static_cast<const char*>(x), *from = static_cast<const char*>(dy);
+    spcy_make_pointwise(count, size, dx, dx != x, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->gradient(&activation, at + begin * size, from + begin * size, end - begin, to);
     });
 }
 
 static inline void spcy_combine(const spcy_pointwise_kernels* kernels, int operation, const void* x, const void* y,
                                 double number, int64_t count, int64_t size, void* out, spcy_team team) {
-    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
-        kernels->combine(operation, static_cast<const char*>(x) + begin * size,
-                         y ? static_cast<const char*>(y) + begin * size : nullptr, number, end - begin,
-                         static_cast<char*>(out) + begin * size);
+    const char *first = static_cast<const char*>(x), *second = static_cast<const char*>(y);
+    spcy_make_pointwise(count, size, out, out != x && out != y, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->combine(operation, first + begin * size, second ? second + begin * size : nullptr, number, end - begin,
+                         to);
     });
 }
 
 // Numbers of 16 bits, which the kernels are of, to float and back.
 static inline void spcy_widen(const spcy_pointwise_kernels* kernels, const uint16_t* x, int64_t count, float* y,
                               spcy_team team) {
-    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / sizeof(float), [=](int64_t begin, int64_t end, int) {
-        kernels->widen(x + begin, end - begin, y + begin);
+    spcy_make_pointwise(count, sizeof(float), y, true, team, [=](int64_t begin, int64_t end, char* to) {
+        kernels->widen(x + begin, end - begin, reinterpret_cast<float*>(to));
     });
 }
 
 template <typename T>
 static inline void spcy_narrow(const spcy_pointwise_kernels* kernels, const T* x, int64_t count, uint16_t* y,
                                spcy_team team) {
-    spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / sizeof(T), [=](int64_t begin, int64_t end, int) {
+    spcy_make_pointwise(count, sizeof(uint16_t), y, true, team, [=](int64_t begin, int64_t end, char* to) {
         if constexpr (sizeof(T) == sizeof(float))
-            kernels->narrow(x + begin, end - begin, y + begin);
+            kernels->narrow(x + begin, end - begin, to);
         else
-            kernels->narrow_double(x + begin, end - begin, y + begin);
+            kernels->narrow_double(x + begin, end - begin, to);
     });
 }
 

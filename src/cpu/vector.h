@@ -7,7 +7,8 @@
 #if defined(__F16C__)
 #pragma GCC diagnostic push
 #if !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own: what its intrinsics leave undefined on purpose
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC's own: what its intrinsics leave undefined on purpose
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop

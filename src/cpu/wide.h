@@ -44,8 +44,7 @@ struct Wide<float16> {
     static void store(V value, float16* y) { *reinterpret_cast<Halves*>(y) = narrow<lanes>(value); }
 };
 
-// Write past the cache what nobody reads soon: whole cache lines then need not be read before. Addresses are aligned to
-// what is written; `streamed` comes before anybody else may read it.
+// Write past the cache, as spcy_stream does; addresses are aligned to what is written.
 template <typename T>
 inline void stream(typename Vector<T>::type value, T* y) {
 #if defined(__AVX512F__)
@@ -56,12 +55,6 @@ inline void stream(typename Vector<T>::type value, T* y) {
     _mm_stream_si128((__m128i*)y, (__m128i)value);
 #else
     *reinterpret_cast<typename Vector<T>::type*>(y) = value;
-#endif
-}
-
-inline void streamed() {
-#if defined(__SSE2__)
-    _mm_sfence();
 #endif
 }
 
