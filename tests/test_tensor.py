@@ -7,6 +7,7 @@ import reference as ref
 from helpers import assert_close, assert_tensor, get, put, random_indices, random_tensor, random_weight
 
 import spcy
+from spcy.rows import join_rows
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -206,3 +207,12 @@ def test_no_sites(dtype):
         assert (y.dtype, y.shape, y.batch_size) == (dtype, (3, 4), 2)
     assert spcy.concat([x, x]).features.shape == (0, 4)
     assert "0 sites" in repr(x)
+
+
+@pytest.mark.parametrize("channels", [(16, 48), (3, 5)], ids=str)
+def test_rows_side_by_side_take_any_amount_of_memory(channels, dtype, rng):
+    """Large results are written past the caches, where whole lines of them can be."""
+    rows = (3 << 22) // (sum(channels) * dtype.itemsize) + 3 if spcy.get_backend() == "cpu" else 100
+    parts = [rng.standard_normal((rows, c), np.float32).astype(dtype) for c in channels]
+    joined = get(join_rows([put(part) for part in parts], [None] * 2, rows))
+    np.testing.assert_array_equal(joined.view(np.uint8), np.concatenate(parts, axis=1).view(np.uint8))
