@@ -14,7 +14,7 @@ from ._backend import array_module, as_bits, kernels_for, to_host
 from ._memory import empty
 from ._stencil import box_stencil
 from ._threads import threads_for
-from ._width import rounded, sum_dtype, widened
+from ._width import rounded, sum_dtype
 from .conv import parent_level
 from .coords import Coords, derive
 from .rows import take_rows
@@ -273,12 +273,13 @@ def segment_reduce(
     features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: DTypeLike
 ) -> np.ndarray:
     """Return ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s: SUM or MAX, in a dtype."""
-    made = dtype if dtype in (np.float32, np.float64) else np.float64  # round once
+    made = np.float32 if operation == MAX and dtype == features.dtype else np.float64  # 16 bits: rounded once
+    made = dtype if dtype in (np.float32, np.float64) else made
     out = empty(array_module(features), (len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):
-        kernels_for(features).pool.segment_reduce(
-            widened(features), order, segment_ptr, operation, out, threads_for(features.size + out.size)
-        )
+        threads = threads_for(features.size + out.size)
+        (bits,) = as_bits(features)
+        kernels_for(features).pool.segment_reduce(bits, order, segment_ptr, operation, out, threads)
     return rounded(out, dtype)
 
 

@@ -52,7 +52,7 @@ KERNELS = {
     "pool": [
         *[k for real in FLOATS for k in each("pool", [real], [real])],
         *[k for half in ("float16", "bfloat16") for k in each("pool", [half], [half, "float"])],
-        *each("segment_reduce", FLOATS, FLOATS),
+        *each("segment_reduce", FLOATS, [*FLOATS, "float16", "bfloat16"]),
         *each("segment_sums", FLOATS, FLOATS),
         "count_pairs_per_row",
     ],

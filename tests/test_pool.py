@@ -4,6 +4,7 @@ import reference as ref
 from helpers import GEOMETRIES, Geometry, assert_close, assert_tensor, get, put, random_tensor
 
 import spcy
+from spcy.pool import MAX, SUM, segment_reduce
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -143,6 +144,28 @@ def test_global_pool_of_many_sites(kind, dtype, threads, rng):
         [{"max": np.max, "sum": np.sum, "sites": np.mean}[kind](part, axis=0) for part in parts]
     )
     assert_close(GLOBAL[kind](x), expected, dtype)
+
+
+@pytest.mark.parametrize("operation", [SUM, MAX], ids=["sum", "max"])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8, 21, 33, 64])
+def test_segments_of_any_rows(operation, channels, dtype, simd, threads, rng):
+    """What global pools, biases' gradients and voxels' maxima are made by."""
+    x = rng.standard_normal((300, channels)).astype(dtype)
+    x[7, -1], x[8, 0] = np.nan, -np.inf
+    order = rng.permutation(300)[:280].astype(np.int32)
+    starts = np.concatenate([[0, 0], np.sort(rng.integers(0, 280, 90)), [280, 280]])
+    for rows in (order, None):
+        taken = x.astype(np.float64)[slice(None) if rows is None else rows]
+        expected = np.full((len(starts) - 1, channels), -np.inf if operation == MAX else 0.0)
+        for out, begin, end in zip(expected, starts[:-1], starts[1:], strict=True):
+            if begin < end:
+                out[:] = (
+                    taken[begin:end].max(axis=0) if operation == MAX else taken[begin:end].cumsum(axis=0)[-1]
+                )
+        for made in (dtype, np.dtype(np.float32), np.dtype(np.float64)):
+            y = segment_reduce(put(x), None if rows is None else put(rows), put(starts), operation, made)
+            assert y.dtype == made
+            np.testing.assert_array_equal(get(y).astype(np.float64), expected.astype(made).astype(np.float64))
 
 
 @pytest.mark.parametrize("kind", GLOBAL)

@@ -5,9 +5,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <algorithm>
-#include <limits>
-
 #include "common/sum.h"
 #include "cpu/pairs.h"
 #include "cpu/segments.h"
@@ -15,84 +12,12 @@
 
 enum { SPCY_SUM, SPCY_MAX, SPCY_MEAN };
 
-// y = the greater of y and x, NaN if either is. Without branches, so that vectors can be.
-template <typename S, typename T>
-static inline void spcy_raise_row(S* __restrict y, const T* __restrict x, int64_t channels) {
-    for (int64_t c = 0; c < channels; ++c) {
-        const S value = x[c], old = y[c];
-        y[c] = ((value > old) | (value != value)) ? value : old;
-    }
-}
-
 // How many columns to fetch for what goes over `count` of them, from column c on. Of short rows the first fetches all:
 // the others are read soon, and memory is read fast line by line. Of long ones without an order, none.
 template <typename T>
 static inline int64_t spcy_fetched(spcy_segment segment, int64_t channels, int64_t c, int64_t count) {
     if (channels * (int64_t)sizeof(T) <= SPCY_SHORT_ROW) return c ? 0 : channels;
     return segment.order ? count : 0;
-}
-
-// The sums of N columns in double precision.
-template <int N, typename S, typename T>
-static inline void spcy_add_columns(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
-    double sum[N] = {};
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
-    spcy_each_row(segment, channels, fetch, [&](int64_t at) {
-        for (int c = 0; c < N; ++c) sum[c] += columns[at + c];
-    });
-    for (int c = 0; c < N; ++c) y[c] = (S)sum[c];
-}
-
-// The greatest of each of N columns; NaN, if one is.
-template <int N, typename S, typename T>
-static inline void spcy_raise_columns(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
-    double value[N];
-    std::fill(value, value + N, -std::numeric_limits<double>::infinity());
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
-    spcy_each_row(segment, channels, fetch, [&](int64_t at) { spcy_raise_row(value, columns + at, N); });
-    for (int c = 0; c < N; ++c) y[c] = (S)value[c];
-}
-
-// The same of an even number of columns, in registers: NaN is looked for in all of them together.
-template <int N, typename S, typename T>
-static inline void spcy_raise_pairs(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
-    typedef double Pair __attribute__((vector_size(16)));
-    typedef int64_t Mask __attribute__((vector_size(16)));
-    typedef T Source __attribute__((vector_size(2 * sizeof(T)), may_alias, aligned(alignof(T))));
-    Pair value[N / 2];
-    Mask nan = {};
-    for (int p = 0; p < N / 2; ++p) value[p] = Pair{} - std::numeric_limits<double>::infinity();
-    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
-    spcy_each_row(segment, channels, fetch, [&](int64_t at) {
-        const Source* x = reinterpret_cast<const Source*>(columns + at);
-        for (int p = 0; p < N / 2; ++p) {
-            const Pair more = __builtin_convertvector(x[p], Pair);
-            value[p] = more > value[p] ? more : value[p];
-            nan |= (Mask)(more != more);
-        }
-    });
-    for (int c = 0; c < N; ++c) y[c] = (S)value[c / 2][c % 2];
-    if (nan[0] | nan[1]) spcy_raise_columns<N>(columns, channels, fetched, segment, y);
-}
-
-template <typename S, typename T>
-static inline void spcy_reduce_rows(const T* features, int64_t channels, spcy_segment segment, int operation, S* y) {
-    int64_t c = 0;
-    const auto reduce = [&](auto columns, int count) {
-        columns(features + c, channels, spcy_fetched<T>(segment, channels, c, count), segment, y + c);
-        c += count;
-    };
-    if (operation == SPCY_MAX) {
-        while (c + 16 <= channels) reduce(spcy_raise_pairs<16, S, T>, 16);
-        while (c + 2 <= channels) reduce(spcy_raise_pairs<2, S, T>, 2);
-        if (c < channels) reduce(spcy_raise_columns<1, S, T>, 1);
-    } else {
-        // Rows one after the other are long segments: in fewer passes, though 32 sums are more than registers hold.
-        while (!segment.order && c + 32 <= channels) reduce(spcy_add_columns<32, S, T>, 32);
-        while (c + 16 <= channels) reduce(spcy_add_columns<16, S, T>, 16);
-        while (c + 4 <= channels) reduce(spcy_add_columns<4, S, T>, 4);
-        while (c < channels) reduce(spcy_add_columns<1, S, T>, 1);
-    }
 }
 
 typedef double spcy_two __attribute__((vector_size(16)));
@@ -171,6 +96,9 @@ typedef struct {
 typedef struct {
     // Reduce the input rows of each output row of a tile.
     void (*pool)(const spcy_pool_plan* plan, int64_t tile);
+    // Reduce the rows of a segment, sums in double precision, to floats or to doubles.
+    void (*reduce)(const void* features, int64_t channels, spcy_segment segment, int operation, float* y);
+    void (*reduce_to_doubles)(const void* features, int64_t channels, spcy_segment segment, int operation, double* y);
 } spcy_pool_kernels;
 
 SPCY_LEVEL_TABLES(spcy_pool_kernels)
@@ -183,12 +111,15 @@ static inline void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, s
     spcy_parallel_pairs(team, pairs, [=](int64_t, int64_t out, int64_t) { ++counts[out]; });
 }
 
-template <typename S, typename T>
-static inline void spcy_reduce_segments(const T* features, int64_t channels, const int32_t* order,
-                                        const int64_t* segment_ptr, int64_t segments, int operation, S* out,
-                                        spcy_team team) {
+template <typename S>
+static inline void spcy_reduce_segments(const spcy_pool_kernels* kernels, const void* features, int64_t channels,
+                                        const int32_t* order, const int64_t* segment_ptr, int64_t segments,
+                                        int operation, S* out, spcy_team team) {
     const auto reduce = [=](int64_t s, spcy_segment segment) {
-        spcy_reduce_rows(features, channels, segment, operation, out + s * channels);
+        if constexpr (sizeof(S) == sizeof(double))
+            kernels->reduce_to_doubles(features, channels, segment, operation, out + s * channels);
+        else
+            kernels->reduce(features, channels, segment, operation, out + s * channels);
     };
     spcy_parallel_segments(team, order, segment_ptr, segments, SPCY_POOL_ROWS, reduce);
 }

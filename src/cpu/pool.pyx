@@ -22,9 +22,9 @@ cdef extern from "cpu/pool.h" nogil:
     const spcy_pool_kernels* spcy_pool_kernels_of(int level, int number) noexcept
     void spcy_pool(const spcy_pool_kernels* kernels, const spcy_pool_plan* plan, spcy_team team) noexcept
     void spcy_count_pairs_per_row(spcy_pairs pairs, int32_t* counts, spcy_team team) noexcept
-    void spcy_reduce_segments[S, T](
-        const T* features, int64_t channels, const int32_t* order, const int64_t* segment_ptr,
-        int64_t segments, int operation, S* out, spcy_team team,
+    void spcy_reduce_segments[S](
+        const spcy_pool_kernels* kernels, const void* features, int64_t channels, const int32_t* order,
+        const int64_t* segment_ptr, int64_t segments, int operation, S* out, spcy_team team,
     ) noexcept
 
     void spcy_sum_segments[S, T](
@@ -81,7 +81,7 @@ def count_pairs_per_row(
 
 
 def segment_reduce(
-    const floating[:, ::1] features,  # IN
+    const number[:, ::1] features,  # IN
     const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
     int operation,  # 0 sum, 1 max
@@ -90,10 +90,12 @@ def segment_reduce(
 ):
     """Reduce the rows of each segment in double precision; an empty one gives 0, its maximum -inf."""
     cdef const int32_t* rows = &order[0] if order is not None and order.shape[0] else NULL
-    cdef const floating* source = &features[0, 0] if features.shape[0] else NULL
+    cdef const number* source = &features[0, 0] if features.shape[0] else NULL
+    cdef const spcy_pool_kernels* kernels = spcy_pool_kernels_of(level(), kind_of(source))
     with nogil:
         spcy_reduce_segments(
-            source, out.shape[1], rows, &segment_ptr[0], out.shape[0], operation, &out[0, 0], team(n_threads)
+            kernels, source, out.shape[1], rows, &segment_ptr[0], out.shape[0], operation, &out[0, 0],
+            team(n_threads),
         )
 
 

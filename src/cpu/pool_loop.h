@@ -2,6 +2,7 @@
 #ifndef SPCY_CPU_POOL_LOOP_H
 #define SPCY_CPU_POOL_LOOP_H
 
+#include <algorithm>
 #include <limits>
 
 #include "cpu/pool.h"
@@ -104,6 +105,95 @@ inline void sum_tile(const spcy_pool_plan* plan, int64_t tile) {
 template <typename T>
 void pool(const spcy_pool_plan* plan, int64_t tile) {
     plan->operation == SPCY_MAX ? max_tile<T>(plan, tile) : sum_tile<T>(plan, tile);
+}
+
+// The sums of the columns of N vectors, in double precision.
+template <int N, typename S, typename T>
+SPCY_INLINE void sum_vectors(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
+    typedef typename Wide<T>::type Number;
+    constexpr int lanes = Vector<Number>::lanes;
+    Doubles<Number> sums[N] = {};
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) SPCY_INLINED {
+        for (int v = 0; v < N; ++v) sums[v] = sums[v] + Doubles<Number>(Wide<T>::load(columns + at + v * lanes));
+    });
+    for (int v = 0; v < N; ++v) {
+        double made[lanes];
+        sums[v].write(made, lanes);
+        for (int lane = 0; lane < lanes; ++lane) y[v * lanes + lane] = (S)made[lane];
+    }
+}
+
+// The same of N columns.
+template <int N, typename S, typename T>
+SPCY_INLINE void sum_numbers(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
+    double sums[N] = {};
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) SPCY_INLINED {
+        for (int c = 0; c < N; ++c) {
+            typename Wide<T>::type value;
+            convert(columns[at + c], &value);
+            sums[c] += value;
+        }
+    });
+    for (int c = 0; c < N; ++c) y[c] = (S)sums[c];
+}
+
+// The greatest of each column of N vectors; NaN, if one is.
+template <int N, typename S, typename T>
+SPCY_INLINE void raise_vectors(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
+    typedef typename Wide<T>::type Number;
+    constexpr int lanes = Vector<Number>::lanes;
+    typename Wide<T>::V values[N];
+    for (int v = 0; v < N; ++v) values[v] = typename Wide<T>::V{} - std::numeric_limits<Number>::infinity();
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) SPCY_INLINED {
+        for (int v = 0; v < N; ++v) {
+            const auto more = Wide<T>::load(columns + at + v * lanes);
+            values[v] = (more > values[v]) | (more != more) ? more : values[v];
+        }
+    });
+    for (int v = 0; v < N; ++v)
+        for (int lane = 0; lane < lanes; ++lane) y[v * lanes + lane] = (S)values[v][lane];
+}
+
+// The same of N columns.
+template <int N, typename S, typename T>
+SPCY_INLINE void raise_numbers(const T* columns, int64_t channels, int64_t fetched, spcy_segment segment, S* y) {
+    typedef typename Wide<T>::type Number;
+    Number values[N];
+    std::fill(values, values + N, -std::numeric_limits<Number>::infinity());
+    const auto fetch = [=](int64_t at) { spcy_fetch_row(columns + at, fetched); };
+    spcy_each_row(segment, channels, fetch, [&](int64_t at) SPCY_INLINED {
+        for (int c = 0; c < N; ++c) {
+            Number more;
+            convert(columns[at + c], &more);
+            values[c] = (more > values[c]) | (more != more) ? more : values[c];
+        }
+    });
+    for (int c = 0; c < N; ++c) y[c] = (S)values[c];
+}
+
+template <typename S, typename T>
+void reduce(const void* rows, int64_t channels, spcy_segment segment, int operation, S* y) {
+    constexpr int lanes = Vector<typename Wide<T>::type>::lanes;
+    const T* features = static_cast<const T*>(rows);
+    int64_t c = 0;
+    const auto with = [&](auto columns, int count) {
+        columns(features + c, channels, spcy_fetched<T>(segment, channels, c, count), segment, y + c);
+        c += count;
+    };
+    if (operation == SPCY_MAX) {
+        while (c + 4 * lanes <= channels) with(raise_vectors<4, S, T>, 4 * lanes);
+        while (c + lanes <= channels) with(raise_vectors<1, S, T>, lanes);
+        while (c + 4 <= channels) with(raise_numbers<4, S, T>, 4);
+        while (c < channels) with(raise_numbers<1, S, T>, 1);
+    } else {
+        while (c + 4 * lanes <= channels) with(sum_vectors<4, S, T>, 4 * lanes);
+        while (c + lanes <= channels) with(sum_vectors<1, S, T>, lanes);
+        while (c + 4 <= channels) with(sum_numbers<4, S, T>, 4);
+        while (c < channels) with(sum_numbers<1, S, T>, 1);
+    }
 }
 
 }  // namespace

@@ -44,6 +44,61 @@ struct Wide<float16> {
     static void store(V value, float16* y) { *reinterpret_cast<Halves*>(y) = narrow<lanes>(value); }
 };
 
+typedef Vector<double>::type DoubleVector;
+
+inline DoubleVector doubles(Lanes<float, Vector<double>::lanes>::type some) {
+#if defined(__AVX512F__)
+    return (DoubleVector)_mm512_cvtps_pd((__m256)some);
+#elif defined(__AVX2__)
+    return (DoubleVector)_mm256_cvtps_pd((__m128)some);  // GCC would convert its halves one by one
+#else
+    return __builtin_convertvector(some, DoubleVector);
+#endif
+}
+
+// The numbers of a register as doubles, in the registers that they take: a vector of compilers' own that is wider than
+// a register goes through memory, number by number, at each use.
+template <typename Number>
+struct Doubles {
+    static constexpr int parts = sizeof(double) / sizeof(Number);
+    DoubleVector part[parts];
+
+    explicit Doubles(typename Vector<Number>::type value) {
+        if constexpr (parts == 1) {
+            part[0] = value;
+        } else {
+            Lanes<float, Vector<double>::lanes>::type some[parts];
+            memcpy(some, &value, sizeof value);
+            for (int p = 0; p < parts; ++p) part[p] = doubles(some[p]);
+        }
+    }
+    Doubles() = default;
+    void read(const double* from, int64_t count) {
+        memset(part, 0, sizeof part);
+        memcpy(part, from, count * sizeof(double));
+    }
+    void write(double* to, int64_t count) const { memcpy(to, part, count * sizeof(double)); }
+
+    template <typename Use>
+    static Doubles of(Doubles a, const Doubles& b, Use use) {
+        for (int p = 0; p < parts; ++p) a.part[p] = use(a.part[p], b.part[p]);
+        return a;
+    }
+};
+
+template <typename Number>
+inline Doubles<Number> operator+(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x + y; });
+}
+template <typename Number>
+inline Doubles<Number> operator-(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x - y; });
+}
+template <typename Number>
+inline Doubles<Number> operator*(const Doubles<Number>& a, const Doubles<Number>& b) {
+    return Doubles<Number>::of(a, b, [](auto x, auto y) { return x * y; });
+}
+
 // Write past the cache, as spcy_stream does; addresses are aligned to what is written.
 template <typename T>
 inline void stream(typename Vector<T>::type value, T* y) {

@@ -60,8 +60,11 @@ __global__ void segment_reduce(const T* __restrict__ features, const int32_t* __
     SPCY_EACH(e, segments * channels) {
         const int64_t begin = segment_ptr[e / channels], end = segment_ptr[e / channels + 1];
         double value = spcy_of_none<double>(operation);
-        for (int64_t i = begin; i < end; ++i)
-            value = spcy_combine(value, features[(order ? order[i] : i) * channels + e % channels], operation);
+        for (int64_t i = begin; i < end; ++i) {
+            typename spcy_sum<T>::type more;
+            convert(features[(order ? order[i] : i) * channels + e % channels], &more);
+            value = spcy_combine(value, more, operation);
+        }
         out[e] = (S)value;
     }
 }
