@@ -143,9 +143,28 @@ void narrow_all(const float* x, int64_t count, void* y) {
     map_vectors([](auto at) { return at; }, count, static_cast<T*>(y), x);
 }
 
+// As spcy_round_to_odd, by the bits that a float has no room for; where it would be subnormal it has less.
 template <typename T>
 void narrow_doubles(const double* x, int64_t count, void* y) {
-    for (int64_t i = 0; i < count; ++i) convert(spcy_round_to_odd(x[i]), static_cast<T*>(y) + i);
+    typedef Vector<int64_t>::type Bits;
+    typedef Lanes<float, Vector<double>::lanes>::unaligned Half;
+    constexpr int64_t lanes = Vector<double>::lanes, kBlock = 256, kLast = 1 << 29;
+    for (int64_t begin = 0; begin < count; begin += kBlock, x += kBlock) {
+        const int64_t size = count - begin < kBlock ? count - begin : kBlock;
+        float odd[kBlock];
+        Bits subnormal = {};
+        int64_t i = 0;
+        for (; i + lanes <= size; i += lanes) {
+            const auto value = Wide<double>::load(x + i);
+            const Bits bits = (Bits)value, lost = (Bits)((bits & (kLast - 1)) != 0);
+            subnormal |= (Bits)((value > -0x1p-126) & (value < 0x1p-126) & (value != 0));
+            *reinterpret_cast<Half*>(odd + i) =
+                __builtin_convertvector((DoubleVector)((bits & -kLast) | (lost & kLast)), Lanes<float, lanes>::type);
+        }
+        for (int lane = 0; lane < lanes; ++lane) i = subnormal[lane] ? 0 : i;
+        for (; i < size; ++i) odd[i] = spcy_round_to_odd(x[i]);
+        narrow_all<T>(odd, size, static_cast<T*>(y) + begin);
+    }
 }
 
 }  // namespace
