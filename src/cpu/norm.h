@@ -60,8 +60,8 @@ static inline int64_t spcy_bytes(spcy_matrix m) { return m.rows * m.channels * m
 
 // Call make(begin, end, to) for all rows of an output, a piece at a time, as spcy_make_rows does.
 template <typename Make>
-static inline void spcy_make_pieces(spcy_matrix m, void* out, bool elsewhere, spcy_team team, const Make& make) {
-    const bool streams = elsewhere && spcy_streams(spcy_bytes(m));
+static inline void spcy_make_pieces(spcy_matrix m, void* out, bool gains, spcy_team team, const Make& make) {
+    const bool streams = gains && spcy_streams(spcy_bytes(m));
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
         spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
             spcy_make_rows(streams, static_cast<char*>(out), m.channels * m.size, begin, end, make);
@@ -87,7 +87,8 @@ typedef struct {
 
 static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                    const spcy_norm* norm, void* y, spcy_team team) {
-    spcy_make_pieces(m, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
+    const bool gains = y != x && spcy_waits_for_memory(norm->activation);
+    spcy_make_pieces(m, y, gains, team, [=](int64_t begin, int64_t end, char* to) {
         kernels->apply(spcy_row(x, m, begin), end - begin, m.channels, norm->centre, norm->scale, norm->shift, to);
         if (norm->activation.activation)
             norm->pointwise->apply(&norm->activation, to, (end - begin) * m.channels, to);
@@ -98,7 +99,7 @@ static inline void spcy_apply_norm(const spcy_norm_kernels* kernels, spcy_matrix
 static inline void spcy_norm_gradient_sums(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                            const void* dy, const spcy_norm* norm, void* before, double* sums,
                                            spcy_team team) {
-    const bool streams = before && spcy_streams(spcy_bytes(m));
+    const bool streams = before && spcy_waits_for_memory(norm->activation) && spcy_streams(spcy_bytes(m));
     spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
         double* own = sums + first / SPCY_NORM_ROWS * 2 * m.channels;
         memset(own, 0, 2 * m.channels * sizeof(double));
@@ -135,22 +136,24 @@ static inline int64_t spcy_moments_at(spcy_matrix m, int64_t row) {
 
 static inline void spcy_layer_norm(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x, const void* weight,
                                    const void* bias, double eps, void* moments, void* y, spcy_team team) {
-    spcy_make_pieces(m, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t end, int) {
         kernels->layer(spcy_row(x, m, begin), end - begin, m.channels, weight, bias, eps,
-                       static_cast<char*>(moments) + spcy_moments_at(m, begin), to);
+                       static_cast<char*>(moments) + spcy_moments_at(m, begin),
+                       const_cast<char*>(spcy_row(y, m, begin)));
     });
 }
 
 static inline void spcy_layer_norm_gradient(const spcy_norm_kernels* kernels, spcy_matrix m, const void* x,
                                             const void* dy, const void* weight, const void* moments, void* dx,
                                             double* sums, spcy_team team) {
-    const auto own = [=](int64_t row) { return sums + row / SPCY_NORM_ROWS * 2 * m.channels; };
-    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t begin, int64_t, int) {
-        memset(own(begin), 0, 2 * m.channels * sizeof(double));
-    });
-    spcy_make_pieces(m, dx, dx != x && dx != dy, team, [=](int64_t begin, int64_t end, char* to) {
-        kernels->layer_gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, weight,
-                                static_cast<const char*>(moments) + spcy_moments_at(m, begin), to, own(begin));
+    spcy_parallel_rows(team, m.rows, SPCY_NORM_ROWS, [=](int64_t first, int64_t last, int) {
+        double* own = sums + first / SPCY_NORM_ROWS * 2 * m.channels;
+        memset(own, 0, 2 * m.channels * sizeof(double));
+        spcy_each_piece(m, first, last, [=](int64_t begin, int64_t end) {
+            kernels->layer_gradient(spcy_row(x, m, begin), spcy_row(dy, m, begin), end - begin, m.channels, weight,
+                                    static_cast<const char*>(moments) + spcy_moments_at(m, begin),
+                                    const_cast<char*>(spcy_row(dx, m, begin)), own);
+        });
     });
 }
 

@@ -28,11 +28,16 @@ SPCY_LEVEL_TABLES(spcy_pointwise_kernels)
 
 enum { SPCY_POINTWISE_BYTES = 1 << 15 };  // that a thread takes at a time
 
+// Whether an activation, or none, takes less time than its memory: the others gain nothing from streams.
+static inline bool spcy_waits_for_memory(spcy_activation activation) {
+    return activation.activation <= SPCY_LEAKY_RELU;
+}
+
 // Call make(begin, end, to) for all numbers of an output, `size` bytes each, as spcy_make_rows does.
 template <typename Make>
-static inline void spcy_make_pointwise(int64_t count, int64_t size, void* out, bool elsewhere, spcy_team team,
+static inline void spcy_make_pointwise(int64_t count, int64_t size, void* out, bool gains, spcy_team team,
                                        const Make& make) {
-    const bool streams = elsewhere && spcy_streams(count * size);
+    const bool streams = gains && spcy_streams(count * size);
     spcy_parallel_rows(team, count, SPCY_POINTWISE_BYTES / size, [=](int64_t begin, int64_t end, int) {
         spcy_make_rows(streams, static_cast<char*>(out), size, begin, end, make);
     });
@@ -41,7 +46,8 @@ static inline void spcy_make_pointwise(int64_t count, int64_t size, void* out, b
 static inline void spcy_activate(const spcy_pointwise_kernels* kernels, spcy_activation activation, const void* x,
                                  int64_t count, int64_t size, void* y, spcy_team team) {
     const char* from = static_cast<const char*>(x);
-    spcy_make_pointwise(count, size, y, y != x, team, [=](int64_t begin, int64_t end, char* to) {
+    const bool gains = y != x && spcy_waits_for_memory(activation);
+    spcy_make_pointwise(count, size, y, gains, team, [=](int64_t begin, int64_t end, char* to) {
         kernels->apply(&activation, from + begin * size, end - begin, to);
     });
 }
@@ -50,7 +56,8 @@ static inline void spcy_activation_gradient(const spcy_pointwise_kernels* kernel
                                             const void* x, const void* dy, int64_t count, int64_t size, void* dx,
                                             spcy_team team) {
     const char *at = static_cast<const char*>(x), *from = static_cast<const char*>(dy);
-    spcy_make_pointwise(count, size, dx, dx != x, team, [=](int64_t begin, int64_t end, char* to) {
+    const bool gains = dx != x && spcy_waits_for_memory(activation);
+    spcy_make_pointwise(count, size, dx, gains, team, [=](int64_t begin, int64_t end, char* to) {
         kernels->gradient(&activation, at + begin * size, from + begin * size, end - begin, to);
     });
 }
