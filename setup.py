@@ -71,8 +71,8 @@ OPTIMIZE = [
     "-g0",
 ]
 # Of kernels: where two programs share a core, a loop that begins within a cache line is a twentieth slower.
-# Where one begins would change with whatever is built beside it. And Python's own flags may say that counters wrap,
-# which costs convolutions a fiftieth.
+# Where one begins would change with whatever is built beside it. And Python's own flags may say that
+# counters wrap, which costs convolutions a fiftieth.
 OF_KERNELS = ["-falign-loops=64", "-fno-wrapv"]
 LAST = shlex.split(os.environ.get("CXXFLAGS", ""))  # who builds has the last word: sanitizers, -O0
 OPENMP = OPENMP_LINK = ["-fopenmp"]
