@@ -79,7 +79,7 @@ def twins(cloud):
         "global max pool": twin(lambda x: x.max(dim=0).values, x),
         "global avg pool": twin(lambda x: x.mean(dim=0), x),
         "global sum pool": twin(lambda x: x.sum(dim=0), x),
-        "x + x": twin(torch.add, x, features(channels)),
+        "x + y": twin(torch.add, x, features(channels)),
         "concat": twin(lambda *x: torch.cat(x, dim=1), x, features(channels)),
     }
 

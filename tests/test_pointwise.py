@@ -9,7 +9,6 @@ from helpers import get, put
 
 import spcy
 from spcy import _threads, nn
-from spcy._backend import as_bits, kernels_for
 from spcy._width import rounded, widened
 from spcy.pointwise import ADD, MULTIPLY, activate, activation_gradient, activation_of, combine
 
@@ -216,13 +215,14 @@ def test_numbers_are_rounded_to_16_bits_once(half, real, simd, threads, rng):
     np.testing.assert_array_equal(got.view(np.uint16).astype(int) & 0x7FFF, expected)
 
 
-def test_errors_over_all_exponents(simd):
+def test_errors_over_all_exponents(simd, rng):
     """What docstrings say, in units in the last place."""
     if spcy.get_backend() != "cpu":
         pytest.skip("a GPU has functions of its own")
     exponents = np.ldexp(np.float32(1), np.arange(-126, 7))
     x = np.concatenate([s * exponents * m for s in (-1, 1) for m in np.float32([1, 1.3, 1.7])])
-    for name, worst in (("silu", 3), ("gelu", 5)):
+    x = np.concatenate([x, rng.uniform(-13, 10, 200_000).astype(np.float32)])
+    for name, worst in (("silu", 4), ("gelu", 6)):
         wide = x.astype(np.float64)
         expected = value(name, wide)
         normal = (np.abs(expected) > 1e-37) & (wide > (-87 if name == "silu" else -13))
@@ -262,27 +262,3 @@ def test_bad_activations(bad, error, message):
 def test_bad_approximation():
     with pytest.raises(ValueError, match=r"^approximate must be 'none' or 'tanh', got 'erf'"):
         nn.GELU("erf")
-
-
-@pytest.mark.parametrize("name", ["relu", "gelu"])
-def test_outputs_larger_than_caches_have_the_bits_of_their_parts(name, dtype, rng):
-    """They are written past the caches, from other memory than smaller ones."""
-    if spcy.get_backend() != "cpu":
-        pytest.skip("a GPU has one way to write")
-    size, part, function = (3 << 22) // dtype.itemsize + 1001, 1_000_003, activation_of(name)
-    x, dy = rng.standard_normal((2, size), np.float32).astype(dtype)
-    room = np.empty(size + 1, dtype)[1:]  # lines of the cache begin elsewhere
-
-    def made(x, dy):
-        values = [activate(x, function), activation_gradient(x, dy, function), combine(ADD, x, dy)]
-        values.append(combine(MULTIPLY, x, None, 3.0))
-        bits, elsewhere = as_bits(x, room[: len(x)])
-        kernels_for(x).pointwise.activate(bits, *function, elsewhere, 2)
-        values.append(room[: len(x)].copy())
-        if dtype.itemsize == 2:
-            values += [widened(x), rounded(widened(x), dtype)]
-        return values
-
-    parts = [made(x[first : first + part], dy[first : first + part]) for first in range(0, size, part)]
-    for whole, *pieces in zip(made(x, dy), *parts, strict=True):
-        np.testing.assert_array_equal(whole.view(np.uint8), np.concatenate(pieces).view(np.uint8))

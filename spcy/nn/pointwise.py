@@ -166,7 +166,7 @@ class GELU(Activated):
     Parameters
     ----------
     approximate : {"none", "tanh"}
-        The share itself, within 5 units in the last place on a CPU, or
+        The share itself, within 6 units in the last place on a CPU, or
         ``(1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2`` for it. See Hendrycks & Gimpel, "Gaussian
         error linear units (GELUs)", 2016.
 
@@ -192,7 +192,7 @@ class GELU(Activated):
 
 
 class SiLU(Activated):
-    """``x / (1 + exp(-x))`` of every feature, also called swish; within 3 units in the last place on a CPU.
+    """``x / (1 + exp(-x))`` of every feature, also called swish; within 4 units in the last place on a CPU.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 // Functions of whole vectors: exponentials, the logistic function, the normal distribution.
 //
 // Written for any SIMD level in vector extensions. Errors, in units in the last place of the result, over all
-// arguments where neither the result nor an exponential in it is subnormal: exp 1, sigmoid 3, normal_tail 5.
+// arguments where neither the result nor an exponential in it is subnormal: exp 1, sigmoid 4, normal_tail 6.
 #ifndef SPCY_CPU_FUNCTIONS_H
 #define SPCY_CPU_FUNCTIONS_H
 
@@ -22,7 +22,9 @@ struct Real<float> {
     static constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr int32_t half = ~0xfff, magnitude = 0x7fffffff;  // bits: its square has room for; no sign
     static constexpr float tail_scale = 0.3f, tail_end = 15;
-    static constexpr float factorials[] = {1, 1, 1 / 2.f, 1 / 6.f, 1 / 24.f, 1 / 120.f, 1 / 720.f, 1 / 5040.f};
+    static constexpr float exponential[] = {  // within 3.1e-9
+        1, 1, 0.49999993442154f, 0.166665205478995f, 0.0416683890316679f, 0.00836872705088f, 0.00138145775794f,
+    };
     static constexpr float tail[] = {
         0.119687750228f, 0.119550118278f, 0.110423196615f, 0.077485770647f, 0.0988308413108f,
         -0.0844812825249f, 0.197921644074f, -0.232835483053f, 0.114402111863f, -0.0209846693611f,
@@ -39,9 +41,10 @@ struct Real<double> {
                             ln2_low = 1.90821492927058770002e-10;
     static constexpr int64_t half = ~0x7ffffffll, magnitude = 0x7fffffffffffffffll;
     static constexpr double tail_scale = 0.25, tail_end = 40;
-    static constexpr double factorials[] = {
-        1,           1,           1 / 2.,       1 / 6.,        1 / 24.,        1 / 120.,        1 / 720.,
-        1 / 5040.,   1 / 40320.,  1 / 362880.,  1 / 3628800.,  1 / 39916800.,  1 / 479001600.,  1 / 6227020800.,
+    static constexpr double exponential[] = {  // within 3.7e-18
+        1, 1, 0.50000000000000106421, 0.16666666666666412158, 0.041666666666530003549, 0.0083333333334946472937,
+        0.0013888888943676896394, 0.00019841269506288857363, 0.000024801493045117860706, 2.7557586528698073589e-6,
+        2.7630269236390500297e-7, 2.5000046214697808094e-8,
     };
     static constexpr double tail[] = {
         0.099735570103398499791, 0.099735569872430457708, 0.093502104812696853094, 0.081034985936700639327,
@@ -80,11 +83,14 @@ inline typename Lanes_of<T>::V clamp(typename Lanes_of<T>::V x, T low, T high) {
     return select<T>((I)(x > above), above, x);
 }
 
+// Of scale * x; compilers work out the scale's powers.
 template <typename T, int COUNT>
-inline typename Lanes_of<T>::V polynomial(const T (&coefficients)[COUNT], typename Lanes_of<T>::V x) {
+inline typename Lanes_of<T>::V polynomial(const T (&coefficients)[COUNT], typename Lanes_of<T>::V x, T scale = 1) {
     SPCY_LANES(T);
-    V sum = V{} + coefficients[COUNT - 1];
-    for (int i = COUNT - 2; i >= 0; --i) sum = sum * x + coefficients[i];
+    T power = 1;
+    for (int i = 1; i < COUNT; ++i) power *= scale;
+    V sum = V{} + coefficients[COUNT - 1] * power;
+    for (int i = COUNT - 2; i >= 0; --i) sum = sum * x + coefficients[i] * (power /= scale);
     return sum;
 }
 
@@ -95,20 +101,28 @@ inline typename Lanes_of<T>::V magnitude(typename Lanes_of<T>::V x) {
     return (V)((I)x & R::magnitude);
 }
 
-// exp(x) = 2**n exp(rest): the rest, in [-ln 2 / 2, ln 2 / 2], and n.
+// exp(x) = 2**n exp(rest) for x = scale * y: rest / scale, in [-ln 2 / 2, ln 2 / 2] / |scale|, and n + R::round.
 template <typename T>
-inline typename Lanes_of<T>::V reduced(typename Lanes_of<T>::V x, typename Lanes_of<T>::I* n) {
+inline typename Lanes_of<T>::V reduced(typename Lanes_of<T>::V y, typename Lanes_of<T>::V* rounded, T scale = 1) {
     SPCY_LANES(T);
-    const V rounded = x * R::log2e + R::round, whole = rounded - R::round;
-    *n = (I)rounded - (I)(V{} + R::round);
-    return (x - whole * R::ln2_high) - whole * R::ln2_low;
+    *rounded = y * (scale * R::log2e) + R::round;
+    const V n = *rounded - R::round;
+    return (y - n * (R::ln2_high / scale)) - n * (R::ln2_low / scale);
 }
 
-// And back, by a polynomial. 2**n itself may be no number, 2**(n + spare) is one.
+// And back, by a polynomial. Where there is no instruction for it: 2**n itself may be no number, 2**(n + spare) is one.
 template <typename T>
-inline typename Lanes_of<T>::V expanded(typename Lanes_of<T>::V rest, typename Lanes_of<T>::I n) {
+inline typename Lanes_of<T>::V expanded(typename Lanes_of<T>::V rest, typename Lanes_of<T>::V rounded, T scale = 1) {
     SPCY_LANES(T);
-    return polynomial<T>(R::factorials, rest) * (V)((n + (R::bias + R::spare)) << R::mantissa) * R::no_spare;
+    const V sum = polynomial<T>(R::exponential, rest, scale);
+#if defined(__AVX512F__)
+    const V n = rounded - R::round;
+    if constexpr (sizeof(T) == sizeof(float)) return (V)_mm512_scalef_ps((__m512)sum, (__m512)n);
+    else return (V)_mm512_scalef_pd((__m512d)sum, (__m512d)n);
+#else
+    const I n = (I)rounded - (I)(V{} + R::round);
+    return sum * (V)((n + (R::bias + R::spare)) << R::mantissa) * R::no_spare;
+#endif
 }
 
 // exp(x), where x <= 0.
@@ -116,9 +130,9 @@ template <typename T>
 inline typename Lanes_of<T>::V exp(typename Lanes_of<T>::V x) {
     SPCY_LANES(T);
     const V least = V{} + R::least;
-    I n;
-    const V rest = reduced<T>(select<T>((I)(x < least), least, x), &n);
-    return expanded<T>(rest, n);
+    V rounded;
+    const V rest = reduced<T>(select<T>((I)(x < least), least, x), &rounded);
+    return expanded<T>(rest, rounded);
 }
 
 // 1 / (1 + exp(-x)) and, as exactly, what is missing to 1.
@@ -142,9 +156,9 @@ template <typename T>
 inline typename Lanes_of<T>::V bell(typename Lanes_of<T>::V x) {
     SPCY_LANES(T);
     const V high = (V)((I)x & R::half);
-    I n;
-    const V rest = reduced<T>(high * high * T(-0.5), &n);
-    return expanded<T>(rest + (high - x) * (high + x) * T(0.5), n);
+    V rounded;
+    const V rest = reduced<T>(high * high, &rounded, T(-0.5));
+    return expanded<T>(rest + (x - high) * (x + high), rounded, T(-0.5));
 }
 
 // The share of a normal distribution above x >= 0, given bell(x): t Q(t) exp(-x**2 / 2), t = 1 / (1 + c x).

@@ -58,6 +58,11 @@ static inline void spcy_each_piece(spcy_matrix m, int64_t begin, int64_t end, Us
 
 static inline int64_t spcy_bytes(spcy_matrix m) { return m.rows * m.channels * m.size; }
 
+// Whether an activation, or none, takes less time than its memory: the others gain nothing from streams.
+static inline bool spcy_waits_for_memory(spcy_activation activation) {
+    return activation.activation <= SPCY_LEAKY_RELU;
+}
+
 // Call make(begin, end, to) for all rows of an output, a piece at a time, as spcy_make_rows does.
 template <typename Make>
 static inline void spcy_make_pieces(spcy_matrix m, void* out, bool gains, spcy_team team, const Make& make) {

@@ -13,12 +13,11 @@ enum { SPCY_ROWS_CHUNK = 512 };  // that a thread takes at a time
 
 // Copy `bytes` of the source's row rows[i] (rows NULL: i itself) to row i of out, zeros for the row -1; rows of both lie
 // a stride apart.
-static inline void spcy_take_rows(const char* source, int64_t source_rows, int64_t source_stride, const int32_t* rows,
+static inline void spcy_take_rows(const char* source, int64_t source_stride, const int32_t* rows,
                                   int64_t count, int64_t bytes, char* out, int64_t out_stride, spcy_team team) {
-    constexpr int64_t kAhead = 8, kNear = 1 << 18;
-    const bool awaited = rows && source_rows * source_stride > kNear;  // from anywhere in memory: streams gain nothing
+    constexpr int64_t kAhead = 8;
     const bool lines = ((uintptr_t)out | out_stride | bytes) % 64 == 0;
-    const bool streams = !awaited && lines && spcy_streams(count * out_stride);
+    const bool streams = !rows && lines && spcy_streams(count * out_stride);
     spcy_parallel_rows(team, count, SPCY_ROWS_CHUNK, [=](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
             if (rows && i + kAhead < end) SPCY_PREFETCH(source + rows[i + kAhead] * source_stride);

@@ -6,8 +6,8 @@ from spcy._cpu.threads cimport spcy_team, team
 
 cdef extern from "cpu/rows.h" nogil:
     void spcy_take_rows(
-        const char* source, int64_t source_rows, int64_t source_stride, const int32_t* rows, int64_t count,
-        int64_t bytes, char* out, int64_t out_stride, spcy_team team,
+        const char* source, int64_t source_stride, const int32_t* rows, int64_t count, int64_t bytes,
+        char* out, int64_t out_stride, spcy_team team,
     ) noexcept
 
 
@@ -24,6 +24,6 @@ def take(
     cdef const int32_t* taken = &rows[0] if rows is not None else NULL
     with nogil:
         spcy_take_rows(
-            <const char*>&source[0, 0] + first, source.shape[0], source.shape[1], taken, out.shape[0],
-            num_bytes, <char*>&out[0, 0] + place, out.shape[1], team(n_threads),
+            <const char*>&source[0, 0] + first, source.shape[1], taken, out.shape[0], num_bytes,
+            <char*>&out[0, 0] + place, out.shape[1], team(n_threads),
         )
