@@ -147,6 +147,20 @@ void norm_gradient(const void* x, const void* dy, int64_t rows, int64_t channels
     });
 }
 
+// By halves, which are registers of their own down to 16 bytes.
+template <typename Number, int LANES>
+inline Number sum_of_lanes(typename Lanes<Number, LANES>::type all) {
+    if constexpr (LANES * sizeof(Number) > 16) {
+        typename Lanes<Number, LANES / 2>::type half[2];
+        memcpy(half, &all, sizeof all);
+        return sum_of_lanes<Number, LANES / 2>(half[0] + half[1]);
+    } else if constexpr (LANES == 4) {
+        return (all[0] + all[2]) + (all[1] + all[3]);
+    } else {
+        return all[0] + all[1];
+    }
+}
+
 // The sum of use(first, count), a vector for each vector of columns; lanes beyond `count` do not count.
 template <typename T, typename Use>
 inline typename Wide<T>::type sum_over_row(int64_t channels, Use use) {
@@ -157,9 +171,7 @@ inline typename Wide<T>::type sum_over_row(int64_t channels, Use use) {
         for (int64_t lane = count; lane < Vector<Number>::lanes; ++lane) value[lane] = 0;
         sums += value;
     });
-    Number sum = 0;
-    for (int lane = 0; lane < Vector<Number>::lanes; ++lane) sum += sums[lane];
-    return sum;
+    return sum_of_lanes<Number, Vector<Number>::lanes>(sums);
 }
 
 template <typename T>
@@ -194,16 +206,18 @@ template <typename T>
 inline void layer_norm_row_gradient(const T* x, const T* dy, int64_t channels, const typename Wide<T>::type* weight,
                                     const typename Wide<T>::type* moments, T* dx) {
     typedef typename Wide<T>::type Number;
-    const Number mean = moments[0], inverse = moments[1], count = (Number)channels;
+    const Number mean = moments[0], inverse = moments[1], share = 1 / (Number)channels;
     const auto normal = [=](int64_t c, int64_t n) { return (load(x + c, n) - mean) * inverse; };
     const auto scaled = [=](int64_t c, int64_t n) { return load(dy + c, n) * load(weight + c, n); };
-    const Number level = sum_over_row<T>(channels, scaled) / count;
+    const Number level = sum_over_row<T>(channels, scaled) * share;
     const Number slope =
-        sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) / count;
+        sum_over_row<T>(channels, [=](int64_t c, int64_t n) { return scaled(c, n) * normal(c, n); }) * share;
     each_vector<T>(channels, [=](int64_t c, int64_t n) {
         store((scaled(c, n) - level - normal(c, n) * slope) * inverse, dx + c, n);
     });
 }
+
+constexpr int64_t kFewRows = 8;  // whose products, which are rounded anyway, are added up without doubles
 
 template <typename T>
 void layer_norm_gradient(const void* features, const void* gradient, int64_t rows, int64_t channels,
@@ -219,13 +233,16 @@ void layer_norm_gradient(const void* features, const void* gradient, int64_t row
         typename Own::Sums sum[Own::vectors], products[Own::vectors];
         columns.read(sums, sum);
         columns.read(sums + channels, products);
-        for (int64_t r = 0; r < rows; ++r)
-            for (int v = 0; v < Own::vectors; ++v) {
-                const auto all = columns.load(dy, r, v);
-                const auto normal = (columns.load(x, r, v) - kept[2 * r]) * kept[2 * r + 1];
-                sum[v] = sum[v] + typename Own::Sums(all);
-                products[v] = products[v] + typename Own::Sums(all * normal);
-            }
+        for (int64_t begin = 0; begin < rows; begin += kFewRows) {
+            typename Own::V few[Own::vectors] = {};
+            for (int64_t r = begin; r < rows && r < begin + kFewRows; ++r)
+                for (int v = 0; v < Own::vectors; ++v) {
+                    const auto all = columns.load(dy, r, v);
+                    sum[v] = sum[v] + typename Own::Sums(all);
+                    few[v] += all * ((columns.load(x, r, v) - kept[2 * r]) * kept[2 * r + 1]);
+                }
+            for (int v = 0; v < Own::vectors; ++v) products[v] = products[v] + typename Own::Sums(few[v]);
+        }
         columns.write(sum, sums);
         columns.write(products, sums + channels);
     });
