@@ -52,7 +52,7 @@ TILES = {
     "conv": ("tile", "pointwise_loop"),
     "coords": ("coords_loop",),
     "corners": ("corners_loop",),
-    "grad": ("grad_tile",),
+    "grad": ("grad_tile", "maxima_loop"),
     "loss": ("loss_loop",),
     "norm": ("norm_loop", "pointwise_loop"),
     "pointwise": ("pointwise_loop",),

@@ -13,7 +13,7 @@ from . import _check
 from ._backend import array_module, as_array, as_bits, kernels_for
 from ._memory import empty
 from ._threads import threads_for
-from ._width import rounded, widened
+from ._width import rounded, sum_dtype, widened
 from .cells import corners_of, interpolate, interpolate_gradient
 from .conv import (
     Plan,
@@ -261,7 +261,7 @@ def _max_pool(
 
     def vjp(dy: Any) -> tuple[Any, ...]:
         dy = _gradient_of(y.features, dy)
-        dy = widened(activation_gradient(y.features, dy, RELU) if empty == "zero" else dy)
+        dy = activation_gradient(y.features, dy, RELU) if empty == "zero" else dy
         return (_return_maxima_of_pairs(x, y, dy, rulebook),)
 
     return y, vjp
@@ -273,7 +273,7 @@ def _pool_on(x: SparseTensor, rulebook: Rulebook, coords: Coords, operation: int
         return y, _return_sums(x, y, rulebook, _sites(rulebook) if operation == MEAN else None)
 
     def vjp(dy: Any) -> tuple[Any, ...]:
-        dy = widened(_gradient_of(y.features, dy))
+        dy = _gradient_of(y.features, dy)
         return (_return_maxima_of_pairs(x, y, dy, rulebook),)
 
     return y, vjp
@@ -288,9 +288,10 @@ def _return_maxima_of_pairs(
         return xp.zeros((num, channels), x.dtype)
     words = -(-channels // 32)  # of a bit for each channel
     left, taken = (empty(xp, (n, words), np.uint32) for n in (rulebook.num_out, rulebook.num_pairs))
-    out, threads = empty(xp, (num, channels), dy.dtype), threads_for(rulebook.num_pairs * (channels + 7) / 8)
+    out = empty(xp, (num, channels), sum_dtype(x.dtype))
+    threads = threads_for(rulebook.num_pairs * (channels + 7) / 8)
     rows, kernels = (rulebook.in_rows, rulebook.out_rows), kernels_for(dy, rulebook.in_rows)
-    features, maxima = widened(x.features), widened(y.features)
+    features, maxima, dy = as_bits(x.features, y.features, dy)
     there, back = (tiles_of(r, channels, threads) for r in (rulebook, rulebook.transposed()))
     kernels.grad.find_maxima(features, maxima, *rows, *there, left, taken, threads)
     kernels.grad.return_maxima(dy, taken, *rows, *back, out, threads)
@@ -369,14 +370,14 @@ def return_maxima(
     segment_ptr: np.ndarray,
 ) -> np.ndarray:
     """Return zeros, with the gradient of each segment's maximum at the first row that it came from."""
-    arrays = widened(features), widened(maxima), widened(dy)
-    out = empty(array_module(*arrays), features.shape, arrays[2].dtype)
+    out = empty(array_module(features), features.shape, dy.dtype)
+    *arrays, dx = as_bits(features, maxima, dy, out)
     if order is not None and int(segment_ptr[-1]) < len(features):
-        out.fill(0)  # rows that are in no segment
+        dx.fill(0)  # rows that are in no segment
     if out.size and len(maxima):
         threads = threads_for(2 * features.size)
-        kernels_for(*arrays).grad.return_segment_maxima(*arrays, order, segment_ptr, out, threads)
-    return rounded(out, dy.dtype)
+        kernels_for(*arrays).grad.return_segment_maxima(*arrays, order, segment_ptr, dx, threads)
+    return out
 
 
 def _add(x: SparseTensor, y: SparseTensor) -> TensorAndVjp:

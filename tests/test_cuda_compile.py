@@ -75,7 +75,7 @@ KERNELS = {
         *each("add_parts", [*FLOATS, "float16", "bfloat16"]),
         *each("add_exact", FLOATS, [32, 64]),
         *each("add_products", ["float16", "bfloat16"], [32, 64, 128], ["true", "false"]),
-        *[k for name in MAXIMA for k in each(name, FLOATS)],
+        *[k for name in MAXIMA for k in each(name, [*FLOATS, "float16", "bfloat16"])],
     ],
 }
 

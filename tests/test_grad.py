@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from helpers import GEOMETRIES, accumulate, assert_close, get, put, random_tensor, random_weight
@@ -220,10 +222,10 @@ def test_the_first_of_equal_maxima_gets_the_gradient(dtype):
     np.testing.assert_array_equal(get(vjp(put(dy[:2]))[0]), expected)
 
 
-@pytest.mark.paired("geometry", "channels", "threads")
+@pytest.mark.paired("geometry", "channels", "threads", "simd", "dtype")
 @pytest.mark.parametrize("geometry", [(2,), ((1, 2, 3), 3), (2, 3, 0, 2), (3, 2), (3, 1, 1), (2, 1)], ids=str)
-@pytest.mark.parametrize("channels", [5, 32, 71])
-def test_max_pool_gradient_goes_to_the_first_pair(geometry, channels, dtype, threads, rng, monkeypatch):
+@pytest.mark.parametrize("channels", [5, 16, 32, 71])
+def test_max_pool_gradient_goes_to_the_first_pair(geometry, channels, dtype, simd, threads, rng, monkeypatch):
     """Equal maxima, NaN and sites in no window included, shared by windows or not."""
     monkeypatch.setattr(spcy._threads, "GRAIN", 1)
     x = random_tensor(rng, 300, (11, 12, 13), channels, np.float64, batch_size=2)
@@ -246,6 +248,32 @@ def test_max_pool_gradient_goes_to_the_first_pair(geometry, channels, dtype, thr
     np.testing.assert_array_equal(dx, expected)
     np.testing.assert_array_equal(get(dy), before)
     assert dx.astype(np.float64).sum() == before.astype(np.float64).sum()
+
+
+@pytest.mark.paired("channels", "ordered")
+@pytest.mark.parametrize("channels", [1, 3, 4, 14, 16, 32, 59])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_gradients_of_maxima_of_any_segments(channels, ordered, dtype, simd, threads, rng):
+    """Equal maxima, zeros of both signs, infinities, NaN and segments without rows included."""
+    x = rng.integers(-2, 2, (300, channels)).astype(dtype)
+    for value in (np.nan, np.inf, -np.inf, -0.0):
+        x[rng.random(x.shape) < 0.05] = value
+    order = rng.permutation(300)[:260].astype(np.int32) if ordered else None
+    starts = np.concatenate([[0, 0], np.sort(rng.integers(0, 260, 50)), [260 if ordered else 300]])
+    rows = np.arange(300) if order is None else order
+    y = np.full((len(starts) - 1, channels), -np.inf).astype(dtype)
+    dy, expected = rng.standard_normal(y.shape).astype(dtype), np.zeros_like(x)
+    for s, (begin, end) in enumerate(itertools.pairwise(starts)):
+        some = x[rows[begin:end]]
+        if not len(some):
+            continue
+        y[s] = some.astype(np.float64).max(axis=0)
+        first = ((some == y[s]) | np.isnan(some)).argmax(axis=0)
+        expected[rows[begin:end][first], np.arange(channels)] = dy[s]
+    given = [put(a) if a is not None else None for a in (x, y, dy, order, starts.astype(np.int64))]
+    dx = get(spcy.grad.return_maxima(*given))
+    assert dx.dtype == dtype
+    np.testing.assert_array_equal(dx.astype(np.float64), expected.astype(np.float64))
 
 
 def test_the_zero_of_empty_cells_comes_before_equal_maxima():

@@ -38,18 +38,30 @@ cdef extern from "cpu/grad.h" nogil:
         char* copies, int64_t copy_bytes, spcy_team team,
     ) noexcept
 
-cdef extern from "cpu/grad_rows.h" nogil:
-    void spcy_find_maxima[T](
-        const T* features, const T* maxima, spcy_pairs pairs, spcy_ranks ranks, int64_t channels,
-        uint32_t* left, uint32_t* taken, spcy_team team,
+cdef extern from "cpu/maxima.h" nogil:
+    ctypedef struct spcy_maxima:
+        const void* features
+        const void* maxima
+        const void* gradient
+        void* dx
+        uint32_t* left
+        uint32_t* taken
+        spcy_pairs pairs
+        spcy_ranks ranks
+        int64_t channels
+    ctypedef struct spcy_maxima_kernels:
+        pass
+    const spcy_maxima_kernels* spcy_maxima_kernels_of(int level, int number) noexcept
+    void spcy_find_maxima(
+        const spcy_maxima_kernels* kernels, const spcy_maxima* plan, spcy_team team,
     ) noexcept
-    void spcy_return_maxima[T](
-        const T* gradient, const uint32_t* taken, spcy_pairs pairs, spcy_ranks ranks, int64_t channels,
-        T* dx, spcy_team team,
+    void spcy_return_maxima(
+        const spcy_maxima_kernels* kernels, const spcy_maxima* plan, spcy_team team,
     ) noexcept
     void spcy_return_segment_maxima[T](
-        const T* features, const T* maxima, const T* gradient, const int32_t* order,
-        const int64_t* segment_ptr, int64_t segments, int64_t channels, T* dx, spcy_team team,
+        const spcy_maxima_kernels* kernels, const T* features, const T* maxima, const T* gradient,
+        const int32_t* order, const int64_t* segment_ptr, int64_t segments, int64_t channels, T* dx,
+        spcy_team team,
     ) noexcept
 
 
@@ -152,8 +164,8 @@ def weight_gradient(
 
 
 def find_maxima(
-    const floating[:, ::1] features,  # IN, (n_in, C)
-    const floating[:, ::1] maxima,  # IN, (n_out, C)
+    const number[:, ::1] features,  # IN, (n_in, C)
+    const number[:, ::1] maxima,  # IN, (n_out, C)
     const int32_t[::1] in_rows,  # IN
     const int32_t[::1] out_rows,  # IN
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1)
@@ -164,48 +176,54 @@ def find_maxima(
     int n_threads,
 ):
     """Find the channels in which each pair has its output's maximum: the first one, if several have it."""
-    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    cdef spcy_ranks ranks = ranks_of(order, tile_size, left.shape[0])
+    cdef spcy_maxima plan
+    plan.features, plan.maxima, plan.gradient, plan.dx = &features[0, 0], &maxima[0, 0], NULL, NULL
+    plan.left, plan.taken, plan.channels = &left[0, 0], &taken[0, 0], features.shape[1]
+    plan.pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    plan.ranks = ranks_of(order, tile_size, left.shape[0])
+    cdef const spcy_maxima_kernels* kernels = spcy_maxima_kernels_of(level(), kind_of(&features[0, 0]))
     with nogil:
-        spcy_find_maxima(
-            &features[0, 0], &maxima[0, 0], pairs, ranks, features.shape[1], &left[0, 0], &taken[0, 0],
-            team(n_threads),
-        )
+        spcy_find_maxima(kernels, &plan, team(n_threads))
 
 
 def return_maxima(
-    const floating[:, ::1] gradient,  # IN, (n_out, C)
-    const uint32_t[:, ::1] taken,  # IN, (P, ceil(C / 32)), a bit for each channel
+    const number[:, ::1] gradient,  # IN, (n_out, C)
+    uint32_t[:, ::1] taken,  # IN, (P, ceil(C / 32)), a bit for each channel
     const int32_t[::1] in_rows,  # IN
     const int32_t[::1] out_rows,  # IN
     const int64_t[:, ::1] tile_ptr,  # IN, (K, tiles + 1) of input ranks
     const int32_t[::1] order,  # IN or None, row of each input rank
     int64_t tile_size,
-    floating[:, ::1] out,  # OUT, (n_in, C)
+    floating[:, ::1] out,  # OUT, (n_in, C), of the dtype that the gradient's is summed in
     int n_threads,
 ):
     """Add the gradient of each maximum to the input row that has it; write 0 to those that have none."""
-    cdef spcy_pairs pairs = pairs_of(in_rows, out_rows, tile_ptr)
-    cdef spcy_ranks ranks = ranks_of(order, tile_size, out.shape[0])
+    cdef spcy_maxima plan
+    plan.features, plan.maxima, plan.gradient, plan.dx = NULL, NULL, &gradient[0, 0], &out[0, 0]
+    plan.left = <uint32_t*>NULL
+    plan.taken = &taken[0, 0]
+    plan.channels = out.shape[1]
+    plan.pairs = pairs_of(in_rows, out_rows, tile_ptr)
+    plan.ranks = ranks_of(order, tile_size, out.shape[0])
+    cdef const spcy_maxima_kernels* kernels = spcy_maxima_kernels_of(level(), kind_of(&gradient[0, 0]))
     with nogil:
-        spcy_return_maxima(
-            &gradient[0, 0], &taken[0, 0], pairs, ranks, out.shape[1], &out[0, 0], team(n_threads)
-        )
+        spcy_return_maxima(kernels, &plan, team(n_threads))
 
 
 def return_segment_maxima(
-    const floating[:, ::1] features,  # IN, (n_in, C)
-    const floating[:, ::1] maxima,  # IN, (segments, C)
-    const floating[:, ::1] gradient,  # IN, (segments, C)
+    const number[:, ::1] features,  # IN, (n_in, C)
+    const number[:, ::1] maxima,  # IN, (segments, C)
+    const number[:, ::1] gradient,  # IN, (segments, C)
     const int32_t[::1] order,  # IN or None, rows in the order of segments
     const int64_t[::1] segment_ptr,  # IN, (segments + 1,)
-    floating[:, ::1] out,  # INOUT, (n_in, C)
+    number[:, ::1] out,  # INOUT, (n_in, C)
     int n_threads,
 ):
     """Write the gradient of each maximum to its segment's first row that has it, 0 to the others."""
     cdef const int32_t* rows = &order[0] if order is not None else NULL
+    cdef const spcy_maxima_kernels* kernels = spcy_maxima_kernels_of(level(), kind_of(&features[0, 0]))
     with nogil:
         spcy_return_segment_maxima(
-            &features[0, 0], &maxima[0, 0], &gradient[0, 0], rows, &segment_ptr[0], maxima.shape[0],
+            kernels, &features[0, 0], &maxima[0, 0], &gradient[0, 0], rows, &segment_ptr[0], maxima.shape[0],
             features.shape[1], &out[0, 0], team(n_threads),
         )

@@ -277,7 +277,10 @@ __global__ void __launch_bounds__(SPCY_PART, 4)
 // Whether x is the maximum y: NaN, if that is.
 template <typename T>
 static __device__ inline bool spcy_is_maximum(T x, T y) {
-    return x == y || (x != x && y != y);
+    typename spcy_sum<T>::type value, maximum;
+    convert(x, &value);
+    convert(y, &maximum);
+    return value == maximum || (value != value && maximum != maximum);
 }
 
 enum { SPCY_WORD = 32 };  // channels, of which each has a bit: those that the threads of a warp have
@@ -310,18 +313,21 @@ template <typename T>
 __global__ void return_maxima(const T* __restrict__ gradient, const uint32_t* __restrict__ taken,
                               const int32_t* __restrict__ in_rows, const int32_t* __restrict__ out_rows,
                               const int64_t* __restrict__ tile_ptr, int64_t offsets, int64_t tiles, int channels,
-                              const int32_t* __restrict__ order, int64_t tile_size, int64_t n, T* out) {
+                              const int32_t* __restrict__ order, int64_t tile_size, int64_t n,
+                              typename spcy_sum<T>::type* out) {
     const int words = (channels + SPCY_WORD - 1) / SPCY_WORD;
     SPCY_EACH_BLOCK(tile, tiles) {
         const int64_t first = tile * tile_size, size = min(tile_size, n - first) * channels;
         for (int64_t e = threadIdx.x; e < size; e += blockDim.x) {
             const int64_t rank = first + e / channels;
-            out[(order ? order[rank] : rank) * channels + e % channels] = T(0);
+            out[(order ? order[rank] : rank) * channels + e % channels] = 0;
         }
         spcy_each_pair(in_rows, out_rows, tile_ptr, offsets, tiles, tile, channels,
                        [&](int64_t in, int64_t row, int64_t c, int64_t pair) {
-            if (taken[pair * words + c / SPCY_WORD] >> (c % SPCY_WORD) & 1)
-                out[in * channels + c] += gradient[row * channels + c];
+            if (!(taken[pair * words + c / SPCY_WORD] >> (c % SPCY_WORD) & 1)) return;
+            typename spcy_sum<T>::type value;
+            convert(gradient[row * channels + c], &value);
+            out[in * channels + c] += value;
         });
     }
 }
@@ -339,7 +345,7 @@ __global__ void return_segment_maxima(const T* __restrict__ features, const T* _
             const int64_t at = (order ? order[i] : i) * channels + e % channels;
             const bool found = left && spcy_is_maximum(features[at], maxima[e]);
             left &= !found;
-            dx[at] = found ? gradient[e] : T(0);
+            dx[at] = found ? gradient[e] : T{};
         }
     }
 }
