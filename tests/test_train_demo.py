@@ -79,8 +79,9 @@ def test_things_are_seen_in_their_windows_alone(seed, train, monkeypatch):
     found = scan()
     monkeypatch.setattr(scene, "_window", lambda *_: (slice(None), slice(None)))
     everywhere = scan()
-    np.testing.assert_array_equal(found.points, everywhere.points)
     np.testing.assert_array_equal(found.truth, everywhere.truth)
+    # NumPy's products of (3, 3) and more or fewer rays differ in the last bit on some processors.
+    np.testing.assert_allclose(found.points, everywhere.points, rtol=0, atol=1e-3)
 
 
 def test_what_has_no_end_is_seen_when_turned(train):
