@@ -315,8 +315,9 @@ def _return_sums(x: SparseTensor, y: SparseTensor, rulebook: Rulebook, divisor: 
     """Return the vjp of ``y = sums of x over a rulebook / divisor``: the sums back."""
 
     def vjp(dy: Any) -> tuple[Any, ...]:
-        dy = widened(_gradient_of(y.features, dy))
+        dy = _gradient_of(y.features, dy)
         if divisor is not None:
+            dy = widened(dy)
             dy = dy / array_module(dy).asarray(divisor, dy.dtype)
         dy = SparseTensor._of(y.coords, dy)
         return (rounded(reduce_pairs(dy, rulebook.transposed(), SUM), x.dtype),)

@@ -16,8 +16,9 @@ def roofline(*arguments):
 
 
 @pytest.mark.thorough
-def test_every_operation_is_timed_on_every_number_of_threads():
-    out = roofline("--points", 500, "--channels", 5, "--rounds", 1, "--seconds", 0)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_operation_is_timed_on_every_number_of_threads(dtype):
+    out = roofline("--points", 500, "--channels", 5, "--dtype", dtype, "--rounds", 1, "--seconds", 0)
     assert out.returncode == 0, out.stderr
     rows = [line.split("|")[1:-1] for line in out.stdout.splitlines() if line.startswith("| ")]
     heads = [i for i, row in enumerate(rows) if row[2].strip() == "ms"]

@@ -89,6 +89,11 @@ def layer(module, x):
     return case(module.astype(x.dtype) if x.dtype.itemsize > 2 else module, x, reads=[x], keeps=[x])
 
 
+def linear(x):
+    module = spcy.nn.Linear(x.num_channels, x.num_channels).astype(x.dtype)
+    return case(module, x, reads=[x], keeps=[x])
+
+
 def pool(function, x, *geometry, keeps=False):
     y = function(x, *geometry)
     pairs = spcy.pool.pool_plan(x, *geometry)[0].num_pairs
@@ -140,7 +145,7 @@ WITH_GRADIENT = {
     "SiLU": lambda c: layer(spcy.nn.SiLU(), c.x),
     "BatchNorm": lambda c: layer(spcy.nn.BatchNorm(c.x.num_channels), c.x),
     "LayerNorm": lambda c: layer(spcy.nn.LayerNorm(c.x.num_channels), c.x),
-    "Linear": lambda c: layer(spcy.nn.Linear(c.x.num_channels, c.x.num_channels), c.x),
+    "Linear": lambda c: linear(c.x),
     "Dropout": lambda c: layer(spcy.nn.Dropout(0.5, rng=0), c.x),
     "max pool 2": lambda c: pool(spcy.max_pool, c.x, 2, keeps=True),
     "avg pool 2": lambda c: pool(spcy.avg_pool, c.x, 2),

@@ -13,7 +13,7 @@ from .._memory import empty
 from .._width import rounded, widened
 from ..conv import execute, subm_conv, subm_plan
 from ..grad import column_sums
-from ..pointwise import RELU, Activation, activation_of
+from ..pointwise import MULTIPLY, RELU, Activation, activation_of, combine
 from ..tensor import SparseTensor
 from .conv import Seed, Weighted
 from .module import Activated, Pointwise, Vjp, features_of, finish, fused, require_fit
@@ -236,20 +236,20 @@ class Dropout(Pointwise):
             return features, lambda dy: dy
         xp = array_module(features)
         scale = xp.asarray(self._scale(features.shape, features.dtype))
-        y = xp.multiply(features, scale, out=empty(xp, features.shape, features.dtype))
-        return y, lambda dy: dy * scale
+        return combine(MULTIPLY, features, scale), lambda dy: combine(MULTIPLY, dy, scale)
 
     def _scale(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return what each feature is multiplied by, some at a time: so they stay in the cache."""
         scale = empty(np, shape, dtype)
-        flat, threshold, factor = scale.reshape(-1), np.uint32(self.p * 2**32), 1 / (1 - self.p)
+        threshold, factor = np.uint32(self.p * 2**32), 1 / (1 - self.p)
         if dtype == np.float16:
             factor = min(factor, float(np.finfo(dtype).max))  # infinity times 0 is NaN
+        same = np.dtype(f"u{dtype.itemsize}")
+        flat, bits = scale.reshape(-1).view(same), np.array(factor, dtype).view(same)
         for first in range(0, flat.size, _DRAWN):
             some = flat[first : first + _DRAWN]
             words = self._rng.integers(0, 2**64, -(-some.size // 2), np.uint64).view(np.uint32)
-            some[:] = words[: some.size] >= threshold
-            some *= dtype.type(factor)
+            np.multiply(words[: some.size] >= threshold, bits, out=some)
         return scale
 
     def _say(self) -> str:
