@@ -273,8 +273,9 @@ def segment_reduce(
     features: np.ndarray, order: np.ndarray | None, segment_ptr: np.ndarray, operation: int, dtype: DTypeLike
 ) -> np.ndarray:
     """Return ``features[order[segment_ptr[s]:segment_ptr[s + 1]]]`` by segment s: SUM or MAX, in a dtype."""
-    made = np.float32 if operation == MAX and dtype == features.dtype else np.float64  # 16 bits: rounded once
-    made = dtype if dtype in (np.float32, np.float64) else made
+    made = np.dtype(dtype)
+    if made not in (np.float32, np.float64):  # 16 bits: rounded once
+        made = np.dtype(np.float32 if operation == MAX and made == features.dtype else np.float64)
     out = empty(array_module(features), (len(segment_ptr) - 1, features.shape[1]), made)
     if len(out):
         threads = threads_for(features.size + out.size)
