@@ -17,6 +17,7 @@ struct Some {
     typedef typename Lanes<Number, LANES>::type V;
     typedef typename Lanes<Bits, LANES>::type I;
     static constexpr int bytes = LANES * sizeof(Number);
+    static constexpr bool single = sizeof(Number) == 4;
 
     static V load(const T* x) {
         if constexpr (LANES == Vector<Number>::lanes) return Wide<T>::load(x);
@@ -31,7 +32,6 @@ struct Some {
 
     // The lanes in which x is the maximum y: where it is NaN, so is y.
     static SPCY_INLINE uint32_t maxima(V x, V y) {
-        constexpr bool single = sizeof(Number) == 4;
 #if defined(__AVX512F__)
         if constexpr (bytes == 64 && single)
             return _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_EQ_OQ) |
@@ -58,8 +58,8 @@ struct Some {
     // All bits of a lane, where its bit is set.
     static SPCY_INLINE I mask(uint32_t bits) {
 #if defined(__AVX512F__)
-        if constexpr (bytes == 64 && sizeof(Number) == 4) return (I)_mm512_movm_epi32((__mmask16)bits);
-        if constexpr (bytes == 64 && sizeof(Number) == 8) return (I)_mm512_movm_epi64((__mmask8)bits);
+        if constexpr (bytes == 64 && single) return (I)_mm512_movm_epi32((__mmask16)bits);
+        if constexpr (bytes == 64 && !single) return (I)_mm512_movm_epi64((__mmask8)bits);
 #endif
         const I bit = each();
         return (I)(((I{} + (Bits)bits) & bit) == bit);

@@ -13,7 +13,7 @@ enum {
     SPCY_STREAMED = 3 << 22,      // of an output that with what it is made of takes more than most have in the last cache
 };
 
-static inline bool spcy_streams(int64_t bytes) {
+static inline bool spcy_streams([[maybe_unused]] int64_t bytes) {
 #if defined(__SSE2__)
     return bytes >= SPCY_STREAMED;
 #else
