@@ -172,8 +172,7 @@ void give(const spcy_maxima* plan, int64_t tile) {
     const auto fetch = [=](int64_t, int64_t out) { spcy_fetch_row(gradient + out * channels, channels); };
     spcy_each_pair(plan->pairs, tile, fetch, [=](int64_t in, int64_t out, int64_t pair) {
         each_word(channels, [=](int64_t w, int64_t c, auto count) {
-            const uint32_t word = taken[pair * words + w];
-            if (word) add_word(gradient + out * channels + c, word, count, dx + in * channels + c);
+            add_word(gradient + out * channels + c, taken[pair * words + w], count, dx + in * channels + c);
         });
     });
 }
